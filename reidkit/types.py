@@ -1,0 +1,117 @@
+"""The types that travel between modules. Importing them costs nothing: no torch at run time."""
+
+# B batch, T frames, H W pixels, h w feature map, P parts, D embedding, C classes
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Role = Literal["person", "junk", "distractor"]
+
+PARTS = ("head", "upper body", "lower body", "shoes")
+"""The four body parts of IAUnet; a mask's index is the position here plus one, 0 is background."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image of one person by one camera.
+
+    Attributes:
+        path: relative to the data set's root, with forward slashes.
+        pid: identity as the data set numbers it (not a training label).
+        camid: camera, as the data set numbers it.
+        role: "junk" is left out of every ranking, a "distractor" is a true negative for everybody.
+    """
+
+    path: str
+    pid: int
+    camid: int
+    role: Role = "person"
+
+
+@dataclass(frozen=True, slots=True)
+class Tracklet:
+    """One person before one camera over time: at least one frame, in time order."""
+
+    frames: tuple[Sample, ...]
+
+    @property
+    def path(self) -> str:
+        """The first frame's path, which names the tracklet."""
+        return self.frames[0].path
+
+    @property
+    def pid(self) -> int:
+        return self.frames[0].pid
+
+    @property
+    def camid(self) -> int:
+        return self.frames[0].camid
+
+    @property
+    def role(self) -> Role:
+        return self.frames[0].role
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set read from disk. Its splits are sorted by path, so labels never depend on the
+    file system.
+
+    Attributes:
+        name: the manifest's name; masks and runs are called after it.
+        root: the folder that the samples' paths are relative to.
+        protocol: the ranking rule's name (`retrieval.protocols`).
+        fingerprint: sha256 over relative paths and labels of all splits, hexadecimal.
+        synthetic: drawn by reidkit; its numbers cannot be compared with published ones.
+    """
+
+    name: str
+    root: Path
+    train: tuple[Sample, ...] | tuple[Tracklet, ...]
+    query: tuple[Sample, ...] | tuple[Tracklet, ...]
+    gallery: tuple[Sample, ...] | tuple[Tracklet, ...]
+    protocol: str
+    fingerprint: str
+    synthetic: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step sees.
+
+    Attributes:
+        images: normalised float32 [B, 3, H, W], or clips [B, T, 3, H, W].
+        labels: int64 [B], training indices 0..N-1.
+        camids: int64 [B].
+        masks: uint8 part indices [B, h, w] ([B, T, h, w] for clips), or None.
+    """
+
+    images: Tensor
+    labels: Tensor
+    camids: Tensor
+    masks: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What `model(images)` returns, in training and in evaluation mode alike.
+
+    Attributes:
+        features: [B, D] for the metric loss.
+        logits: each [B, C], the main classifiers (usually one).
+        part_logits: each [B, C], classifiers of body stripes.
+        deep_logits: each [B, C], deep supervision of earlier stages.
+        part_maps: each [B, P, h, w] in [0, 1] ([B, T, P, h, w] for clips), attention over parts.
+    """
+
+    features: Tensor
+    logits: tuple[Tensor, ...]
+    part_logits: tuple[Tensor, ...] = ()
+    deep_logits: tuple[Tensor, ...] = ()
+    part_maps: tuple[Tensor, ...] = ()
