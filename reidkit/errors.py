@@ -53,6 +53,4 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
 def _overlap(wrong: str, name: str) -> float:
     initials = "".join(word[0] for word in wrong.rpartition(".")[2].split("_") if word)
     last = name.rpartition(".")[2]
-    return max(
-        difflib.SequenceMatcher(None, wrong, name).ratio(), 1.0 if initials == last else 0.0
-    )
+    return max(difflib.SequenceMatcher(None, wrong, name).ratio(), 1.0 if initials == last else 0.0)

@@ -40,6 +40,9 @@ class Tracklet:
 
     frames: tuple[Sample, ...]
 
+    def __post_init__(self) -> None:
+        assert self.frames, "a tracklet has at least one frame"
+
     @property
     def path(self) -> str:
         """The first frame's path, which names the tracklet."""
@@ -58,6 +61,10 @@ class Tracklet:
         return self.frames[0].role
 
 
+Item = Sample | Tracklet
+"""What is ranked: one image or one tracklet."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set read from disk. Its splits are sorted by path, so labels never depend on the
@@ -73,9 +80,9 @@ class Dataset:
 
     name: str
     root: Path
-    train: tuple[Sample, ...] | tuple[Tracklet, ...]
-    query: tuple[Sample, ...] | tuple[Tracklet, ...]
-    gallery: tuple[Sample, ...] | tuple[Tracklet, ...]
+    train: tuple[Item, ...]
+    query: tuple[Item, ...]
+    gallery: tuple[Item, ...]
     protocol: str
     fingerprint: str
     synthetic: bool = False

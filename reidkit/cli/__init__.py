@@ -1,0 +1,34 @@
+"""The command line: one file per subcommand, and the only place that prints or exits.
+
+Results go to stdout, progress and logs to stderr. Exit status 0 done, 1 a bug, 2 the user's to fix.
+Command files import torch and its like inside their functions, so that --help is immediate.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from reidkit.cli import datasets
+from reidkit.errors import ReidkitError
+
+app = typer.Typer(
+    help="Person re-identification from a folder of images to a deployed model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
+)
+app.add_typer(datasets.app, name="datasets")
+
+
+def main() -> None:
+    """Entry point of `reidkit`."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except ReidkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

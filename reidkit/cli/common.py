@@ -1,0 +1,70 @@
+"""What the commands share: options, progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DatasetOption = Annotated[
+    str, typer.Option("--dataset", help="A known name, a manifest.toml, or a folder with one.")
+]
+DataRootOption = Annotated[
+    Path | None,
+    typer.Option("--data-root", help="Folder that holds the data sets. [default: REIDKIT_DATA]"),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print exactly one JSON document on stdout.")
+]
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of a command."""
+    print(json.dumps(document, indent=2, default=str))
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives `on_progress(done, total)`: a bar with rate and time left on a terminal, and nothing
+    but a last line elsewhere."""
+    if not sys.stderr.isatty():
+        seen = [0, 0]
+
+        def remember(done: int, total: int) -> None:
+            seen[:] = [done, total]
+
+        yield remember
+        print(f"{what}: {seen[0]} of {seen[1]}", file=sys.stderr)
+        return
+
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None, rate="")
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            speed = bar.tasks[0].speed
+            if speed:
+                bar.update(task, rate=f"{speed:.0f}/s")
+
+        yield show

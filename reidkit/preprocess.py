@@ -1,0 +1,93 @@
+"""How an image file becomes a network's input: the one statement of it.
+
+It is set by a recipe, travels in the checkpoint and in the ONNX file, and every command applies it
+by these functions. Resizing is Pillow's, since published numbers depend on it.
+"""
+
+# B batch, H W pixels of the network's input
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from reidkit.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+PIXEL_CAP = 64_000_000
+"""Images above this many pixels are refused before they are decoded."""
+
+_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Size, interpolation and normalisation of a network's input.
+
+    Attributes:
+        size: (height, width) in pixels.
+        interpolation: Pillow's filter for resizing.
+        mean, std: per channel, for values scaled to [0, 1], in the order of `channels`.
+        channels: the order the network expects; files are always read as RGB.
+    """
+
+    size: tuple[int, int] = (256, 128)
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    channels: Literal["rgb", "bgr"] = "rgb"
+
+    def __post_init__(self) -> None:
+        if min(self.size) <= 0 or min(self.std) <= 0:
+            raise ConfigError(f"size and std must be positive, got {self.size} and {self.std}")
+
+    def pixels(self, image: Image.Image, *, scale: float = 1.0) -> NDArray[np.uint8]:
+        """The image resized to `size` times `scale`: uint8 [H, W, 3], channels in order."""
+        height, width = (round(side * scale) for side in self.size)
+        resized = image.resize((width, height), _RESAMPLING[self.interpolation])
+        array = np.asarray(resized)
+        return array if self.channels == "rgb" else array[..., ::-1]
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 [B, H, W, 3] -> float32 [B, 3, H, W], on the tensor's own device."""
+        import torch
+
+        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
+        return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+
+
+def read_image(path: Path) -> Image.Image:
+    """A fully decoded RGB image.
+
+    Raises:
+        DataError: if the file is missing, is not an image, is cut off, or is above PIXEL_CAP.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > PIXEL_CAP:
+                raise DataError(
+                    f"{path}: {width}x{height} pixels, more than the cap of {PIXEL_CAP:,}. "
+                    "Crop it to one person first"
+                )
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise DataError(f"no such image: {path}") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"cannot read image {path}: {_reason(error)}. Replace or remove it") from (
+            error
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not an image"
+    return str(error) or type(error).__name__
