@@ -1,0 +1,135 @@
+"""Losses, each one function, and the weighted sum that a recipe asks for.
+
+All are computed in float32, also under autocast.
+"""
+
+# B batch, T frames, D embedding, C classes, P parts, h w feature map
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reidkit.types import Batch, ModelOutput
+
+
+class LossWeights(Protocol):
+    """Weights and shapes of the terms; `config.LossConfig` is one."""
+
+    identity: float
+    smoothing: float
+    triplet: float
+    margin: float
+    soft_margin: bool
+    distance: Literal["cosine", "euclidean"]
+    part_attention: float
+    parts_identity: float
+    deep: float
+
+
+def compute_losses(output: ModelOutput, batch: Batch, weights: LossWeights) -> dict[str, Tensor]:
+    """Every term with a weight above 0, unweighted, and "total", their weighted sum: scalars."""
+    terms: dict[str, Tensor] = {}
+    for name, logits, reduce in (
+        ("identity", output.logits, torch.mean),
+        ("parts_identity", output.part_logits, torch.sum),
+        ("deep", output.deep_logits, torch.sum),
+    ):
+        if getattr(weights, name) > 0 and logits:
+            each = [cross_entropy(x, batch.labels, smoothing=weights.smoothing) for x in logits]
+            terms[name] = reduce(torch.stack(each))
+    if weights.triplet > 0:
+        terms["triplet"] = batch_hard_triplet(
+            output.features,
+            batch.labels,
+            margin=None if weights.soft_margin else weights.margin,
+            distance=weights.distance,
+        )
+    if weights.part_attention > 0 and batch.masks is not None:
+        terms["part_attention"] = part_attention(output.part_maps, batch.masks)
+    terms["total"] = torch.stack([getattr(weights, k) * v for k, v in terms.items()]).sum()
+    return terms
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Mean cross entropy with targets (1 - smoothing) * onehot + smoothing / C.
+
+    Args:
+        logits: [B, C].
+        labels: int64 [B].
+    Returns:
+        scalar, float32 or wider.
+    """
+    return F.cross_entropy(_wide(logits), labels, label_smoothing=smoothing)
+
+
+def batch_hard_triplet(
+    features: Tensor,
+    labels: Tensor,
+    *,
+    margin: float | None,
+    distance: Literal["cosine", "euclidean"],
+) -> Tensor:
+    """Batch-hard triplet loss, Hermans et al. 2017, eq. 5; mean over anchors.
+
+    relu(margin + max d(anchor, same id) - min d(anchor, other id)); softplus without a margin.
+    Cosine distance is -cos (IAUnet eq. 16), Euclidean sqrt(max(d², 1e-12)) as RGA's code has it.
+    The anchor counts as its own positive, which changes nothing where it has another.
+
+    Args:
+        features: [B, D].
+        labels: int64 [B]; a batch with one identity has no negative and gives 0.
+    Returns:
+        scalar, float32 or wider.
+    """
+    features = _wide(features)
+    if distance == "cosine":
+        unit = F.normalize(features)
+        distances = -(unit @ unit.mT)  # [B, D] @ [D, B] -> [B, B]
+    else:
+        square = features.pow(2).sum(1)
+        squared = square[:, None] + square[None] - 2 * (features @ features.mT)
+        distances = squared.clamp(min=1e-12).sqrt()
+    same = labels[:, None] == labels[None]
+    farthest = distances.masked_fill(~same, -torch.inf).amax(1)
+    nearest = distances.masked_fill(same, torch.inf).amin(1)
+    gap = farthest - nearest  # -inf without a negative
+    losses = F.softplus(gap) if margin is None else F.relu(gap + margin)
+    return losses.mean()
+
+
+def part_attention(part_maps: tuple[Tensor, ...], masks: Tensor) -> Tensor:
+    """Part-attention loss, IAUnet eq. 10: binary cross entropy of each map with its part's mask.
+
+    The mask is resized bilinearly (corners aligned, as in the authors' code) to each map; the mean
+    runs over maps, batch, parts and positions (the paper sums over the batch).
+
+    Args:
+        part_maps: each [B, P, h, w] in [0, 1] ([B, T, P, h, w] for clips).
+        masks: uint8 part indices [B, H, W] ([B, T, H, W] for clips), 0 background.
+    Returns:
+        scalar, float32 or wider.
+    Raises:
+        ValueError: if there are no maps.
+    """
+    if not part_maps:
+        raise ValueError("the network gives no part maps: set loss.part_attention to 0")
+    P = part_maps[0].shape[-3]
+    indices = torch.arange(1, P + 1, device=masks.device).view(P, 1, 1)
+    losses = []
+    for maps in part_maps:
+        probabilities = _wide(maps).flatten(0, -4)  # [B(*T), P, h, w]
+        planes = (masks.flatten(0, -3)[:, None] == indices).to(probabilities.dtype)
+        target = F.interpolate(
+            planes, probabilities.shape[-2:], mode="bilinear", align_corners=True
+        )
+        with torch.autocast(probabilities.device.type, enabled=False):
+            losses.append(F.binary_cross_entropy(probabilities, target))
+    return torch.stack(losses).mean()
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
