@@ -1,0 +1,69 @@
+"""From a pooled vector to an embedding and identity logits."""
+
+# B batch, D embedding
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from reidkit.models.options import Embedding, HeadName
+
+
+class HeadOutput(NamedTuple):
+    """features [B, D] for the metric loss, logits of the classifier (none without ids)."""
+
+    features: Tensor
+    logits: tuple[Tensor, ...]
+
+
+class Head(nn.Module):
+    """Batch norm on the pooled vector, then a linear classifier.
+
+    In evaluation mode the embedding is an affine function of the pooled vector, so the mean over
+    a tracklet's clips may be taken before or after it.
+
+    Args:
+        dim: D.
+        num_ids: training identities; 0 builds no classifier.
+        kind: "bn" is IAUnet's and IANet's: trainable bias in both layers, the metric loss sees
+            the vector after BN. "bnneck" is RGA's: BN's bias stays 0, the classifier has none and
+            starts at N(0, 0.001), the metric loss sees the vector before BN. "plain" has no BN
+            (torchreid's ResNet, torchvision's weights as they are).
+        embedding: which side of BN `embed` returns.
+        dropout: before the classifier (RGA's argparse default is 0.5, its script sets 0).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_ids: int,
+        kind: HeadName = "bn",
+        embedding: Embedding = "post-bn",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.embedding = embedding
+        self.bn = nn.Identity() if kind == "plain" else nn.BatchNorm1d(dim)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = None
+        if num_ids:
+            self.classifier = nn.Linear(dim, num_ids, bias=kind != "bnneck")
+        if kind == "bnneck":
+            assert isinstance(self.bn, nn.BatchNorm1d)
+            self.bn.bias.requires_grad_(False)
+            if self.classifier is not None:
+                nn.init.normal_(self.classifier.weight, std=0.001)
+
+    def forward(self, pooled: Tensor) -> HeadOutput:
+        """pooled [B, D], before BN."""
+        normed = self.bn(pooled)
+        logits = () if self.classifier is None else (self.classifier(self.dropout(normed)),)
+        return HeadOutput(pooled if self.kind == "bnneck" else normed, logits)
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        """The test-time feature [B, D]."""
+        return pooled if self.embedding == "pre-bn" else self.bn(pooled)

@@ -1,0 +1,124 @@
+"""The common shape of most architectures: a trunk with blocks in it, average pooling, a head."""
+
+# B batch, T frames, C channels, H W map, D embedding
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from reidkit.models.backbone import Backbone
+from reidkit.models.base import ReidModel, as_clips
+from reidkit.models.blocks.base import Block, split_frames
+from reidkit.models.heads import Head
+from reidkit.models.options import Placement
+from reidkit.types import ModelOutput
+
+
+class TrunkOutput(NamedTuple):
+    """maps: the four stages' outputs, each [B, T, C, H, W]; part_maps: each [B, T, P, h, w]."""
+
+    maps: tuple[Tensor, ...]
+    part_maps: tuple[Tensor, ...]
+
+
+class Trunk(nn.Module):
+    """A backbone with blocks between its units.
+
+    Args:
+        backbone: stem and stages.
+        blocks: key "stage2" stands after the last unit of stage 2, "stage2_0" after its first.
+    """
+
+    def __init__(self, backbone: Backbone, *, blocks: Mapping[str, Block]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.blocks = nn.ModuleDict(blocks)
+
+    def forward(self, images: Tensor) -> TrunkOutput:
+        clips = as_clips(images)
+        B, T = clips.shape[:2]
+        x = self.backbone.stem(clips.flatten(0, 1))
+        maps: list[Tensor] = []
+        part_maps: list[Tensor] = []
+        for stage in (1, 2, 3, 4):
+            units = self.backbone.units(stage)
+            for index, unit in enumerate(units):
+                x = unit(x)
+                last = index == len(units) - 1
+                key = f"stage{stage}" if last else f"stage{stage}_{index}"
+                if key in self.blocks:
+                    clip, found = self.blocks[key](split_frames(x, B, T))
+                    x = clip.flatten(0, 1)
+                    part_maps.extend(found)
+            maps.append(split_frames(x, B, T))
+        return TrunkOutput(tuple(maps), tuple(part_maps))
+
+
+class GlobalNet(ReidModel):
+    """Trunk, average over positions and frames, head: one vector for the whole person.
+
+    Attributes:
+        backbone: the trunk's, under torchvision's names.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        head: Head,
+        blocks: Mapping[str, Block] | None = None,
+        parts: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.trunk = Trunk(backbone, blocks=blocks or {})
+        self.head = head
+        self.embedding_dim = backbone.channels(4)
+        self.parts = tuple(parts)
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.trunk.backbone
+
+    def forward(self, images: Tensor) -> ModelOutput:
+        trunk = self.trunk(images)
+        features, logits = self.head(average(trunk.maps[-1]))
+        maps = tuple(frame_maps(found, images) for found in trunk.part_maps) if self.parts else ()
+        return ModelOutput(features=features, logits=logits, part_maps=maps)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self.head.embed(average(self.trunk(images).maps[-1]))
+
+
+def average(clip_map: Tensor) -> Tensor:
+    """Mean over positions, then over frames: [B, T, C, H, W] -> [B, C]."""
+    return clip_map.mean((3, 4)).mean(1)
+
+
+def frame_maps(maps: Tensor, images: Tensor) -> Tensor:
+    """[B, T, P, h, w] as they are for clips, [B, P, h, w] for images."""
+    return maps.squeeze(1) if images.dim() == 4 else maps
+
+
+def place_blocks(
+    backbone: Backbone,
+    *,
+    stages: Sequence[int],
+    build: Callable[[int, int], Block],
+    placement: Placement = "after",
+) -> dict[str, Block]:
+    """One block per stage: after its last unit, or right before that unit.
+
+    Args:
+        build: makes the block from (stage, channels).
+    """
+    blocks: dict[str, Block] = {}
+    for stage in stages:
+        channels = backbone.unit_channels(stage)
+        if placement == "after":
+            blocks[f"stage{stage}"] = build(stage, channels[-1])
+        else:
+            blocks[f"stage{stage}_{len(channels) - 2}"] = build(stage, channels[-2])
+    return blocks
