@@ -1,0 +1,153 @@
+"""Features with their labels: what every function of `retrieval` takes."""
+
+# N vectors, D embedding
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from reidkit.errors import DataError
+
+ROLES = ("person", "junk", "distractor")
+"""A role's code is its position here."""
+PERSON, JUNK, DISTRACTOR = range(3)
+
+_CHUNK = 1024  # rows whose squares are summed in float64 at a time: 16 MiB at D = 2048
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Raw features (nobody normalised them yet, or somebody did: cosine normalises again).
+
+    Attributes:
+        features: float32 [N, D], or float64 where it was given; a tensor on the CPU becomes an
+            array, without a copy.
+        pids: int64 [N].
+        camids: int64 [N]; zeros where there are no cameras (protocol "none").
+        roles: uint8 [N], codes of `ROLES`; given as codes, as names, or left out (all persons).
+        name: what error messages call these vectors.
+        norms: float64 [N], Euclidean lengths.
+    Raises:
+        DataError: shapes disagree, or there are NaN, infinite or zero vectors; the message says
+            how many and which is the first.
+    """
+
+    features: NDArray[Any]
+    pids: NDArray[np.int64]
+    camids: NDArray[np.int64]
+    roles: NDArray[np.uint8] = None  # type: ignore[assignment]  # __post_init__ fills it
+    name: str = "features"
+    norms: NDArray[np.float64] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        features = _as_matrix(self.features, self.name)
+        N = len(features)
+        roles = _as_codes(self.roles, N, self.name)
+        values = {
+            "features": features,
+            "pids": _as_labels(self.pids, N, "pids", self.name),
+            "camids": _as_labels(self.camids, N, "camids", self.name),
+            "roles": roles,
+            "norms": _checked_norms(features, self.name),
+        }
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def dim(self) -> int:
+        """D, the length of one vector."""
+        return int(self.features.shape[1])
+
+    def take(self, rows: ArrayLike) -> Embeddings:
+        """The vectors at `rows` (indices or a bool mask), copied."""
+        rows = np.asarray(rows)
+        return Embeddings(
+            self.features[rows], self.pids[rows], self.camids[rows], self.roles[rows], self.name
+        )
+
+
+def check_same_space(query: Embeddings, gallery: Embeddings) -> None:
+    """Raises DataError unless both have vectors of one length, and no query is junk."""
+    if query.dim != gallery.dim:
+        raise DataError(
+            f"{query.name} has vectors of length {query.dim}, {gallery.name} of length "
+            f"{gallery.dim}: extract both with the same model"
+        )
+    junk = np.flatnonzero(query.roles == JUNK)
+    if len(junk):
+        raise DataError(
+            f"{query.name}: {len(junk)} queries have the role junk, the first at index "
+            f"{junk[0]}: junk is only for the gallery, remove them"
+        )
+
+
+def _as_matrix(features: Any, name: str) -> NDArray[Any]:
+    if isinstance(features, torch.Tensor):
+        features = features.detach().cpu().numpy()
+    matrix = np.asarray(features)
+    if matrix.dtype != np.float64:
+        matrix = matrix.astype(np.float32, copy=False)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise DataError(
+            f"{name}: features have shape {list(matrix.shape)}, expected [N, D] with at least "
+            "one vector"
+        )
+    return np.ascontiguousarray(matrix)
+
+
+def _as_labels(values: Any, N: int, kind: str, name: str) -> NDArray[np.int64]:
+    labels = np.asarray(values)
+    if labels.shape != (N,):
+        raise DataError(f"{name}: {kind} have shape {list(labels.shape)}, expected [{N}]")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{name}: {kind} are {labels.dtype}, expected integers")
+    return labels.astype(np.int64, copy=False)
+
+
+def _as_codes(roles: Any, N: int, name: str) -> NDArray[np.uint8]:
+    if roles is None:
+        return np.zeros(N, dtype=np.uint8)
+    values = np.asarray(roles)
+    if values.shape != (N,):
+        raise DataError(f"{name}: roles have shape {list(values.shape)}, expected [{N}]")
+    if np.issubdtype(values.dtype, np.integer):
+        wrong = np.flatnonzero((values < 0) | (values >= len(ROLES)))
+    else:
+        # h5py gives names as bytes
+        names = [v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]
+        values = np.array([ROLES.index(v) if v in ROLES else -1 for v in names], dtype=np.int64)
+        wrong = np.flatnonzero(values < 0)
+    if len(wrong):
+        raise DataError(
+            f"{name}: {len(wrong)} roles are unknown, the first at index {wrong[0]}: "
+            f"expected {', '.join(ROLES)}"
+        )
+    return values.astype(np.uint8)
+
+
+def _checked_norms(features: NDArray[Any], name: str) -> NDArray[np.float64]:
+    norms = np.empty(len(features))
+    for start in range(0, len(features), _CHUNK):
+        rows = features[start : start + _CHUNK].astype(np.float64)
+        norms[start : start + _CHUNK] = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    bad = np.flatnonzero(~np.isfinite(norms))
+    if len(bad):
+        raise DataError(
+            f"{name}: {len(bad)} of {len(norms)} vectors hold NaN or infinity, the first at index "
+            f"{bad[0]}: extract them again (half precision overflows at 65504)"
+        )
+    zero = np.flatnonzero(norms == 0)
+    if len(zero):
+        raise DataError(
+            f"{name}: {len(zero)} of {len(norms)} vectors are zero, the first at index {zero[0]}: "
+            "they have no direction to compare, extract them again"
+        )
+    return norms

@@ -1,0 +1,287 @@
+"""mAP, mINP and CMC against loops, and the corners of the protocols."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import slow_retrieval as slow
+import torch
+
+from reidkit.errors import ConfigError, DataError
+from reidkit.retrieval import Embeddings, GalleryLabels, evaluate, evaluate_distances, top_n
+from reidkit.retrieval.protocols import find_matches
+from reidkit.retrieval.ranks import _by_counting, _by_sorting, _ranks_on_device, exclude
+
+ROLES = np.array(["person", "junk", "distractor"])
+
+
+def clustered(rng, n, *, ids=8, cams=3, dim=12, integer=False):
+    pids = rng.integers(0, ids, n)
+    centres = np.random.default_rng(99).normal(size=(ids, dim))
+    features = centres[pids] + rng.normal(size=(n, dim))
+    if integer:  # small whole numbers: many exact ties, and products without rounding
+        features = np.round(features)
+        features[:, 0] += 4
+    return features.astype(np.float32), pids, rng.integers(0, cams, n)
+
+
+def make(rng, n, *, roles=False, **options):
+    features, pids, camids = clustered(rng, n, **options)
+    names = ROLES[rng.choice(3, n, p=[0.7, 0.15, 0.15])] if roles else np.repeat("person", n)
+    return Embeddings(features, pids, camids, names)
+
+
+def names_of(embeddings):
+    return ROLES[embeddings.roles]
+
+
+def labels_of(embeddings):
+    return GalleryLabels(embeddings.pids, embeddings.camids, embeddings.roles)
+
+
+def assert_equals_loops(report, expected):
+    assert report.mAP == pytest.approx(expected["mAP"], abs=1e-9)
+    assert report.mINP == pytest.approx(expected["mINP"], abs=1e-9)
+    assert report.cmc == pytest.approx(expected["cmc"], abs=1e-9)
+    for q, found in enumerate(expected["per_query"]):
+        if found is None:
+            assert np.isnan(report.average_precision[q])
+            assert report.first_ranks[q] == report.match_counts[q] == 0
+        else:
+            assert report.average_precision[q] == pytest.approx(found[0], abs=1e-9)
+            assert report.first_ranks[q] == found[2]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("protocol", ["market", "none"])
+def test_scores_of_a_distance_matrix_equal_the_loops_with_ties_junk_and_distractors(seed, protocol):
+    rng = np.random.default_rng(seed)
+    query, gallery = make(rng, 25), make(rng, 160, roles=True)
+    # one decimal: every row is full of ties
+    distances = np.round(rng.random((25, 160)), 1 if seed % 2 else 9)
+    report = evaluate_distances(
+        distances, query.pids, query.camids, labels_of(gallery), protocol=protocol
+    )
+    assert_equals_loops(
+        report,
+        slow.evaluation(
+            distances,
+            query.pids,
+            query.camids,
+            gallery.pids,
+            gallery.camids,
+            names_of(gallery),
+            cameras=protocol == "market",
+        ),
+    )
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_features_score_like_their_dense_distances(metric):
+    rng = np.random.default_rng(3)
+    query, gallery = make(rng, 40), make(rng, 300, roles=True)
+    report = evaluate(query, gallery, metric=metric)
+    assert_equals_loops(
+        report,
+        slow.evaluation(
+            slow.distance_matrix(query.features, gallery.features, metric),
+            query.pids,
+            query.camids,
+            gallery.pids,
+            gallery.camids,
+            names_of(gallery),
+        ),
+    )
+
+
+def test_identities_with_many_images_take_the_sorted_path_to_the_same_ranks():
+    rng = np.random.default_rng(5)
+    query, gallery = make(rng, 12, ids=2, integer=True), make(rng, 400, ids=2, integer=True)
+    report = evaluate(query, gallery, metric="euclidean", protocol="none")
+    assert report.match_counts.min() > 100
+    assert_equals_loops(
+        report,
+        slow.evaluation(
+            slow.distance_matrix(query.features, gallery.features, "euclidean"),
+            query.pids,
+            query.camids,
+            gallery.pids,
+            gallery.camids,
+            names_of(gallery),
+            cameras=False,
+        ),
+    )
+
+
+def test_average_precision_by_hand():
+    # right, wrong, right: (1/1 + 2/3) / 2; the hardest match is third: INP 2/3
+    report = evaluate_distances(
+        np.array([[0.1, 0.2, 0.3]]),
+        np.array([7]),
+        np.array([1]),
+        GalleryLabels(np.array([7, 8, 7]), np.array([2, 2, 2]), np.zeros(3, dtype=np.uint8)),
+        max_rank=5,
+    )
+    assert report.mAP == pytest.approx(5 / 6)
+    assert report.mINP == pytest.approx(2 / 3)
+    assert report.cmc.tolist() == [1, 1, 1, 1, 1]
+
+
+def test_of_two_equally_near_items_the_earlier_in_the_gallery_is_nearer():
+    labels = GalleryLabels(np.array([8, 7]), np.array([2, 2]), np.zeros(2, dtype=np.uint8))
+    tied = np.array([[0.5, 0.5]])
+    assert evaluate_distances(tied, np.array([7]), np.array([1]), labels).mAP == 0.5
+    assert evaluate_distances(tied, np.array([8]), np.array([1]), labels).mAP == 1.0
+
+
+def test_junk_is_ignored_and_distractors_count_as_negatives():
+    distances = np.array([[0.1, 0.2, 0.3]])
+    pids, cams = np.array([7, 0, 7]), np.array([2, 2, 2])
+    for role, expected in ((1, 1.0), (2, 0.5)):
+        labels = GalleryLabels(pids, cams, np.array([role, 1, 0], dtype=np.uint8))
+        report = evaluate_distances(distances, np.array([7]), np.array([1]), labels)
+        assert report.mAP == expected
+        assert report.match_counts.tolist() == [1]
+
+
+def test_queries_without_a_match_are_counted_and_not_scored():
+    labels = GalleryLabels(np.array([7, 8, 9]), np.array([1, 2, 2]), np.array([0, 0, 1], np.uint8))
+    # 7 is only before the query's own camera, 9 is junk, 5 is not there at all
+    report = evaluate_distances(
+        np.ones((4, 3)), np.array([7, 8, 9, 5]), np.array([1, 1, 1, 1]), labels
+    )
+    assert (report.queries, report.queries_without_match) == (4, 3)
+    assert report.match_counts.tolist() == [0, 1, 0, 0]
+    assert report.mAP == 0.5  # for query 8, item 7 is as near as item 8 and stands before it
+
+
+def test_a_gallery_of_junk_gives_no_number_and_says_so():
+    labels = GalleryLabels(np.array([7, 8]), np.array([1, 2]), np.array([1, 1], np.uint8))
+    report = evaluate_distances(np.ones((1, 2)), np.array([7]), np.array([9]), labels)
+    assert np.isnan(report.mAP)
+    assert report.queries_without_match == 1
+    assert report.to_dict()["mAP"] is None
+    assert report.to_dict()["cmc"][0] is None
+
+
+def test_one_query_and_one_gallery_image():
+    one = Embeddings(np.ones((1, 4), np.float32), [3], [0])
+    other = Embeddings(np.ones((1, 4), np.float32), [3], [1])
+    assert evaluate(one, other).mAP == 1.0
+    assert evaluate(one, one).queries_without_match == 1
+    assert evaluate(one, one, protocol="none").mAP == 1.0
+
+
+def test_one_camera_leaves_no_match_under_market_and_all_under_none():
+    rng = np.random.default_rng(0)
+    query, gallery = make(rng, 10, cams=1), make(rng, 50, cams=1)
+    assert evaluate(query, gallery).queries_without_match == 10
+    assert evaluate(query, gallery, protocol="none").queries_without_match == 0
+
+
+def test_mars_ranks_queries_and_gallery_together():
+    rng = np.random.default_rng(8)
+    query, gallery = make(rng, 30), make(rng, 90)
+    report = evaluate(query, gallery, protocol="mars")
+    both = np.concatenate([query.features, gallery.features])
+    assert report.gallery_size == 120
+    assert_equals_loops(
+        report,
+        slow.evaluation(
+            slow.distance_matrix(query.features, both),
+            query.pids,
+            query.camids,
+            np.concatenate([query.pids, gallery.pids]),
+            np.concatenate([query.camids, gallery.camids]),
+            np.repeat("person", 120),
+        ),
+    )
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_a_memory_budget_changes_no_number(metric):
+    rng = np.random.default_rng(1)
+    query, gallery = make(rng, 50), make(rng, 200, roles=True)
+    free = evaluate(query, gallery, metric=metric)
+    tight = evaluate(query, gallery, metric=metric, max_memory=8 * 4 * 200)
+    assert np.nanmax(np.abs(free.average_precision - tight.average_precision)) < 1e-6
+    assert free.cmc == pytest.approx(tight.cmc, abs=1e-6)
+    with pytest.raises(ConfigError, match="cannot hold one row of 200 distances"):
+        evaluate(query, gallery, metric=metric, max_memory=1000)
+
+
+@pytest.mark.parametrize("ranking", [_by_counting, _by_sorting])
+def test_what_runs_on_other_devices_gives_the_same_ranks(ranking, monkeypatch):
+    rng = np.random.default_rng(2)
+    query, gallery = make(rng, 30), make(rng, 150)
+    matches = find_matches(query.pids, query.camids, labels_of(gallery))
+    block = torch.from_numpy(np.round(rng.random((30, 150)), 1))
+    monkeypatch.setattr("reidkit.retrieval.ranks._by_counting", ranking)
+    expected = evaluate_distances(block.numpy(), query.pids, query.camids, labels_of(gallery))
+    exclude(block, matches, 0)
+    found = _ranks_on_device(block, matches, 0)
+    best = [found[a:b].min(initial=999) for a, b in pairwise(matches.offsets)]
+    assert [f % 999 for f in best] == expected.first_ranks.tolist()
+
+
+@pytest.mark.parametrize("protocol", ["none", "market", "mars"])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_top_n_equals_the_head_of_the_slow_ranking(protocol, metric):
+    rng = np.random.default_rng(6)
+    query, gallery = make(rng, 20, integer=True), make(rng, 80, roles=True, integer=True)
+    found = top_n(query, gallery, 15, protocol=protocol, metric=metric, max_memory=40_000)
+    parts = [query, gallery] if protocol == "mars" else [gallery]
+    features = np.concatenate([p.features for p in parts])
+    labels = [
+        np.concatenate([v(p) for p in parts])
+        for v in (lambda p: p.pids, lambda p: p.camids, names_of)
+    ]
+    distances = slow.distance_matrix(query.features, features, metric)
+    for q in range(20):
+        _, seen = slow.ranked_matches(
+            np.round(distances[q], 6),
+            query.pids[q],
+            query.camids[q],
+            *labels,
+            cameras=protocol != "none",
+        )
+        assert found.distances[q] == pytest.approx(distances[q][seen[:15]], abs=1e-3)
+        if metric == "euclidean":
+            assert found.indices[q].tolist() == seen[:15]
+
+
+def test_top_n_fills_short_lists_with_minus_one():
+    query = Embeddings(np.ones((1, 4), np.float32), [3], [0])
+    gallery = Embeddings(np.eye(4, dtype=np.float32), [3, 3, 4, 5], [0, 1, 1, 1], [0, 0, 0, 1])
+    found = top_n(query, gallery, 10, protocol="market")
+    assert found.indices.tolist() == [[1, 2, -1, -1]]
+    assert np.isinf(found.distances[0, 2:]).all()
+
+
+def test_progress_ends_at_the_number_of_queries():
+    rng = np.random.default_rng(0)
+    calls = []
+    query, gallery = make(rng, 10), make(rng, 30)
+    evaluate(query, gallery, max_memory=3000, on_progress=lambda *call: calls.append(call))
+    assert calls[-1] == ("ranking", 10, 10)
+    assert len(calls) > 1
+
+
+def test_unknown_names_are_met_with_the_nearest_known_one():
+    rng = np.random.default_rng(0)
+    query, gallery = make(rng, 2), make(rng, 5)
+    with pytest.raises(ConfigError, match="Did you mean market"):
+        evaluate(query, gallery, protocol="markt")
+    with pytest.raises(ConfigError, match="Did you mean cosine"):
+        evaluate(query, gallery, metric="cosin")
+
+
+def test_vectors_of_two_lengths_are_refused():
+    rng = np.random.default_rng(0)
+    with pytest.raises(DataError, match=r"query.h5 has vectors of length 12, gallery.h5 of .* 9"):
+        evaluate(
+            Embeddings(*clustered(rng, 3), name="query.h5"),
+            Embeddings(*clustered(rng, 3, dim=9), name="gallery.h5"),
+        )

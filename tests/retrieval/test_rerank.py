@@ -1,0 +1,131 @@
+"""Sparse, blocked re-ranking against the paper's dense procedure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import slow_retrieval as slow
+
+from reidkit.errors import ConfigError, DataError
+from reidkit.retrieval import (
+    Embeddings,
+    GalleryLabels,
+    RerankConfig,
+    evaluate,
+    evaluate_distances,
+    top_n,
+)
+from reidkit.retrieval import neighbours as neighbours_module
+from reidkit.retrieval.rerank import reranked_rows
+
+
+def people(rng, n, *, ids=12, dim=10, spread=0.6):
+    pids = rng.integers(0, ids, n)
+    centres = np.random.default_rng(7).normal(size=(ids, dim))
+    return Embeddings(
+        (centres[pids] + spread * rng.normal(size=(n, dim))).astype(np.float32),
+        pids,
+        rng.integers(0, 4, n),
+    )
+
+
+def whole(rows):
+    return rows.block(0, rows.shape[0]).numpy()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize(
+    "k1,k2,lam", [(20, 6, 0.3), (5, 1, 0.5), (15, 3, 0.0), (7, 12, 1.0), (1, 2, 0.3)]
+)
+def test_equals_the_dense_procedure(metric, k1, k2, lam):
+    rng = np.random.default_rng(k1)
+    query, gallery = people(rng, 30), people(rng, 140)
+    rows = reranked_rows(query, [gallery], config=RerankConfig(k1, k2, lam), metric=metric)
+    both = np.concatenate([query.features, gallery.features])
+    expected = slow.rerank_dense(both, 30, k1, k2, lam, metric)
+    assert np.abs(whole(rows) - expected).max() < 1e-6
+
+
+def test_equals_the_dense_procedure_among_duplicates_and_ties():
+    rng = np.random.default_rng(4)
+    # whole numbers: squared distances are exact, and each vector stands there three times
+    base = rng.integers(-2, 3, size=(60, 6)).astype(np.float32)
+    base[:, 0] += 5
+    features = base[rng.integers(0, 60, 180)]
+    query = Embeddings(features[:40], np.zeros(40, int), np.zeros(40, int))
+    gallery = Embeddings(features[40:], np.zeros(140, int), np.zeros(140, int))
+    rows = reranked_rows(query, [gallery], config=RerankConfig(9, 4), metric="euclidean")
+    expected = slow.rerank_dense(features, 40, 9, 4, metric="euclidean")
+    assert np.abs(whole(rows) - expected).max() < 1e-6
+
+
+def test_tiles_and_blocks_change_nothing(monkeypatch):
+    rng = np.random.default_rng(2)
+    query, gallery = people(rng, 40), people(rng, 150)
+    config = RerankConfig(10, 4)
+    expected = whole(reranked_rows(query, [gallery], config=config))
+    monkeypatch.setattr(neighbours_module, "_TILE", 17)
+    monkeypatch.setattr("reidkit.retrieval.rerank._ENCODED", 13)
+    rows = reranked_rows(query, [gallery], config=config)
+    parts = [rows.block(start, min(start + 11, 40)).numpy().copy() for start in range(0, 40, 11)]
+    assert np.abs(np.concatenate(parts) - expected).max() < 1e-6
+
+
+def test_junk_takes_no_part():
+    rng = np.random.default_rng(3)
+    query, gallery = people(rng, 20), people(rng, 120)
+    junk = rng.random(120) < 0.3
+    marked = Embeddings(gallery.features, gallery.pids, gallery.camids, junk.astype(np.uint8))
+    kept = gallery.take(~junk)
+    config = RerankConfig(8, 3)
+    with_junk = whole(reranked_rows(query, [marked], config=config))
+    without = whole(reranked_rows(query, [kept], config=config))
+    assert np.abs(with_junk[:, ~junk] - without).max() < 1e-6
+    a, b = evaluate(query, marked, rerank=config), evaluate(query, kept, rerank=config)
+    assert a.mAP == pytest.approx(b.mAP, abs=1e-9)
+    lists = top_n(query, marked, 10, rerank=config)
+    assert not junk[lists.indices].any()
+
+
+def test_reranked_scores_are_those_of_the_dense_distances():
+    rng = np.random.default_rng(5)
+    query, gallery = people(rng, 40, spread=1.2), people(rng, 160, spread=1.2)
+    both = np.concatenate([query.features, gallery.features])
+    labels = GalleryLabels(gallery.pids, gallery.camids, gallery.roles)
+    expected = evaluate_distances(
+        slow.rerank_dense(both, 40).astype(np.float32), query.pids, query.camids, labels
+    )
+    found = evaluate(query, gallery, rerank=RerankConfig())
+    assert found.mAP == pytest.approx(expected.mAP, abs=1e-4)
+    assert found.cmc == pytest.approx(expected.cmc, abs=0.026)
+    assert found.to_dict()["rerank"] == {"k1": 20, "k2": 6, "lambda": 0.3}
+
+
+def test_reranking_helps_where_identities_form_clusters():
+    rng = np.random.default_rng(6)
+    query, gallery = people(rng, 60, spread=1.1), people(rng, 400, spread=1.1)
+    assert evaluate(query, gallery, rerank=RerankConfig()).mAP > evaluate(query, gallery).mAP
+
+
+def test_under_mars_a_query_takes_part_once():
+    rng = np.random.default_rng(9)
+    query, gallery = people(rng, 25), people(rng, 100)
+    config = RerankConfig(8, 3)
+    rows = reranked_rows(query, [query, gallery], config=config)
+    plain = reranked_rows(query, [gallery], config=config)
+    assert rows.shape == (25, 125)
+    assert np.abs(whole(rows)[:, 25:] - whole(plain)).max() < 1e-6
+    assert np.diag(whole(rows)[:, :25]) == pytest.approx(np.zeros(25), abs=1e-6)
+
+
+def test_a_gallery_smaller_than_k1_is_refused():
+    rng = np.random.default_rng(0)
+    with pytest.raises(DataError, match="k1 = 20 needs as many gallery items and there are 19"):
+        evaluate(people(rng, 5), people(rng, 19), rerank=RerankConfig())
+    evaluate(people(rng, 5), people(rng, 20), rerank=RerankConfig())
+
+
+@pytest.mark.parametrize("wrong", [{"k1": 0}, {"k2": 0}, {"lam": 1.5}])
+def test_impossible_parameters_are_refused(wrong):
+    with pytest.raises(ConfigError, match="re-ranking needs"):
+        RerankConfig(**wrong)
