@@ -185,8 +185,7 @@ def load_run_config(layers: Iterable[Layer]) -> RunConfig:
         ConfigError: for an unknown key, a wrong type or an impossible value; names the layer.
     """
     layers = [_with_arch_table(layer) for layer in layers]
-    named = [layer for layer in layers if "name" in layer.table.get("arch", {})]
-    spec = get_arch(named[-1].table["arch"]["name"] if named else ArchConfig.name)
+    spec = get_arch(arch_name(layers))
     merged: dict[str, Any] = {"input": {"size": list(spec.input_size)}}
     options: dict[str, Any] = {}
     for layer in layers:
@@ -196,6 +195,13 @@ def load_run_config(layers: Iterable[Layer]) -> RunConfig:
     where = ", ".join(layer.where for layer in layers) or "defaults"
     arch = ArchConfig(spec.name, from_table(spec.config, options, where=f"{where}: arch"))
     return dataclasses.replace(from_table(RunConfig, merged, where=where), arch=arch)
+
+
+def arch_name(layers: Iterable[Layer]) -> str:
+    """The architecture that layers ask for: the last one named, or the default."""
+    tables = [_with_arch_table(layer).table.get("arch", {}) for layer in layers]
+    names: list[str] = [table["name"] for table in tables if "name" in table]
+    return names[-1] if names else ArchConfig.name
 
 
 def _with_arch_table(layer: Layer) -> Layer:

@@ -7,30 +7,17 @@ All are computed in float32, also under autocast.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reidkit.config import LossConfig
 from reidkit.types import Batch, ModelOutput
 
 
-class LossWeights(Protocol):
-    """Weights and shapes of the terms; `config.LossConfig` is one."""
-
-    identity: float
-    smoothing: float
-    triplet: float
-    margin: float
-    soft_margin: bool
-    distance: Literal["cosine", "euclidean"]
-    part_attention: float
-    parts_identity: float
-    deep: float
-
-
-def compute_losses(output: ModelOutput, batch: Batch, weights: LossWeights) -> dict[str, Tensor]:
+def compute_losses(output: ModelOutput, batch: Batch, weights: LossConfig) -> dict[str, Tensor]:
     """Every term with a weight above 0, unweighted, and "total", their weighted sum: scalars."""
     terms: dict[str, Tensor] = {}
     for name, logits, reduce in (

@@ -8,6 +8,8 @@ by these functions. Resizing is Pillow's, since published numbers depend on it.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -54,6 +56,10 @@ class Preprocess:
         resized = image.resize((width, height), _RESAMPLING[self.interpolation])
         array = np.asarray(resized)
         return array if self.channels == "rgb" else array[..., ::-1]
+
+    def to_json(self) -> str:
+        """For headers and attributes."""
+        return json.dumps(dataclasses.asdict(self))
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 [B, H, W, 3] -> float32 [B, 3, H, W], on the tensor's own device."""

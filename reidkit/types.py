@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Role = Literal["person", "junk", "distractor"]
+ROLES: tuple[Role, ...] = ("person", "junk", "distractor")
+"""In files and arrays a role is its position here."""
 
 PARTS = ("head", "upper body", "lower body", "shoes")
 """The four body parts of IAUnet; a mask's index is the position here plus one, 0 is background."""

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from reidkit.cli import datasets
+from reidkit.cli import datasets, evaluate, export, extract, train
 from reidkit.errors import ReidkitError
 
 app = typer.Typer(
@@ -22,6 +22,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(datasets.app, name="datasets")
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("extract")(extract.extract)
+app.command("export")(export.export)
 
 
 def main() -> None:

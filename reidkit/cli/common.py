@@ -18,6 +18,7 @@ DataRootOption = Annotated[
     Path | None,
     typer.Option("--data-root", help="Folder that holds the data sets. [default: REIDKIT_DATA]"),
 ]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON document on stdout.")
 ]
@@ -68,3 +69,14 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
                 bar.update(task, rate=f"{speed:.0f}/s")
 
         yield show
+
+
+def print_table(header: list[str], rows: list[list[str]], *, title: str) -> None:
+    """A table on stdout: first column to the left, the others to the right."""
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    print(title)
+    for row in [header, *rows]:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[0] = row[0].ljust(widths[0])
+        print("  " + "  ".join(cells))

@@ -88,6 +88,10 @@ class TrainImages(TorchDataset[RawBatch]):
             draws=draws,
         )
 
+    def path(self, draw: Draw) -> str:
+        """The relative path of a drawn sample."""
+        return self.samples[draw.index].path
+
     def finish(self, raw: RawBatch, device: torch.device) -> Batch:
         """Normalises and erases on the device: the batch as the network sees it."""
         images = self.preprocess.normalise(raw.pixels.to(device, non_blocking=True))

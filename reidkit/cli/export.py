@@ -1,0 +1,45 @@
+"""reidkit export."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reidkit.cli.common import JsonOption, print_json
+
+
+def export(
+    model: Annotated[
+        Path | None, typer.Argument(help="Checkpoint or run folder. [default: the newest run]")
+    ] = None,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Write ONNX (the one format so far).")
+    ] = True,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="[default: model.onnx beside the checkpoint]")
+    ] = None,
+    input_name: Annotated[str, typer.Option(help="Name of the image input.")] = "images",
+    output_name: Annotated[str, typer.Option(help="Name of the first output.")] = "embeddings",
+    json: JsonOption = False,
+) -> None:
+    """Write model.onnx, once ONNX Runtime has given the same embeddings as PyTorch."""
+    from reidkit.embed import newest_run
+    from reidkit.export import export_onnx
+
+    source = model or newest_run()
+    if source.is_dir():
+        source = source / "model.safetensors"
+    target = out or source.with_name("model.onnx")
+    parities = export_onnx(source, target, input_name=input_name, output_name=output_name)
+    if json:
+        print_json({"file": str(target), "parity": [dataclasses.asdict(p) for p in parities]})
+        return
+    for parity in parities:
+        print(
+            f"batch {parity.batch}: cosine >= {parity.cosine:.6f}, "
+            f"absolute error <= {parity.error:.1e}"
+        )
+    print(target)

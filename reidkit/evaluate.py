@@ -1,0 +1,109 @@
+"""Embed query and gallery, rank them by the data set's protocol."""
+
+# N images, D embedding
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from reidkit import retrieval
+from reidkit.embed import Embedder, embed_images
+from reidkit.errors import DataError
+from reidkit.features import Features
+from reidkit.retrieval import Embeddings, Report
+from reidkit.types import ROLES, Dataset
+
+Split = Literal["train", "query", "gallery"]
+
+
+def embed_split(
+    embedder: Embedder,
+    dataset: Dataset,
+    split: Split,
+    *,
+    flip: bool = False,
+    batch: int = 64,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Features:
+    """Embeddings of a whole split with what the data set knows of it, ready for a features file.
+
+    Raises:
+        DataError: if the split is empty or an image cannot be read.
+    """
+    items = getattr(dataset, split)
+    if not items:
+        raise DataError(f"{dataset.name} has no {split} split")
+    paths = [dataset.root / item.path for item in items]
+    rows = embed_images(embedder, paths, flip=flip, batch=batch, on_progress=on_progress)
+    return Features(
+        features=rows,
+        pids=np.array([item.pid for item in items], np.int64),
+        camids=np.array([item.camid for item in items], np.int64),
+        paths=tuple(item.path for item in items),
+        roles=np.array([ROLES.index(item.role) for item in items], np.uint8),
+        attributes={
+            **provenance(embedder, flip=flip),
+            "dataset": dataset.name,
+            "dataset_fingerprint": dataset.fingerprint,
+            "protocol": dataset.protocol,
+            "split": split,
+        },
+    )
+
+
+def provenance(embedder: Embedder, *, flip: bool) -> dict[str, str | bool]:
+    """Attributes of a features file that tell how its rows were made."""
+    return {
+        "model": embedder.name,
+        "model_sha256": embedder.source_hash,
+        "preprocess": embedder.preprocess.to_json(),
+        "flip": flip,
+        "normalised": False,
+    }
+
+
+def as_embeddings(features: Features, name: str) -> Embeddings:
+    """Features as `retrieval` takes them; `name` is what error messages call them.
+
+    Raises:
+        DataError: if a row is not finite or is zero.
+    """
+    return Embeddings(features.features, features.pids, features.camids, features.roles, name)
+
+
+def evaluate(
+    embedder: Embedder,
+    dataset: Dataset,
+    *,
+    metric: str = "cosine",
+    flip: bool = False,
+    batch: int = 64,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """mAP, mINP and CMC of a network on a data set's query and gallery, without re-ranking."""
+    total = len(dataset.query) + len(dataset.gallery)
+    query = embed_split(
+        embedder,
+        dataset,
+        "query",
+        flip=flip,
+        batch=batch,
+        on_progress=lambda done, _: on_progress(done, total),
+    )
+    gallery = embed_split(
+        embedder,
+        dataset,
+        "gallery",
+        flip=flip,
+        batch=batch,
+        on_progress=lambda done, _: on_progress(len(dataset.query) + done, total),
+    )
+    return retrieval.evaluate(
+        as_embeddings(query, "query"),
+        as_embeddings(gallery, "gallery"),
+        protocol=dataset.protocol,
+        metric=metric,
+    )

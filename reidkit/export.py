@@ -1,0 +1,187 @@
+"""Export to ONNX, and the proof that the exported file gives the same embeddings."""
+
+# B batch, T frames, H W pixels, D embedding
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import reidkit
+from reidkit import checkpoint
+from reidkit.embed import open_session
+from reidkit.errors import ReidkitError
+from reidkit.files import atomic, sha256
+from reidkit.models.base import ReidModel
+from reidkit.preprocess import Preprocess
+
+OPSET = 20
+MIN_COSINE = 0.9999
+BATCHES = (1, 3, 8)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How ONNX Runtime's embeddings compare with PyTorch's at one batch size."""
+
+    batch: int
+    cosine: float  # the lowest over the batch
+    error: float  # the largest absolute difference of L2-normalised embeddings
+
+    @property
+    def passed(self) -> bool:
+        return self.cosine >= MIN_COSINE
+
+
+class Exported(nn.Module):
+    """What is exported: embeddings as users want them, and the features they come from.
+
+    images float32 [B, 3, H, W] -> L2-normalised [B, D], and the same before normalisation, which
+    averaging over mirror images and clips needs.
+    """
+
+    def __init__(self, model: ReidModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.model.embed(images)
+        return F.normalize(features), features
+
+
+def export_onnx(
+    source: Path,
+    target: Path,
+    *,
+    input_name: str = "images",
+    output_name: str = "embeddings",
+    batches: Sequence[int] = BATCHES,
+) -> list[Parity]:
+    """Writes `target` from the checkpoint `source`, unless its embeddings differ.
+
+    Returns:
+        the comparison with PyTorch at each batch size, all passed.
+    Raises:
+        ReidkitError: if ONNX Runtime's embeddings are not PyTorch's; nothing is left behind.
+    """
+    model, header = checkpoint.load(source)
+    exported = Exported(model).eval()
+    metadata = {
+        "format": 1,
+        "arch": header.arch,
+        "arch_config": header.arch_config,
+        "preprocess": dataclasses.asdict(header.preprocess),
+        "input": "images",
+        "features_output": "features",
+        "source_sha256": sha256(source),
+        "dataset": header.dataset,
+        "synthetic": header.synthetic,
+        "reidkit": reidkit.__version__,
+    }
+    with atomic(target) as partial:
+        _write(exported, partial, header.preprocess, metadata, input_name, output_name)
+        parities = compare(exported, partial, header.preprocess, batches)
+        failed = [parity for parity in parities if not parity.passed]
+        if failed:
+            worst = min(failed, key=lambda parity: parity.cosine)
+            raise ReidkitError(
+                f"export of {source} failed its proof: at batch {worst.batch} ONNX Runtime's "
+                f"embeddings have cosine {worst.cosine:.6f} with PyTorch's, expected at least "
+                f"{MIN_COSINE}. {target} was not written"
+            )
+    return parities
+
+
+def compare(
+    exported: nn.Module, path: Path, preprocess: Preprocess, batches: Sequence[int]
+) -> list[Parity]:
+    """Both networks on the same images (smooth random pictures, normalised), per batch size."""
+    session = open_session(path, torch.device("cpu"))
+    name = session.get_inputs()[0].name
+    generator = torch.Generator().manual_seed(0)
+    parities = []
+    for batch in batches:
+        coarse = torch.rand(batch, 3, 16, 8, generator=generator)
+        pixels = F.interpolate(coarse, preprocess.size, mode="bicubic").clamp(0, 1)
+        noise = torch.rand(pixels.shape, generator=generator)
+        pixels = ((0.8 * pixels + 0.2 * noise) * 255).round().to(torch.uint8)
+        images = preprocess.normalise(pixels.permute(0, 2, 3, 1))
+        with torch.inference_mode():
+            expected = exported(images)[0].double()
+        found = torch.from_numpy(session.run(None, {name: images.numpy()})[0]).double()
+        cosine = F.cosine_similarity(expected, found).min().item()
+        parities.append(Parity(batch, cosine, (expected - found).abs().max().item()))
+    return parities
+
+
+def _write(
+    exported: nn.Module,
+    path: Path,
+    preprocess: Preprocess,
+    metadata: dict[str, Any],
+    input_name: str,
+    output_name: str,
+) -> None:
+    import onnx
+
+    example = torch.zeros(2, 3, *preprocess.size)
+    batch = torch.export.Dim("batch", min=1)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet():
+        warnings.simplefilter("ignore")  # the exporter's own, about its insides
+        program = torch.onnx.export(
+            exported,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[input_name],
+            output_names=[output_name, metadata["features_output"]],
+            dynamic_shapes={"images": {0: batch}},
+            verbose=False,
+        )
+    assert program is not None, "the dynamo exporter returns a program"
+    proto = program.model_proto
+    _forget_sources(proto)
+    onnx.helper.set_model_props(proto, {"reidkit": json.dumps(metadata)})
+    onnx.checker.check_model(proto)
+    onnx.save(proto, path)
+
+
+def _forget_sources(proto: Any) -> None:
+    """Drops stack traces: an exported file tells nobody's local paths or source lines."""
+    graphs = [proto.graph, *proto.functions]
+    for graph in graphs:
+        del graph.metadata_props[:]
+        graph.doc_string = ""
+        for entry in [*graph.node, *getattr(graph, "value_info", [])]:
+            del entry.metadata_props[:]
+            entry.doc_string = ""
+    for entry in [*proto.graph.input, *proto.graph.output, *proto.graph.initializer]:
+        del entry.metadata_props[:]
+        entry.doc_string = ""
+    del proto.metadata_props[:]
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """The exporter logs its progress through several loggers."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,111 @@
+"""The features file: embeddings with their identities, cameras and paths, in HDF5.
+
+Only `features`, `pids` and `camids` are required when reading, so that any tool's features can be
+judged.
+"""
+
+# N images or tracklets, D embedding
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from reidkit.errors import DataError
+from reidkit.files import atomic
+from reidkit.types import ROLES
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Features:
+    """Embeddings and what is known of them.
+
+    Attributes:
+        features: float32 [N, D].
+        pids, camids: int64 [N]; -1 where unknown.
+        paths: N strings, empty where unknown.
+        roles: uint8 [N], positions in `types.ROLES`.
+        attributes: model hash, preprocessing, whether rows are L2-normalised, data set, split.
+    """
+
+    features: NDArray[np.float32]
+    pids: NDArray[np.int64]
+    camids: NDArray[np.int64]
+    paths: tuple[str, ...]
+    roles: NDArray[np.uint8]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_features(path: Path, features: Features) -> None:
+    """Writes a features file, atomically.
+
+    Raises:
+        ReidkitError: if the file cannot be written.
+    """
+    with atomic(path) as partial, h5py.File(partial, "w") as file:
+        file["features"] = features.features
+        file["pids"] = features.pids
+        file["camids"] = features.camids
+        file["role"] = features.roles
+        file["role"].attrs["names"] = list(ROLES)
+        file.create_dataset("paths", data=list(features.paths), dtype=h5py.string_dtype())
+        file.attrs["format"] = FORMAT
+        for name, value in features.attributes.items():
+            file.attrs[name] = value
+
+
+def read_features(path: Path) -> Features:
+    """Reads a features file, ours or any other tool's.
+
+    Raises:
+        DataError: if it is missing, is not HDF5, or lacks or garbles a required data set.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"no such features file: {path}. Write one: reidkit extract MODEL -o {path}"
+        )
+    try:
+        with h5py.File(path, "r") as file:
+            arrays = {name: _read(file, name, path) for name in ("features", "pids", "camids")}
+            N = len(arrays["features"])
+            names = (
+                [text.decode() for text in _read(file, "paths", path)] if "paths" in file else []
+            )
+            roles = _read(file, "role", path) if "role" in file else np.zeros(N, np.uint8)
+            attributes = dict(file.attrs)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    lengths = {name: len(values) for name, values in arrays.items()} | {"role": len(roles)}
+    if arrays["features"].ndim != 2 or set(lengths.values()) != {N}:
+        shape = "x".join(map(str, arrays["features"].shape))
+        raise DataError(f"{path}: features are {shape}, and lengths differ: {lengths}")
+    if roles.max(initial=0) >= len(ROLES):
+        raise DataError(f"{path}: role {roles.max()} is none of 0 to {len(ROLES) - 1}")
+    return Features(
+        features=arrays["features"].astype(np.float32),
+        pids=arrays["pids"].astype(np.int64),
+        camids=arrays["camids"].astype(np.int64),
+        paths=tuple(names) or ("",) * N,
+        roles=roles.astype(np.uint8),
+        attributes=attributes,
+    )
+
+
+def _read(file: h5py.File, name: str, path: Path) -> NDArray[Any]:
+    """A data set inside this very file: no links or storage that lead elsewhere."""
+    link = file.get(name, getlink=True)
+    if link is None:
+        raise DataError(f"{path} has no data set {name!r}; it holds {', '.join(file) or 'nothing'}")
+    data = file[name] if isinstance(link, h5py.HardLink) else None
+    if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
+        raise DataError(f"{path}: {name!r} is not a plain data set of this file")
+    array: NDArray[Any] = data[()]
+    return array
