@@ -1,5 +1,29 @@
-"""The built-in pedestrians, written out in any supported on-disk layout."""
+"""reidkit's own pedestrians: drawn people with exact human-parsing maps, in any supported layout.
 
-from collections.abc import Callable
+    write_market1501(Path("data/synth"), train_pids=40, test_pids=40, seed=0)
 
-LAYOUTS: dict[str, Callable[..., None]] = {}
+The engine knows no layout: `sample_identity` draws a person, `make_cameras` the cameras, `walk` the
+moments of one walk, `render` one image with its labels.
+"""
+
+from reidkit.synthetic.camera import Camera, make_cameras
+from reidkit.synthetic.layouts import LAYOUTS, Writer, write_market1501
+from reidkit.synthetic.moment import Box, Moment, Occluder, Passer, walk
+from reidkit.synthetic.render import render
+from reidkit.synthetic.wardrobe import Identity, sample_identity
+
+__all__ = [
+    "LAYOUTS",
+    "Box",
+    "Camera",
+    "Identity",
+    "Moment",
+    "Occluder",
+    "Passer",
+    "Writer",
+    "make_cameras",
+    "render",
+    "sample_identity",
+    "walk",
+    "write_market1501",
+]

@@ -1,0 +1,171 @@
+"""One image of one person before one camera, with the exact label map."""
+
+# h w image pixels, H W canvas pixels (SUPERSAMPLE times as many)
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from reidkit.synthetic import tuning
+from reidkit.synthetic.camera import Camera, develop
+from reidkit.synthetic.figure import Figure, draw_figure
+from reidkit.synthetic.moment import Moment, Occluder
+from reidkit.synthetic.paint import Layer, paint
+from reidkit.synthetic.pose import Pose, View
+from reidkit.synthetic.raster import Canvas, Float
+from reidkit.synthetic.scene import HORIZON, SCENE_HEIGHT, SCENE_WIDTH, texture
+from reidkit.synthetic.wardrobe import Identity
+
+
+def render(
+    identity: Identity, camera: Camera, moment: Moment, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draws what the camera sees.
+
+    Args:
+        rng: only for sensor noise; everything else is in the arguments.
+    Returns:
+        rgb [h, w, 3] and LIP labels 0..19 [h, w] of this person alone: occluders, other people and
+        bags are background.
+    """
+    h, w = tuning.IMAGE_HEIGHT, tuning.IMAGE_WIDTH
+    tall = h / moment.box.scale  # of the person, in image pixels
+    foot_x = w / 2 + moment.box.shift_x * h
+    foot_y = h / 2 + tall * 0.495 + moment.box.shift_y * h
+    image = _background(camera, moment, foot_y / h)
+    labels = np.zeros((h, w), np.uint8)
+    passer = moment.passer
+    other = None
+    if passer is not None:
+        other_y = foot_y + (passer.size - 1) * 0.25 * h
+        other = (
+            passer.identity,
+            passer.pose,
+            foot_x + passer.aside * w,
+            other_y,
+            tall * passer.size,
+        )
+        if passer.size <= 1:
+            image = _stand(image, camera, moment, *other)[0]
+    if not moment.empty:
+        image, labels = _stand(image, camera, moment, identity, moment.pose, foot_x, foot_y, tall)
+    if other is not None and passer is not None and passer.size > 1:
+        image, cover = _stand(image, camera, moment, *other)
+        labels[cover > 0] = 0
+    if moment.occluder is not None:
+        image = _occlude(image, labels, camera, moment.occluder, foot_y, tall)
+    rgb = develop(
+        image, camera, rng, light=moment.light, resolution=moment.resolution, streak=moment.streak
+    )
+    return rgb, labels
+
+
+def _stand(
+    image: Float,
+    camera: Camera,
+    moment: Moment,
+    identity: Identity,
+    pose: Pose,
+    foot_x: float,
+    foot_y: float,
+    tall: float,
+) -> tuple[Float, NDArray[np.uint8]]:
+    """Somebody, with a shadow, into the picture; returns it and their labels."""
+    h, w = image.shape[:2]
+    step = tuning.SUPERSAMPLE
+    canvas = Canvas(h * step, w * step)
+    # Seen from above a person looks shorter; the box is as tall as they look.
+    scale = (
+        tall
+        / (math.cos(camera.tilt) + 0.1 * math.sin(camera.tilt))
+        / (1 + camera.perspective * 0.25 * math.sin(camera.tilt))
+    )
+    view = View(
+        pose.yaw, camera.tilt, scale * step, foot_x * step, foot_y * step, camera.perspective
+    )
+    palette = draw_figure(canvas, Figure(identity, pose, view))
+    top, left = moment.wrinkles
+    layer = paint(canvas, palette, camera.light, wrinkles()[top:, left:])
+    _shadow(image, camera, foot_x, foot_y, tall)
+    return layer.rgb + image * (1 - layer.cover)[..., None], layer.labels
+
+
+def _background(camera: Camera, moment: Moment, foot: float) -> Float:
+    """The part of the scene behind the box; `foot` is where the feet stand in it, 0..1."""
+    across, depth = moment.place
+    ground = HORIZON + 30 + depth * (SCENE_HEIGHT - HORIZON - 45)
+    high = 112 * (0.74 + 0.4 * depth) * moment.box.scale
+    wide = high * tuning.IMAGE_WIDTH / tuning.IMAGE_HEIGHT
+    top = min(max(ground - foot * high, 0.0), SCENE_HEIGHT - high)
+    left = across * (SCENE_WIDTH - wide)
+    picture = _picture(camera)
+    part = picture.resize(
+        (tuning.IMAGE_WIDTH, tuning.IMAGE_HEIGHT),
+        Image.Resampling.BILINEAR,
+        box=(left, top, left + wide, top + high),
+    )
+    return np.asarray(part, np.float32) / 255
+
+
+@functools.lru_cache(maxsize=12)
+def _picture(camera: Camera) -> Image.Image:
+    return Image.fromarray((camera.scene * 255 + 0.5).astype(np.uint8))
+
+
+@functools.lru_cache(maxsize=1)
+def wrinkles() -> Float:
+    """Wrinkles of cloth as brightness around 0, [640, 512]; slanted and soft. The same always."""
+    rng = np.random.default_rng(20)
+    fine = texture(rng, (640, 512), (7, 16), (0.5, 0.8))
+    rows = np.arange(640)[:, None]
+    slant = np.take_along_axis(fine, (np.arange(512)[None, :] + rows // 2) % 512, axis=1)
+    return (np.clip(slant, -1.6, 1.6) * 0.10).astype(np.float32)
+
+
+def _shadow(image: Float, camera: Camera, foot_x: float, foot_y: float, tall: float) -> None:
+    """Darkens the ground under the feet: close contact, and a soft patch away from the light."""
+    h, w = image.shape[:2]
+    y = np.arange(h, dtype=np.float32)[:, None] - (foot_y - 0.01 * tall)
+    x = np.arange(w, dtype=np.float32)[None, :] - foot_x
+    flat = 0.03 + 0.12 * math.sin(camera.tilt)
+    near = np.exp(-((x / (0.13 * tall)) ** 2 + (y / (flat * tall)) ** 2))
+    far_x = x + (camera.light.x * 0.22 * tall)
+    far = np.exp(-((far_x / (0.26 * tall)) ** 2 + (y / (1.3 * flat * tall)) ** 2))
+    image *= (1 - 0.42 * near - (0.55 * camera.light.direct) * far)[..., None]
+
+
+def _occlude(
+    image: Float,
+    labels: NDArray[np.uint8],
+    camera: Camera,
+    thing: Occluder,
+    foot_y: float,
+    tall: float,
+) -> Float:
+    """Puts a piece of clutter in front; clears the labels behind it."""
+    h, w = labels.shape
+    sprite = camera.clutter[thing.index]
+    size = tall / 110 * thing.size
+    sprite = sprite.resize(
+        (max(int(sprite.width * size), 2), max(int(sprite.height * size), 2)),
+        Image.Resampling.BILINEAR,
+    )
+    if thing.mirror:
+        sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    sheet = Image.new("RGBA", (w, h))
+    sheet.paste(
+        sprite, (int(thing.x * w - sprite.width / 2), int(foot_y + thing.below * h - sprite.height))
+    )
+    pixels = np.asarray(sheet, np.float32) / 255
+    cover = pixels[..., 3:]
+    labels[cover[..., 0] > 0.5] = 0
+    result: Float = image * (1 - cover) + pixels[..., :3] * cover
+    return result
+
+
+__all__ = ["Layer", "render", "wrinkles"]

@@ -1,0 +1,177 @@
+"""The synthetic Market-1501: what is written, the same each time, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reidkit.errors import DataError
+from reidkit.synthetic import LAYOUTS, write_market1501
+from reidkit.synthetic.layouts.folder import PARTIAL
+
+NAME = re.compile(r"(-1|\d{4})_c[1-6]s[1-6]_\d{6}_\d{2}\.jpg")
+FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    paths = (path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("synth") / "market"
+    write_market1501(root, train_pids=4, test_pids=3, seed=7, workers=1)
+    return root
+
+
+def pids_in(folder: Path) -> list[str]:
+    return [path.name.partition("_")[0] for path in sorted(folder.iterdir())]
+
+
+def test_names_are_market_1501s(drawn: Path) -> None:
+    for folder in FOLDERS:
+        for path in (drawn / folder).iterdir():
+            assert NAME.fullmatch(path.name), path.name
+
+
+def test_manifest_counts_what_is_there(drawn: Path) -> None:
+    manifest = tomllib.loads((drawn / "manifest.toml").read_text())
+    assert manifest["synthetic"] and manifest["seed"] == 7 and manifest["cameras"] == 6
+    for split in manifest["splits"].values():
+        pids = pids_in(drawn / split["folder"])
+        people = set(pids) - {"-1", "0000"}
+        assert (split["images"], split["ids"]) == (len(pids), len(people))
+        assert split.get("junk", 0) == pids.count("-1")
+        assert split.get("distractors", 0) == pids.count("0000")
+    assert manifest["splits"]["gallery"]["junk"] and manifest["splits"]["gallery"]["distractors"]
+
+
+def test_the_manifests_pattern_reads_every_name(drawn: Path) -> None:
+    pattern = re.compile(tomllib.loads((drawn / "manifest.toml").read_text())["pattern"])
+    for folder in FOLDERS:
+        assert all(pattern.fullmatch(path.name) for path in (drawn / folder).iterdir())
+
+
+def test_train_and_test_people_are_different(drawn: Path) -> None:
+    train, query, gallery = (set(pids_in(drawn / folder)) for folder in FOLDERS)
+    assert len(train) == 4 and len(query) == 3
+    assert gallery - {"-1", "0000"} == query
+    assert not train & query
+
+
+def test_every_query_has_a_match_in_another_camera(drawn: Path) -> None:
+    gallery = [path.name[:6] + path.name[6] for path in (drawn / "bounding_box_test").iterdir()]
+    for path in (drawn / "query").iterdir():
+        pid, camera = path.name[:4], path.name[6]
+        assert any(name[:4] == pid and name[6] != camera for name in gallery)
+
+
+def test_each_image_has_a_label_map_of_its_size(drawn: Path) -> None:
+    for folder in FOLDERS:
+        for path in (drawn / folder).iterdir():
+            with (
+                Image.open(path) as image,
+                Image.open(drawn / "labels" / folder / f"{path.stem}.png") as labels,
+            ):
+                assert image.format == "JPEG" and image.mode == "RGB"
+                assert labels.format == "PNG" and labels.mode == "L"
+                assert image.size == labels.size == (64, 128)
+                assert np.asarray(labels).max() <= 19
+    assert len(list(drawn.rglob("*.png"))) == len(list(drawn.rglob("*.jpg")))
+
+
+def test_most_people_are_labelled_and_empty_boxes_are_not(drawn: Path) -> None:
+    shares = [
+        np.count_nonzero(np.asarray(Image.open(path))) / (64 * 128)
+        for path in (drawn / "labels" / "query").iterdir()
+    ]
+    assert np.median(shares) > 0.12
+
+
+def test_same_seed_same_bytes_with_any_number_of_workers(drawn: Path, tmp_path: Path) -> None:
+    write_market1501(tmp_path / "two", train_pids=4, test_pids=3, seed=7, workers=2)
+    assert files_of(tmp_path / "two") == files_of(drawn)
+
+
+def test_another_seed_draws_other_people(drawn: Path, tmp_path: Path) -> None:
+    write_market1501(tmp_path / "other", train_pids=4, test_pids=3, seed=8, workers=1)
+    same = set(files_of(tmp_path / "other").values()) & set(files_of(drawn).values())
+    assert not {data for data in same if data.startswith(b"\xff\xd8")}  # JPEG
+
+
+def test_progress_ends_at_the_number_of_images(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    write_market1501(
+        tmp_path / "m", train_pids=1, test_pids=1, seed=0, workers=1,
+        on_progress=lambda done, total: calls.append((done, total)),
+    )  # fmt: skip
+    assert calls == sorted(calls)
+    assert calls[-1] == (len(list(tmp_path.rglob("*.jpg"))),) * 2
+
+
+def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(DataError, match=r"not empty \(it holds mine\.txt\)"):
+        write_market1501(tmp_path, train_pids=1, test_pids=1, seed=0)
+    assert files_of(tmp_path) == {"mine.txt": b"precious"}
+
+
+def test_a_killed_runs_leftover_is_replaced(tmp_path: Path) -> None:
+    leftover = tmp_path / "m" / PARTIAL / "query"
+    leftover.mkdir(parents=True)
+    (leftover / "0001_c1s1_000001_00.jpg").write_bytes(b"half")
+    write_market1501(tmp_path / "m", train_pids=1, test_pids=1, seed=0, workers=1)
+    assert not (tmp_path / "m" / PARTIAL).exists()
+    assert b"half" not in files_of(tmp_path / "m").values()
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "seed"), [(0, 1, 0), (1, 0, 0), (8000, 2000, 0), (1, 1, -1)]
+)
+def test_impossible_numbers_are_refused(tmp_path: Path, train: int, test: int, seed: int) -> None:
+    with pytest.raises(DataError, match="expected"):
+        write_market1501(tmp_path / "m", train_pids=train, test_pids=test, seed=seed)
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DataError, match=r"\.jpg: cannot write: No space left on device"):
+        write_market1501(tmp_path / "m", train_pids=1, test_pids=1, seed=0, workers=1)
+    assert list((tmp_path / "m").iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_one_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(DataError, match="cannot write: Permission denied"):
+        write_market1501(tmp_path / "m", train_pids=1, test_pids=1, seed=0, workers=1)
+    tmp_path.chmod(0o700)
+
+
+def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m").write_text("")
+    with pytest.raises(DataError, match="a file; expected a new or empty folder"):
+        write_market1501(tmp_path / "m", train_pids=1, test_pids=1, seed=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_leaves_a_manifest(layout: str, tmp_path: Path) -> None:
+    LAYOUTS[layout](tmp_path / "m", train_pids=1, test_pids=1, seed=3, workers=1)
+    assert (
+        tomllib.loads((tmp_path / "m" / "manifest.toml").read_text())["name"] == f"synth-{layout}"
+    )
+    shutil.rmtree(tmp_path / "m")
