@@ -41,16 +41,16 @@ class RuntimeMissing(ReidkitError):
 def suggest(wrong: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest known one, or all of them."""
     known = sorted(known)
-    near = difflib.get_close_matches(wrong, known, n=1)
-    if not near:  # a.learning_rate is far from a.lr as a whole: compare the last words too
-        near = [name for name in known if name.rpartition(".")[0] == wrong.rpartition(".")[0] != ""]
-        near = sorted(near, key=lambda name: -_overlap(wrong, name))[:1]
-    if near:
-        return f"Did you mean {near[0]}?"
+    nearest = max(known, key=lambda name: _likeness(wrong, name), default="")
+    if _likeness(wrong, nearest) >= 0.6:
+        return f"Did you mean {nearest}?"
     return f"Known: {', '.join(known)}." if known else ""
 
 
-def _overlap(wrong: str, name: str) -> float:
-    initials = "".join(word[0] for word in wrong.rpartition(".")[2].split("_") if word)
-    last = name.rpartition(".")[2]
-    return max(difflib.SequenceMatcher(None, wrong, name).ratio(), 1.0 if initials == last else 0.0)
+def _likeness(wrong: str, name: str) -> float:
+    """0 to 1; an abbreviation of the right words is as near as can be (learning_rate, lr)."""
+    initials = "".join(word[:1] for word in wrong.rpartition(".")[2].split("_"))
+    same_table = wrong.rpartition(".")[0] == name.rpartition(".")[0]
+    if same_table and len(initials) > 1 and initials == name.rpartition(".")[2]:
+        return 1.0
+    return difflib.SequenceMatcher(None, wrong.lower(), name.lower()).ratio()

@@ -73,19 +73,23 @@ def batch_hard_triplet(
         scalar, float32 or wider.
     """
     features = _wide(features)
-    if distance == "cosine":
-        unit = F.normalize(features)
-        distances = -(unit @ unit.mT)  # [B, D] @ [D, B] -> [B, B]
-    else:
-        square = features.pow(2).sum(1)
-        squared = square[:, None] + square[None] - 2 * (features @ features.mT)
-        distances = squared.clamp(min=1e-12).sqrt()
+    with torch.autocast(features.device.type, enabled=False):
+        distances = _pairwise(features, distance)  # [B, D] -> [B, B]
     same = labels[:, None] == labels[None]
     farthest = distances.masked_fill(~same, -torch.inf).amax(1)
     nearest = distances.masked_fill(same, torch.inf).amin(1)
     gap = farthest - nearest  # -inf without a negative
     losses = F.softplus(gap) if margin is None else F.relu(gap + margin)
     return losses.mean()
+
+
+def _pairwise(features: Tensor, distance: Literal["cosine", "euclidean"]) -> Tensor:
+    if distance == "cosine":
+        unit = F.normalize(features)
+        return -(unit @ unit.mT)
+    square = features.pow(2).sum(1)
+    squared = square[:, None] + square[None] - 2 * (features @ features.mT)
+    return squared.clamp(min=1e-12).sqrt()
 
 
 def part_attention(part_maps: tuple[Tensor, ...], masks: Tensor) -> Tensor:

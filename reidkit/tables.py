@@ -109,12 +109,12 @@ def _value(hint: Any, value: Any, *, where: str, key: str) -> Any:
 def _describe(hint: Any) -> str:
     args = typing.get_args(hint)
     if typing.get_origin(hint) is tuple:
-        inner = _describe(args[0])
-        return f"a list of {inner}s" if args[1:] == (...,) else f"a list of {len(args)} {inner}s"
+        inner = _describe(args[0]).removeprefix("a ") + "s"
+        return f"a list of {inner}" if args[1:] == (...,) else f"a list of {len(args)} {inner}"
     if dataclasses.is_dataclass(hint):
         return "a table"
     names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-    return names.get(hint, str(hint)).removeprefix("a " if args else "")
+    return names.get(hint, str(hint))
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

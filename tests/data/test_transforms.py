@@ -1,0 +1,109 @@
+"""Augmentation is drawn from one seed and done alike to image and mask."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reidkit.config import AugmentConfig
+from reidkit.data.transforms import (
+    Augmentation,
+    augment_image,
+    augment_mask,
+    draw_augmentation,
+    draw_erasing,
+    erase,
+)
+from reidkit.preprocess import Preprocess
+
+SIZE = (32, 16)
+PLAIN = Preprocess(size=SIZE, interpolation="bilinear")
+
+
+def picture() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8))
+
+
+def test_an_image_of_the_right_size_passes_unchanged() -> None:
+    kept = augment_image(picture(), Augmentation(None, False, (0, 0, 0, 0)), PLAIN, 1.0)
+    assert (kept == np.asarray(picture())).all()
+
+
+def test_flip_mirrors_image_and_mask_together() -> None:
+    augmentation = Augmentation(None, True, (0, 0, 0, 0))
+    flipped = augment_image(picture(), augmentation, PLAIN, 1.0)
+    assert (flipped == np.asarray(picture())[:, ::-1]).all()
+    mask = np.arange(8, dtype=np.uint8).reshape(2, 4)
+    assert (augment_mask(mask, augmentation, SIZE, 1.0) == mask[:, ::-1]).all()
+
+
+def test_a_crop_takes_the_same_part_of_image_and_mask() -> None:
+    """A mask at the image's own size, cropped, is the image's own crop."""
+    plane = np.zeros(SIZE, np.uint8)
+    plane[10:20, 4:9] = 200
+    image = Image.fromarray(np.repeat(plane[..., None], 3, 2))
+    augmentation = Augmentation((3, 1), False, (0, 0, 0, 0))
+    pixels = augment_image(image, augmentation, PLAIN, 1.125)[..., 0]
+    mask = augment_mask((plane > 0).astype(np.uint8), augmentation, SIZE, 1.125)
+    agree = (pixels > 100) == (mask > 0)
+    assert pixels.shape == mask.shape == SIZE
+    assert agree.mean() > 0.97  # only edges may differ by half a pixel
+
+
+def test_erasing_follows_its_definition() -> None:
+    """Area uniform in 2 to 40 %, aspect in 0.3 to 3.33, always strictly inside."""
+    rng = np.random.default_rng(1)
+    boxes = np.array(
+        [draw_erasing((0.02, 0.4), (0.3, 1 / 0.3), (256, 128), rng) for _ in range(4000)]
+    )
+    top, left, height, width = boxes.T
+    assert (height < 256).all() and (width < 128).all() and (height > 0).all()
+    assert (top >= 0).all() and (top + height <= 256).all() and (left + width <= 128).all()
+    area, aspect = height * width / (256 * 128), height / width
+    assert 0.019 < area.min() < 0.03 and 0.35 < area.max() < 0.41
+    assert 0.29 < aspect.min() < 0.4 and 3.0 < aspect.max() < 3.45
+    # boxes too wide for the image are drawn again, so that large ones are tall
+    assert aspect[area > 0.3].mean() > aspect[area < 0.05].mean()
+
+
+def test_an_image_too_small_for_any_box_stays_whole() -> None:
+    assert draw_erasing((0.4, 0.4), (1.0, 1.0), (1, 1), np.random.default_rng(0)) == (0, 0, 0, 0)
+
+
+def test_erase_fills_the_box_and_nothing_else() -> None:
+    images = torch.zeros(2, 3, 6, 5)
+    boxes = torch.tensor([[1, 2, 3, 2], [0, 0, 0, 0]])
+    filled = erase(images, boxes, (1.0, 2.0, 3.0))
+    expected = images.clone()
+    expected[0, :, 1:4, 2:4] = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1)
+    assert torch.equal(filled, expected)
+    assert images.abs().sum() == 0  # arguments are not touched
+
+
+def test_erasing_with_noise_repeats_with_its_generator() -> None:
+    boxes = torch.tensor([[0, 0, 6, 5]])
+    first, second = (
+        erase(torch.zeros(1, 3, 6, 5), boxes, (0, 0, 0), torch.Generator().manual_seed(3))
+        for _ in range(2)
+    )
+    assert torch.equal(first, second) and first.std() > 0.5
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_probabilities_of_nought_and_one_are_certain(probability: float) -> None:
+    config = AugmentConfig(
+        flip=probability, erase=probability, crop="translate", crop_probability=probability
+    )
+    for seed in range(20):
+        drawn = draw_augmentation(config, SIZE, np.random.default_rng(seed))
+        happened = [drawn.flip, drawn.crop is not None, drawn.erase[2] > 0]
+        assert happened == [bool(probability)] * 3
+
+
+def test_the_same_seed_draws_the_same_augmentation() -> None:
+    config = AugmentConfig(crop="translate")
+    first, second = (
+        [draw_augmentation(config, SIZE, np.random.default_rng([0, 1, n])) for n in range(50)]
+        for _ in range(2)
+    )
+    assert first == second and len(set(first)) > 30

@@ -1,0 +1,146 @@
+"""Each loss against the formula written out with loops, in float64, gradients too."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from reidkit.config import LossConfig
+from reidkit.losses import batch_hard_triplet, compute_losses, cross_entropy, part_attention
+from reidkit.types import Batch, ModelOutput
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=GENERATOR, dtype=torch.float64)
+
+
+def same_value_and_gradient(ours: Tensor, theirs: Tensor, x: Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
+    (first,), (second,) = (torch.autograd.grad(y, x, retain_graph=True) for y in (ours, theirs))
+    torch.testing.assert_close(first, second, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_is_the_smoothed_formula(smoothing: float) -> None:
+    logits, labels = random(5, 7).requires_grad_(), torch.tensor([0, 3, 6, 3, 1])
+    total = torch.zeros((), dtype=torch.float64)
+    for row, label in zip(logits, labels, strict=True):
+        log_probabilities = row - row.exp().sum().log()
+        for c in range(7):
+            target = (1 - smoothing) * (c == label) + smoothing / 7
+            total = total - target * log_probabilities[c]
+    same_value_and_gradient(cross_entropy(logits, labels, smoothing=smoothing), total / 5, logits)
+
+
+def distance(a: Tensor, b: Tensor, kind: str) -> Tensor:
+    if kind == "cosine":
+        return -(a @ b) / (a.norm() * b.norm())
+    return ((a - b) ** 2).sum().clamp(min=1e-12).sqrt()
+
+
+@pytest.mark.parametrize("kind", ["cosine", "euclidean"])
+@pytest.mark.parametrize("margin", [0.3, None])
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 1, 2], [5, 4, 5, 4, 5, 4]])
+def test_triplet_takes_the_hardest_of_each_anchor(
+    kind: str, margin: float | None, labels: list[int]
+) -> None:
+    features = random(6, 4).requires_grad_()
+    total = torch.zeros((), dtype=torch.float64)
+    for a in range(6):
+        positive = [
+            distance(features[a], features[b], kind) for b in range(6) if labels[b] == labels[a]
+        ]
+        negative = [
+            distance(features[a], features[b], kind) for b in range(6) if labels[b] != labels[a]
+        ]
+        gap = torch.stack(positive).max() - torch.stack(negative).min()
+        total = total + ((gap + margin).clamp(min=0) if margin else (1 + gap.exp()).log())
+    ours = batch_hard_triplet(
+        features,
+        torch.tensor(labels),
+        margin=margin,
+        distance=kind,  # type: ignore[arg-type]
+    )
+    same_value_and_gradient(ours, total / 6, features)
+
+
+@pytest.mark.parametrize("margin", [0.3, None])
+def test_a_batch_of_one_identity_has_no_triplet(margin: float | None) -> None:
+    features = random(4, 3).requires_grad_()
+    loss = batch_hard_triplet(
+        features, torch.zeros(4, dtype=torch.long), margin=margin, distance="cosine"
+    )
+    loss.backward()
+    assert loss.item() == 0 and torch.isfinite(features.grad).all()  # type: ignore[arg-type]
+
+
+def test_part_attention_is_the_mean_cross_entropy_with_the_mask() -> None:
+    """A map at the mask's own size needs no resizing, so the loop is the whole formula."""
+    maps = torch.rand(2, 3, 4, 2, generator=GENERATOR, dtype=torch.float64).requires_grad_()
+    masks = torch.randint(0, 4, (2, 4, 2), generator=GENERATOR).to(torch.uint8)
+    total = torch.zeros((), dtype=torch.float64)
+    for b in range(2):
+        for part in range(3):
+            for y in range(4):
+                for x in range(2):
+                    hit = float(masks[b, y, x] == part + 1)
+                    a = maps[b, part, y, x]
+                    total = total - (hit * a.log() + (1 - hit) * (1 - a).log())
+    same_value_and_gradient(part_attention((maps,), masks), total / (2 * 3 * 4 * 2), maps)
+
+
+def test_part_attention_averages_stages_and_aligns_corners() -> None:
+    masks = torch.zeros(1, 5, 3, dtype=torch.uint8)
+    masks[0, 0] = 1  # the top row is part 1
+    coarse = torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]).view(1, 1, 3, 2)
+    assert part_attention((coarse,), masks).item() == 0  # rows 0, 2, 4 of the mask
+    half = torch.full((1, 1, 3, 2), 0.5)
+    mean = part_attention((coarse, half), masks).item()
+    assert mean == pytest.approx(math.log(2) / 2)
+
+
+def test_part_attention_of_clips_is_that_of_their_frames() -> None:
+    maps = torch.rand(2, 3, 4, 8, 4, generator=GENERATOR)
+    masks = torch.randint(0, 5, (2, 3, 8, 4), generator=GENERATOR).to(torch.uint8)
+    torch.testing.assert_close(
+        part_attention((maps,), masks), part_attention((maps.flatten(0, 1),), masks.flatten(0, 1))
+    )
+
+
+def test_losses_stay_float32_under_autocast() -> None:
+    maps = torch.rand(1, 2, 4, 4).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = part_attention((maps,), torch.zeros(1, 4, 4, dtype=torch.uint8))
+        triplet = batch_hard_triplet(
+            torch.randn(4, 8).bfloat16(), torch.tensor([0, 0, 1, 1]), margin=0.3, distance="cosine"
+        )
+    assert loss.dtype == triplet.dtype == torch.float32
+
+
+def test_total_is_the_weighted_sum_and_a_weight_of_nought_leaves_a_term_out() -> None:
+    """PFSA: 0.2 * main + 0.8 * sum of stripes + 0.2 * sum of deep supervision."""
+    labels = torch.tensor([0, 1])
+    logits = [random(2, 3) for _ in range(4)]
+    output = ModelOutput(
+        features=random(2, 4),
+        logits=(logits[0],),
+        part_logits=(logits[1], logits[2]),
+        deep_logits=(logits[3],),
+    )
+    batch = Batch(torch.zeros(2, 3, 4, 4), labels, labels)
+    weights = LossConfig(
+        identity=0.2, smoothing=0.0, triplet=0.0, part_attention=0.0, parts_identity=0.8, deep=0.2
+    )
+    losses = compute_losses(output, batch, weights)
+    each = [cross_entropy(x, labels) for x in logits]
+    assert set(losses) == {"identity", "parts_identity", "deep", "total"}
+    expected = 0.2 * each[0] + 0.8 * (each[1] + each[2]) + 0.2 * each[3]
+    torch.testing.assert_close(losses["total"], expected)
+
+
+def test_part_maps_are_demanded_when_their_loss_is() -> None:
+    with pytest.raises(ValueError, match=r"set loss\.part_attention to 0"):
+        part_attention((), torch.zeros(1, 4, 4, dtype=torch.uint8))
