@@ -1,0 +1,62 @@
+"""A small data set with LIP label maps, drawn by hand: a head, a coat, trousers, two shoes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from reidkit.masks.lip import default_grouping, load_label_set
+from reidkit.masks.matching import label_stem, match_labels
+from reidkit.masks.sources import FileSource, index_maps
+from reidkit.types import Dataset, Sample
+
+
+def draw_labels(rng: np.random.Generator, *, height: int = 128, width: int = 64) -> np.ndarray:
+    """LIP labels uint8 [height, width] of somebody who stands somewhere near the middle."""
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    x = x - rng.uniform(-0.1, 0.1)
+    labels = np.zeros((height, width), np.uint8)
+    labels[(abs(x - 0.5) < 0.2) & (y > 0.2) & (y < 0.55)] = 7
+    labels[(abs(x - 0.5) < 0.15) & (y >= 0.55) & (y < 0.9)] = 9
+    labels[(abs(x - 0.42) < 0.06) & (y >= 0.9) & (y < 0.95)] = 18
+    labels[(abs(x - 0.58) < 0.06) & (y >= 0.9) & (y < 0.95)] = 19
+    labels[((x - 0.5) / 0.13) ** 2 + ((y - 0.12) / 0.08) ** 2 < 1] = 13
+    labels[((x - 0.5) / 0.15) ** 2 + ((y - 0.08) / 0.05) ** 2 < 1] = 2
+    return labels
+
+
+def save_labels(labels: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(labels).save(path)
+
+
+def make_dataset(root: Path, *, images: int = 12, seed: int = 0) -> Dataset:
+    """`images` grey JPEGs in train/, with label maps in labels/train/."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for number in range(images):
+        name = f"train/{number // 4:04d}_c{number % 3 + 1}s1_{number:06d}_01.jpg"
+        labels = draw_labels(rng)
+        save_labels(labels, root / "labels" / f"{name[:-4]}.png")
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(80 + 8 * labels).convert("RGB").save(root / name)
+        samples.append(Sample(name, pid=number // 4, camid=number % 3 + 1))
+    return Dataset(
+        name="toy",
+        root=root,
+        train=tuple(samples),
+        query=(),
+        gallery=(),
+        protocol="market",
+        fingerprint=f"{seed:064x}",
+    )
+
+
+def lip_source(dataset: Dataset, labels: Path | None = None) -> FileSource:
+    grouping = default_grouping(load_label_set("lip"))
+    folder = labels or dataset.root / "labels"
+    names = [sample.path for sample in dataset.train]
+    matching = match_labels(names, folder, stem=label_stem).complete()
+    return index_maps(dataset.root, matching, grouping)
