@@ -1,0 +1,205 @@
+"""Is this parser broken? Coverage per part, empty masks, and the images to look at first."""
+
+# N masks, h w of the maps, P parts
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reidkit.masks.store import MaskStore
+from reidkit.types import PARTS
+
+SUSPECTS = 20
+_CHUNK = 4096
+
+EMPTY = 0.01
+"""Below this share of the map a mask counts as empty, a part as absent below a tenth of it."""
+FULL = 0.9
+RIM = 0.1
+"""The outer tenth of the width on each side: a detector's box has its person inside it."""
+OFF_CENTRE = 0.25
+"""Of the width: how far from the middle the mask may lie on average."""
+RAGGED = 1.2
+"""Edges between neighbouring cells per cell of the mask: about 0.5 for a figure, 2 for noise."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An image whose mask looks wrong, and why; a higher score is worse."""
+
+    path: str
+    score: float
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a mask file holds.
+
+    Attributes:
+        coverage: per part, its mean share of the image, 0..1.
+        absent: per part, images in which it covers next to nothing.
+        empty: images with next to no mask at all.
+        suspicious: how many images have any reason to be looked at; `suspects` are the worst.
+        warnings: what a person should read before training on these masks.
+    """
+
+    source: str
+    split: str
+    parts: tuple[str, ...]
+    images: int
+    coverage: tuple[float, ...]
+    absent: tuple[int, ...]
+    empty: int
+    suspicious: int
+    suspects: tuple[Suspect, ...]
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "source": self.source,
+            "split": self.split,
+            "images": self.images,
+            "parts": {
+                part: {"coverage": round(share, 5), "absent": absent}
+                for part, share, absent in zip(
+                    self.parts, self.coverage, self.absent, strict=True
+                )
+            },
+            "empty": self.empty,
+            "suspicious": self.suspicious,
+            "suspects": [
+                {"path": s.path, "score": round(s.score, 2), "reasons": list(s.reasons)}
+                for s in self.suspects
+            ],
+            "warnings": list(self.warnings),
+        }
+
+
+def report(store: MaskStore) -> Report:
+    """Looks at every mask of a store."""
+    paths = store.paths
+    P = len(store.parts)
+    covered = np.zeros(P)
+    absent = np.zeros(P, int)
+    empty = suspicious = 0
+    worst: list[Suspect] = []
+    for start in range(0, len(paths), _CHUNK):
+        names = paths[start : start + _CHUNK]
+        maps = store.read(names)
+        shares = _shares(maps, P)
+        covered += shares.sum(axis=0)
+        absent += (shares < EMPTY / 10).sum(axis=0)
+        empty += int((shares.sum(axis=1) < EMPTY).sum())
+        found = _suspects(names, maps, shares, store.parts)
+        suspicious += len(found)
+        worst = heapq.nsmallest(SUSPECTS, worst + found, key=lambda s: (-s.score, s.path))
+    header, N = store.header, len(paths)
+    return Report(
+        source=header.source,
+        split=header.split,
+        parts=store.parts,
+        images=N,
+        coverage=tuple((covered / N).tolist()),
+        absent=tuple(absent.tolist()),
+        empty=empty,
+        suspicious=suspicious,
+        suspects=tuple(worst),
+        warnings=_warnings(header.source, store.parts, absent, empty, suspicious, N),
+    )
+
+
+def _shares(maps: npt.NDArray[np.uint8], P: int) -> npt.NDArray[np.float64]:
+    """[N, P]: each part's share of the map."""
+    return np.stack([(maps == part).mean(axis=(1, 2)) for part in range(1, P + 1)], axis=1)
+
+
+def _suspects(
+    names: Sequence[str],
+    maps: npt.NDArray[np.uint8],
+    shares: npt.NDArray[np.float64],
+    parts: tuple[str, ...],
+) -> list[Suspect]:
+    N, h, w = maps.shape
+    figure = maps > 0
+    total = shares.sum(axis=1)
+    none = total < EMPTY
+    cells = np.maximum(figure.sum(axis=(1, 2)), 1)
+    rim = max(1, round(RIM * w))
+    outside = (figure[:, :, :rim].sum(axis=(1, 2)) + figure[:, :, -rim:].sum(axis=(1, 2))) / cells
+    centre = (figure.sum(axis=1) * np.linspace(-0.5, 0.5, w)).sum(axis=1) / cells
+    edges = (maps[:, 1:] != maps[:, :-1]).sum(axis=(1, 2))
+    edges = edges + (maps[:, :, 1:] != maps[:, :, :-1]).sum(axis=(1, 2))
+    # a full width of mask, as stripes have, lies at the rim and in the middle alike: no reason
+    checks = [
+        (none, 10.0, "next to no mask"),
+        (~none & (total > FULL), 6.0, "mask covers the whole image"),
+        (~none & (outside > 3 * RIM) & (total < 0.5), 5.0, "mask at the sides of the image"),
+        (~none & (abs(centre) > OFF_CENTRE), 4.0, "mask far from the middle"),
+        (~none & (edges > RAGGED * cells), 3.0, "mask in specks"),
+    ]
+    for index, part in enumerate(parts):
+        weight = 3.0 if part == "head" else 1.0
+        checks.append((~none & (shares[:, index] < EMPTY / 10), weight, f"no {part}"))
+    if parts == PARTS:  # others need not stand above one another
+        checks += _misplaced(maps, shares, parts)
+    score = sum(mask * weight for mask, weight, _ in checks)
+    assert isinstance(score, np.ndarray)
+    return [
+        Suspect(
+            names[i], float(score[i]), tuple(reason for mask, _, reason in checks if mask[i])
+        )
+        for i in np.flatnonzero(score).tolist()
+    ]
+
+
+def _misplaced(
+    maps: npt.NDArray[np.uint8], shares: npt.NDArray[np.float64], parts: tuple[str, ...]
+) -> list[tuple[npt.NDArray[np.bool_], float, str]]:
+    """Of parts named from the top down: a lower one that lies above a higher one."""
+    h = maps.shape[1]
+    rows = np.arange(h) / (h - 1)
+    height = np.stack(
+        [
+            ((maps == part).sum(axis=2) * rows).sum(axis=1)
+            / np.maximum((maps == part).sum(axis=(1, 2)), 1)
+            for part in range(1, len(parts) + 1)
+        ],
+        axis=1,
+    )
+    there = shares >= EMPTY / 10
+    checks = []
+    for upper in range(len(parts)):
+        for lower in range(upper + 1, len(parts)):
+            above = there[:, upper] & there[:, lower] & (height[:, lower] < height[:, upper])
+            weight = 3.0 + lower - upper
+            checks.append((above, weight, f"{parts[lower]} above {parts[upper]}"))
+    return checks
+
+
+def _warnings(
+    source: str,
+    parts: tuple[str, ...],
+    absent: npt.NDArray[np.int_],
+    empty: int,
+    suspicious: int,
+    N: int,
+) -> tuple[str, ...]:
+    warnings = []
+    if source.startswith("stripes"):
+        warnings.append("these masks are stripes by body proportions; no parser has seen the images")
+    if empty > 0.02 * N:
+        warnings.append(f"{empty:,} of {N:,} masks are next to empty")
+    for part, count in zip(parts, absent.tolist(), strict=True):
+        if count > 0.3 * N:
+            warnings.append(f"{count:,} of {N:,} images have no {part}")
+    if suspicious > 0.3 * N:
+        warnings.append(f"{suspicious:,} of {N:,} masks look wrong; draw a sheet: --sheet FILE.png")
+    return tuple(warnings)

@@ -1,0 +1,120 @@
+"""A sheet for the eye: images beside themselves with their parts laid over them."""
+
+# H W pixels
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from reidkit.errors import DataError
+from reidkit.files import atomic
+from reidkit.masks.images import read_rgb
+from reidkit.masks.report import Report
+from reidkit.masks.store import MaskStore
+
+CELL = (224, 112)
+"""(height, width) in pixels of one picture; each image takes two side by side."""
+COLUMNS = 8
+MARGIN = 10
+CAPTION = 30
+HEADING = 64
+COLOURS = (
+    (230, 57, 70),
+    (69, 123, 255),
+    (255, 190, 11),
+    (46, 196, 102),
+    (180, 80, 220),
+    (0, 200, 210),
+    (255, 130, 50),
+    (150, 150, 150),
+)
+BACKDROP, INK, ALARM = (250, 250, 248), (30, 30, 34), (200, 30, 40)
+
+
+def choose(report: Report, paths: Sequence[str], *, count: int = 32) -> list[tuple[str, str]]:
+    """(path, reason) of the images to draw: the worst suspects, at most half, then a plain spread
+    over all of them (reason empty)."""
+    suspects = [(s.path, "; ".join(s.reasons)) for s in report.suspects[: count // 2]]
+    taken = {path for path, _ in suspects}
+    rest = [path for path in paths if path not in taken]
+    places = np.linspace(0, len(rest) - 1, min(count - len(suspects), len(rest))).round()
+    return [(rest[int(place)], "") for place in places] + suspects
+
+
+def draw_sheet(path: Path, store: MaskStore, report: Report, *, root: Path) -> None:
+    """Writes the sheet to `path` as PNG.
+
+    Args:
+        root: the folder that the store's paths are relative to.
+
+    Raises:
+        DataError: if an image cannot be read, or `path` is no .png.
+    """
+    if path.suffix.lower() != ".png":
+        raise DataError(f"{path}: a sheet is a PNG; give it a name that ends in .png")
+    chosen = choose(report, store.paths)
+    height, width = CELL
+    columns = min(COLUMNS, len(chosen))
+    rows = -(-len(chosen) // columns)
+    step = (height + CAPTION + MARGIN, 2 * width + MARGIN)
+    sheet = Image.new(
+        "RGB",
+        (max(columns * step[1] + MARGIN, 900), rows * step[0] + HEADING + MARGIN),
+        BACKDROP,
+    )
+    draw = ImageDraw.Draw(sheet)
+    _heading(draw, store, report)
+    for number, (name, reason) in enumerate(chosen):
+        left = MARGIN + number % columns * step[1]
+        top = HEADING + number // columns * step[0]
+        image = Image.fromarray(read_rgb(root / name)).resize((width, height))
+        sheet.paste(image, (left, top))
+        sheet.paste(overlay(image, store.read([name])[0]), (left + width, top))
+        if reason:
+            box = (left - 2, top - 2, left + 2 * width + 1, top + height + 1)
+            draw.rectangle(box, outline=ALARM, width=2)
+        lines = (name.rpartition("/")[2], reason)
+        for line, (text, colour) in enumerate(zip(lines, (INK, ALARM), strict=True)):
+            place = (left, top + height + 2 + 13 * line)
+            draw.text(place, _fit(text, 2 * width), fill=colour, font=_font(11))
+    with atomic(path) as partial:
+        sheet.save(partial, format="PNG")
+
+
+def overlay(image: Image.Image, part_map: np.ndarray) -> Image.Image:
+    """The image, grey, with its parts (uint8 [h, w]) in colour over it."""
+    index = Image.fromarray(part_map).resize(image.size, Image.Resampling.NEAREST)
+    parts = np.asarray(index)
+    grey = np.asarray(image.convert("L"), np.float32)[..., None].repeat(3, axis=2)
+    palette = np.array([(0, 0, 0), *(COLOURS[k % len(COLOURS)] for k in range(255))], np.float32)
+    mixed = np.where(parts[..., None] > 0, 0.45 * grey + 0.55 * palette[parts], grey)
+    return Image.fromarray(mixed.astype(np.uint8))
+
+
+def _heading(draw: ImageDraw.ImageDraw, store: MaskStore, report: Report) -> None:
+    title = (
+        f"{store.header.dataset}, {report.split}: {report.images:,} masks from {report.source};"
+        f" {report.suspicious:,} suspicious, {report.empty:,} next to empty"
+    )
+    draw.text((MARGIN, 8), title, fill=INK, font=_font(16))
+    left = MARGIN
+    for k, part in enumerate(store.parts):
+        draw.rectangle((left, 36, left + 14, 50), fill=COLOURS[k % len(COLOURS)])
+        text = f"{part} {100 * report.coverage[k]:.1f} %"
+        draw.text((left + 20, 35), text, fill=INK, font=_font(13))
+        left += 44 + int(draw.textlength(text, font=_font(13)))
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _fit(text: str, width: int) -> str:
+    font = _font(11)
+    while text and font.getlength(text) > width:
+        text = text[:-2] + "…" if len(text) > 2 else ""
+    return text
