@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from reidkit.cli import datasets, evaluate, export, extract, train
+from reidkit.cli import datasets, evaluate, export, extract, masks, prepare_masks, train
 from reidkit.errors import ReidkitError
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(datasets.app, name="datasets")
+app.command("prepare-masks")(prepare_masks.prepare_masks)
+app.add_typer(masks.app, name="masks")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("extract")(extract.extract)

@@ -69,9 +69,7 @@ class Report:
             "images": self.images,
             "parts": {
                 part: {"coverage": round(share, 5), "absent": absent}
-                for part, share, absent in zip(
-                    self.parts, self.coverage, self.absent, strict=True
-                )
+                for part, share, absent in zip(self.parts, self.coverage, self.absent, strict=True)
             },
             "empty": self.empty,
             "suspicious": self.suspicious,
@@ -127,7 +125,7 @@ def _suspects(
     shares: npt.NDArray[np.float64],
     parts: tuple[str, ...],
 ) -> list[Suspect]:
-    N, h, w = maps.shape
+    w = maps.shape[2]
     figure = maps > 0
     total = shares.sum(axis=1)
     none = total < EMPTY
@@ -153,9 +151,7 @@ def _suspects(
     score = sum(mask * weight for mask, weight, _ in checks)
     assert isinstance(score, np.ndarray)
     return [
-        Suspect(
-            names[i], float(score[i]), tuple(reason for mask, _, reason in checks if mask[i])
-        )
+        Suspect(names[i], float(score[i]), tuple(reason for mask, _, reason in checks if mask[i]))
         for i in np.flatnonzero(score).tolist()
     ]
 
@@ -194,7 +190,7 @@ def _warnings(
 ) -> tuple[str, ...]:
     warnings = []
     if source.startswith("stripes"):
-        warnings.append("these masks are stripes by body proportions; no parser has seen the images")
+        warnings.append("these are stripes by body proportions; no parser has seen the images")
     if empty > 0.02 * N:
         warnings.append(f"{empty:,} of {N:,} masks are next to empty")
     for part, count in zip(parts, absent.tolist(), strict=True):
