@@ -12,8 +12,8 @@ from PIL import Image, ImageFilter
 from reidkit.synthetic import tuning
 from reidkit.synthetic.clutter import OCCLUDERS, SPRITES
 from reidkit.synthetic.paint import Light
+from reidkit.synthetic.places import PLACES, draw_place
 from reidkit.synthetic.raster import Float
-from reidkit.synthetic.scene import PLACES, draw_scene
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _make_camera(index: int, place: str, rng: np.random.Generator) -> Camera:
     # Mostly one axis (a pavement is walked both ways), with a preference, and some who cross it.
     axis = float(rng.uniform(0, 2 * np.pi))
     headings = (axis, axis, axis + 0.35, axis + np.pi, axis + np.pi - 0.35, axis + np.pi / 2)
-    near = float(rng.uniform(0.3, 0.7))
+    near = float(rng.uniform(0.12, 0.5))
     cast = np.exp(rng.normal(0, tuning.CAST, 3))
     cast /= cast.mean()
     gain = cast * rng.uniform(*tuning.EXPOSURE)
@@ -79,7 +79,7 @@ def _make_camera(index: int, place: str, rng: np.random.Generator) -> Camera:
         tilt=tilt,
         perspective=float(rng.uniform(0.0, 0.3)),
         headings=headings,
-        standing=(max(near - 0.25, 0.08), min(near + 0.25, 0.95)),
+        standing=(max(near - 0.22, 0.0), min(near + 0.22, 0.95)),
         light=Light(
             side,
             float(rng.uniform(-0.65, -0.35)),
@@ -94,7 +94,7 @@ def _make_camera(index: int, place: str, rng: np.random.Generator) -> Camera:
         noise=float(rng.uniform(*tuning.NOISE)),
         quality=int(rng.integers(*tuning.JPEG_QUALITY)),
         sharpen=bool(rng.random() < 0.35),
-        scene=draw_scene(place, rng),
+        scene=draw_place(place, rng),
         clutter=tuple(SPRITES[name](rng) for name in OCCLUDERS),
     )
 

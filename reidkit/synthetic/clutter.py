@@ -90,10 +90,10 @@ def bench(rng: np.random.Generator) -> Image.Image:
 
 def bush(rng: np.random.Generator) -> Image.Image:
     image, draw = _blank(84, 54)
-    greens = ((52, 72, 42), (68, 90, 52), (84, 104, 64), (40, 56, 34), (104, 118, 78))
-    for _ in range(260):
-        x, y = rng.normal(84, 34), 108 - abs(rng.normal(0, 42))
-        r = rng.uniform(3, 9)
+    greens = ((54, 66, 46), (66, 80, 54), (80, 94, 64), (40, 50, 36), (98, 108, 80))
+    for _ in range(700):
+        x, y = rng.normal(84, 32), 108 - abs(rng.normal(0, 40))
+        r = rng.uniform(1.5, 4.5)
         draw.ellipse([x - r, y - r, x + r, y + r], fill=greens[int(rng.integers(5))])
     return _done(image)
 
@@ -142,4 +142,4 @@ SPRITES: dict[str, Callable[[np.random.Generator], Image.Image]] = {
     "board": board,
 }
 
-OCCLUDERS = ("pole", "bicycle", "bin", "bench", "bush", "board", "pole")
+OCCLUDERS = ("pole", "bicycle", "bin", "bench", "bicycle", "bush", "pole", "bin")

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reidkit.errors import DataError
-from reidkit.synthetic import moment as moments
+from reidkit.synthetic.boxes import bad_box, drawn_box
 from reidkit.synthetic.camera import make_cameras
 from reidkit.synthetic.render import render
+from reidkit.synthetic.walk import film, singles, walk
 from reidkit.synthetic.wardrobe import Identity, sample_identity
 
 Progress = Callable[[int, int], None]
@@ -31,9 +32,6 @@ Progress = Callable[[int, int], None]
 ShotKind = Literal["person", "close", "fragment", "nobody", "stranger"]
 """person: a detector's box; close: a box drawn by hand; fragment: part of a person or far too much
 around one; nobody: a false detection; stranger: somebody else."""
-
-SINGLES_STEP = 7.3
-"""Gait between two moments of a visit whose images stand alone, radians: a little over a second."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +51,14 @@ class Visit:
         person: number that the identity is drawn from, unique within the data set.
         camera: index, from 1.
         key: numbers that tell this visit from every other of the data set.
-        step: of the gait between two shots, radians; 0.26 for consecutive video frames.
+        video: the shots are consecutive frames, not images some time apart.
     """
 
     person: int
     camera: int
     key: tuple[int, ...]
     shots: tuple[Shot, ...]
-    step: float = SINGLES_STEP
+    video: bool = False
 
 
 def identity_of(seed: int, person: int) -> Identity:
@@ -75,25 +73,20 @@ def draw_visit(
     camera = make_cameras(seed, cameras)[visit.camera - 1]
     rng = np.random.default_rng([seed, 4, *visit.key])
     identity = identity_of(seed, visit.person)
-    frames = moments.walk(camera, rng, step=visit.step)
-    # Company lasts: somebody walking along is the same in all frames of a video.
-    company = moments.with_company(next(frames), camera, rng)
-    for shot in visit.shots:
-        now = next(frames)
-        if visit.step > 1:
-            now = moments.with_company(now, camera, rng)
-        else:
-            now = replace(now, passer=company.passer, occluder=company.occluder)
-        who = identity
+    moments = film(camera, rng) if visit.video else singles(camera, rng)
+    # A tracker that follows the wrong person follows the same one for a while.
+    others = np.random.default_rng([seed, 5, *visit.key])
+    stranger, strange_moments = sample_identity(others), walk(camera, others)
+    for shot, moment in zip(visit.shots, moments, strict=False):
+        now, who = moment, identity
         if shot.kind == "close":
-            now = replace(now, box=moments.close_box(rng))
+            now = replace(now, box=drawn_box(rng))
         elif shot.kind == "fragment":
-            now = replace(now, box=moments.fragment_box(rng))
+            now = replace(now, box=bad_box(rng))
         elif shot.kind == "nobody":
-            now = replace(now, empty=True, box=moments.fragment_box(rng))
+            now = replace(now, empty=True, box=bad_box(rng))
         elif shot.kind == "stranger":
-            who = sample_identity(rng)
-            now = replace(now, pose=moments.sample_pose(camera, rng))
+            now, who = replace(now, pose=next(strange_moments).pose), stranger
         rgb, labels = render(who, camera, now, rng)
         yield shot, rgb, labels
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.synthetic.figure import Palette
+from reidkit.synthetic.brush import Palette
 from reidkit.synthetic.raster import Canvas, Float
 from reidkit.synthetic.tuning import SUPERSAMPLE
 from reidkit.synthetic.wardrobe import Fabric
@@ -72,7 +72,7 @@ def paint(canvas: Canvas, palette: Palette, light: Light, folds: Float) -> Layer
         slice(columns.start // step, columns.stop // step),
     )
     rgb[small] = _shrink(colour, step)
-    cover[small] = _shrink(seen.astype(np.float32)[..., None], step)[..., 0]
+    cover[small] = _shrink(seen.astype(np.float32), step)
     table = np.asarray([0, *palette.labels], np.uint8)
     labels[small] = table[material[step // 2 :: step, step // 2 :: step]]
     return Layer(rgb, cover, labels)
@@ -137,6 +137,10 @@ def _box(material: NDArray[np.uint8], step: int) -> tuple[slice, slice] | None:
 
 
 def _shrink(image: Float, step: int) -> Float:
-    H, W, C = image.shape
-    small: Float = image.reshape(H // step, step, W // step, step, C).mean(axis=(1, 3))
-    return small
+    # Adding strided views is several times faster than a mean over two axes.
+    offsets = [(row, column) for row in range(step) for column in range(step)]
+    total = image[::step, ::step].copy()
+    for row, column in offsets[1:]:
+        total += image[row::step, column::step]
+    total /= len(offsets)
+    return total

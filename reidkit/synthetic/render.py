@@ -13,7 +13,7 @@ from PIL import Image
 
 from reidkit.synthetic import tuning
 from reidkit.synthetic.camera import Camera, develop
-from reidkit.synthetic.figure import Figure, draw_figure
+from reidkit.synthetic.figure import draw_figure
 from reidkit.synthetic.moment import Moment, Occluder
 from reidkit.synthetic.paint import Layer, paint
 from reidkit.synthetic.pose import Pose, View
@@ -88,7 +88,7 @@ def _stand(
     view = View(
         pose.yaw, camera.tilt, scale * step, foot_x * step, foot_y * step, camera.perspective
     )
-    palette = draw_figure(canvas, Figure(identity, pose, view))
+    palette = draw_figure(canvas, identity, pose, view)
     top, left = moment.wrinkles
     layer = paint(canvas, palette, camera.light, wrinkles()[top:, left:])
     _shadow(image, camera, foot_x, foot_y, tall)
@@ -98,7 +98,7 @@ def _stand(
 def _background(camera: Camera, moment: Moment, foot: float) -> Float:
     """The part of the scene behind the box; `foot` is where the feet stand in it, 0..1."""
     across, depth = moment.place
-    ground = HORIZON + 30 + depth * (SCENE_HEIGHT - HORIZON - 45)
+    ground = HORIZON + 14 + depth * (SCENE_HEIGHT - HORIZON - 30)
     high = 112 * (0.74 + 0.4 * depth) * moment.box.scale
     wide = high * tuning.IMAGE_WIDTH / tuning.IMAGE_HEIGHT
     top = min(max(ground - foot * high, 0.0), SCENE_HEIGHT - high)

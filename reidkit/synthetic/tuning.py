@@ -24,28 +24,30 @@ ACCESSORY_ODDS = {
 PATTERN_ODDS = {"plain": 0.5, "stripes": 0.15, "checks": 0.11, "print": 0.19, "columns": 0.05}
 
 # --- cameras --------------------------------------------------------------------------------
-CAST = 0.10
+CAST = 0.055
 """Spread of a camera's gain per colour channel."""
-EXPOSURE = (0.72, 1.22)
-CONTRAST = (0.75, 1.15)
-SATURATION = (0.6, 1.05)
+EXPOSURE = (0.88, 1.18)
+CONTRAST = (0.85, 1.12)
+SATURATION = (0.72, 1.05)
 BLUR = (0.35, 0.95)
 """Standard deviation of a camera's blur in pixels of the image."""
-NOISE = (0.008, 0.03)
+NOISE = (0.006, 0.022)
 JPEG_QUALITY = (55, 90)
 TILT = (0.06, 0.42)
 """Elevation angle of the cameras, radians."""
 
 # --- moments --------------------------------------------------------------------------------
-LIGHT = 0.16
+STANDING_ODDS = 0.1
+"""Chance that somebody stands instead of walking."""
+LIGHT = 0.11
 """Spread of the light from one walk to another before the same camera."""
 RESOLUTION = (0.45, 1.0)
 """Height of the person on the sensor relative to the image, before the crop is resized."""
 BOX_SHIFT = 0.035
 """Spread of the box's centre in box heights (its width spreads by half of it, in box widths)."""
-BOX_SCALE = (0.94, 1.28)
+BOX_SCALE = (0.96, 1.24)
 """Box height relative to the person's; bad boxes go beyond."""
 BAD_BOX_ODDS = 0.10
-OCCLUDER_ODDS = 0.13
+OCCLUDER_ODDS = 0.1
 PASSER_ODDS = 0.16
 """Chance that somebody else walks behind or before the person."""

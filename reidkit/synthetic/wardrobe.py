@@ -61,6 +61,9 @@ class Identity:
         hem: covered length of the leg, 0..1, of trousers, shorts, skirt or dress.
         coat_hem: coat's lower edge in body heights above the ground (0.33 long, 0.48 jacket).
         sock: covered length of the shin, 0..1.
+        fit: how far the shirt stands off, body heights; `leg_fit` widens the trousers' legs.
+        shirt_hem: the shirt's lower edge in body heights above the ground.
+        neckline: depth of the neckline, body heights; `buttons` are a seam down the front.
     """
 
     girth: float
@@ -78,6 +81,11 @@ class Identity:
     shoes: Shoes
     socks: Colour
     sock: float
+    fit: float = 0.005
+    leg_fit: float = 1.1
+    shirt_hem: float = 0.515
+    neckline: float = 0.02
+    buttons: bool = False
     coat: Fabric | None = None
     coat_hem: float = 0.45
     hat: Hat | None = None
@@ -139,6 +147,11 @@ def sample_identity(rng: np.random.Generator) -> Identity:
         shoes=_shoes(rng),
         socks=_jitter(rng, ACCENTS[int(rng.integers(len(ACCENTS)))]),
         sock=float(rng.choice([0.12, 0.3, 0.75], p=[0.55, 0.3, 0.15])),
+        fit=float(rng.uniform(0.0, 0.016)),
+        leg_fit=float(rng.uniform(0.9, 1.35)),
+        shirt_hem=float(rng.uniform(0.485, 0.56)),
+        neckline=float(rng.choice([0.012, 0.03, 0.065])),
+        buttons=bool(rng.random() < 0.3),
         coat=coat,
         coat_hem=float(rng.choice([0.49, 0.44, 0.34], p=[0.45, 0.3, 0.25])),
         hat=(
