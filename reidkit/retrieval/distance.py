@@ -29,6 +29,12 @@ BLOCK_BYTES = 64 * MIB
 """Size of one block of distances where nobody set a memory budget."""
 
 
+PAIR_BYTES = 32 * MIB
+"""What `Vectors.pairs` gathers at a time."""
+
+_CACHED_BYTES = MIB // 2
+
+
 class Rows(Protocol):
     """Anything that gives rows of a distance matrix [Q, G]: from features, re-ranked, stored."""
 
@@ -80,19 +86,29 @@ class Vectors:
             return joined * self.inverse_norms[start:stop, None]
         return joined
 
-    def at(self, index: NDArray[np.int64]) -> Tensor:
-        """Rows at any indices [n, D], of length one for cosine."""
-        found = torch.from_numpy(index).to(self.device)
-        if len(self.parts) == 1:
-            taken = self.parts[0][found]
-        else:
-            taken = torch.empty(
-                (len(index), self.parts[0].shape[1]), dtype=self.parts[0].dtype, device=self.device
-            )
-            for part, begin in zip(self.parts, self.starts[:-1].tolist(), strict=True):
-                inside = (found >= begin) & (found < begin + len(part))
-                taken[inside] = part[found[inside] - begin]
-        return taken.mul_(self.inverse_norms[found, None]) if self.metric == "cosine" else taken
+    def pairs(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> Tensor:
+        """Distance between rows first[p] and second[p] for every pair p: [P]."""
+        found = self.inverse_norms.new_empty(len(first))
+        D = self.parts[0].shape[1]
+        size = max(1, PAIR_BYTES // (8 * D))
+        part_of_first = np.searchsorted(self.starts, first, side="right") - 1
+        part_of_second = np.searchsorted(self.starts, second, side="right") - 1
+        for a, part_a in enumerate(self.parts):
+            for b, part_b in enumerate(self.parts):
+                chosen = np.flatnonzero((part_of_first == a) & (part_of_second == b))
+                for start, stop in blocks(len(chosen), size):
+                    at = chosen[start:stop]
+                    i = torch.from_numpy(first[at]).to(self.device)
+                    j = torch.from_numpy(second[at]).to(self.device)
+                    x = part_a.index_select(0, i - int(self.starts[a]))
+                    y = part_b.index_select(0, j - int(self.starts[b]))
+                    if self.metric == "cosine":
+                        products = torch.linalg.vecdot(x, y)
+                        values = 1 - products * self.inverse_norms[i] * self.inverse_norms[j]
+                    else:
+                        values = x.sub_(y).square_().sum(1)
+                    found[torch.from_numpy(at).to(self.device)] = values
+        return found.clamp_(min=0)
 
     def distances(self, rows: Tensor, squares: Tensor, start: int, stop: int, out: Tensor) -> None:
         """Writes distances from `rows` [B, D] (from `rows()`) to own rows start..stop into `out`.
@@ -165,6 +181,7 @@ def check_metric(metric: str) -> None:
 
 def to_distance(values: NDArray[Any], metric: str) -> NDArray[Any]:
     """Block values as users see them: 1 - cos, or the Euclidean distance."""
+    values = np.maximum(values, 0)  # below zero is rounding
     return np.sqrt(values) if metric == "euclidean" else values
 
 
@@ -198,34 +215,38 @@ def spread(function: Callable[[int, int], None], count: int, *, workers: int = 0
 
 
 def _fill_cosine(out: Tensor, inverse_norms: Tensor) -> None:
-    """out = 1 - out * inverse_norms, in place; below zero is rounding and becomes zero."""
+    """out = 1 - out * inverse_norms, in place. Equal vectors may come out just below zero."""
     if out.device.type != "cpu":
-        out.mul_(-inverse_norms).add_(1).clamp_(min=0)
+        out.mul_(-inverse_norms).add_(1)
         return
     values, scale = out.numpy(), -inverse_norms.numpy()
 
     def fill(start: int, stop: int) -> None:
-        for row in values[start:stop]:  # one row stays in cache through all three passes
-            np.multiply(row, scale, out=row)
-            np.add(row, 1, out=row)
-            np.maximum(row, 0, out=row)
+        for rows in _cached(values, start, stop):
+            np.multiply(values[rows], scale, out=values[rows])
+            np.add(values[rows], 1, out=values[rows])
 
     spread(fill, len(values))
 
 
 def _fill_euclidean(out: Tensor, row_squares: Tensor, column_squares: Tensor) -> None:
-    """out = |row|^2 + |column|^2 - 2 out, in place; below zero is rounding and becomes zero."""
+    """out = |row|^2 + |column|^2 - 2 out, in place. Equal vectors may come out below zero."""
     if out.device.type != "cpu":
-        out.mul_(-2).add_(column_squares).add_(row_squares[:, None]).clamp_(min=0)
+        out.mul_(-2).add_(column_squares).add_(row_squares[:, None])
         return
     values, squares = out.numpy(), column_squares.numpy()
-    own = row_squares.numpy()
+    own = row_squares.numpy()[:, None]
 
     def fill(start: int, stop: int) -> None:
-        for row, square in zip(values[start:stop], own[start:stop], strict=True):
-            np.multiply(row, -2, out=row)
-            np.add(row, squares, out=row)
-            np.add(row, square, out=row)
-            np.maximum(row, 0, out=row)
+        for rows in _cached(values, start, stop):
+            np.multiply(values[rows], -2, out=values[rows])
+            np.add(values[rows], squares, out=values[rows])
+            np.add(values[rows], own[rows], out=values[rows])
 
     spread(fill, len(values))
+
+
+def _cached(values: NDArray[Any], start: int, stop: int) -> list[slice]:
+    """Runs of rows small enough to stay in a core's cache from one pass to the next."""
+    size = max(1, _CACHED_BYTES // (values.shape[1] * values.itemsize))
+    return [slice(a, min(a + size, stop)) for a in range(start, stop, size)]

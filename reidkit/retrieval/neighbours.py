@@ -15,12 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from reidkit.retrieval.distance import Vectors, blocks, spread
 
 _TILE = 2048
-_PAIR_BYTES = 32 * 2**20
+_SCANNED = 64  # rows of a tile read at a time: half a megabyte
 _NONE = np.iinfo(np.int64).max
 
 
@@ -54,21 +53,25 @@ def find_neighbours(
     tiles = blocks(N, min(size, N))
     keys = np.full((N, K), _NONE, dtype=np.int64)
     farthest = np.zeros(N, dtype=np.float32)
-    buffer: Tensor | None = None
+    # the diagonal first: it fills every list, so that later tiles are met with a tight bound
+    schedule = [(tile, [tile]) for tile in tiles]
+    schedule += [(tile, tiles[i + 1 :]) for i, tile in enumerate(tiles[:-1])]
+    buffer = torch.empty(0)
     done, total = 0, len(tiles) * (len(tiles) + 1) // 2
-    for i, (top, bottom) in enumerate(tiles):
+    for (top, bottom), others in schedule:
         rows = vectors.rows(top, bottom)
-        if buffer is None:
-            buffer = rows.new_empty((len(rows), len(rows)))
-        for left, right in tiles[i:]:
-            tile = buffer.view(-1)[: (bottom - top) * (right - left)].view(bottom - top, -1)
+        if not len(buffer):
+            buffer = rows.new_empty(len(rows) ** 2)
+        for left, right in others:
+            tile = buffer[: (bottom - top) * (right - left)].view(bottom - top, right - left)
             vectors.distances(rows, vectors.squares[top:bottom], left, right, tile)
             if left == top:
                 tile.fill_diagonal_(0)
-            values = tile.float().cpu().numpy()
-            _offer(keys[top:bottom], farthest[top:bottom], values, left)
-            if left != top:
-                _offer(keys[left:right], farthest[left:right], values.T, top)
+                values = tile.float().cpu().numpy()
+                _seed(keys[top:bottom], farthest[top:bottom], values, top)
+            else:
+                values = tile.float().cpu().numpy()
+                _exchange(keys, farthest, values, top, left)
             done += 1
             if progress is not None:
                 progress("neighbours", done, total)
@@ -76,63 +79,96 @@ def find_neighbours(
     return Neighbours(index, distance, farthest)
 
 
-def pair_distances(
-    vectors: Vectors, first: NDArray[np.int64], second: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Distance between vectors first[p] and second[p] for every pair p: float32 [P]."""
-    found = np.empty(len(first), dtype=np.float32)
-    D = vectors.parts[0].shape[1]
-    for start, stop in blocks(len(first), max(1, _PAIR_BYTES // (4 * D))):
-        a, b = vectors.at(first[start:stop]), vectors.at(second[start:stop])
-        if vectors.metric == "cosine":
-            pairs = 1 - torch.linalg.vecdot(a, b)
-        else:
-            pairs = (a - b).square_().sum(1)
-        found[start:stop] = pairs.clamp_(min=0).float().cpu().numpy()
-    return found
-
-
-def _offer(
+def _seed(
     keys: NDArray[np.int64], farthest: NDArray[np.float32], tile: NDArray[np.float32], left: int
 ) -> None:
-    """Lets the columns left.. of a tile [B, C] compete for its rows' lists [B, K], in place."""
-
-    def compete(first: int, last: int) -> None:
-        own, part = keys[first:last], tile[first:last]
-        np.maximum(farthest[first:last], part.max(axis=1), out=farthest[first:last])
-        rows, columns = _near(own, part)
-        if not len(rows):
-            return
-        offered = _pack(part[rows, columns], columns + left)
-        counts = np.bincount(rows, minlength=len(own))
-        busy = np.flatnonzero(counts)
-        width = int(counts.max())
-        slots = np.full((len(busy), own.shape[1] + width), _NONE, dtype=np.int64)
-        slots[:, : own.shape[1]] = own[busy]
-        ends = np.cumsum(counts[busy])
-        place = np.arange(len(rows)) - np.repeat(ends - counts[busy], counts[busy])
-        slots[np.repeat(np.arange(len(busy)), counts[busy]), own.shape[1] + place] = offered
-        slots.sort(axis=1)
-        own[busy] = slots[:, : own.shape[1]]
-
-    spread(compete, len(keys))
-
-
-def _near(
-    keys: NDArray[np.int64], tile: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(row, column) of everything in the tile [B, C] no farther than the row's last neighbour."""
+    """Fills empty lists [B, K] from their rows of a tile [B, C], in place."""
     C, K = tile.shape[1], keys.shape[1]
-    worst, _ = _unpack(keys[:, -1:])
-    if np.isinf(worst).any() and K < C:  # empty lists: the tile's own K-th value bounds them
-        worst = np.minimum(worst, np.partition(tile, K - 1, axis=1)[:, K - 1 : K])
-    rows, columns = np.nonzero(tile <= worst)
-    return rows, columns
+
+    def fill(first: int, last: int) -> None:
+        for start in range(first, last, _SCANNED):
+            rows = slice(start, min(start + _SCANNED, last))
+            part = tile[rows]
+            farthest[rows] = part.max(axis=1)
+            kth = np.partition(part, K - 1, axis=1)[:, K - 1] if K < C else farthest[rows]
+            hits = np.flatnonzero(part <= np.maximum(kth, 0)[:, None])
+            _merge(keys[rows], hits // C, _pack(part.ravel()[hits], hits % C + left))
+
+    spread(fill, len(tile))
+
+
+def _exchange(
+    keys: NDArray[np.int64],
+    farthest: NDArray[np.float32],
+    tile: NDArray[np.float32],
+    top: int,
+    left: int,
+) -> None:
+    """Lets rows top.. and rows left.., whose tile [B, C] this is, into each other's lists."""
+    B, C = tile.shape
+    own, other = slice(top, top + B), slice(left, left + C)
+    row_bound, column_bound = _worst(keys[own])[:, None], _worst(keys[other])
+    in_rows: dict[int, NDArray[np.int64]] = {}  # flat positions in the tile, by first row
+    in_columns: dict[int, NDArray[np.int64]] = {}
+    column_max: dict[int, NDArray[np.float32]] = {}
+
+    def scan(first: int, last: int) -> None:
+        for start in range(first, last, _SCANNED):  # few enough rows to stay in cache
+            rows = slice(start, min(start + _SCANNED, last))
+            part = tile[rows]
+            np.maximum(farthest[own][rows], part.max(axis=1), out=farthest[own][rows])
+            column_max[start] = part.max(axis=0)
+            in_rows[start] = np.flatnonzero(part <= row_bound[rows]) + start * C
+            in_columns[start] = np.flatnonzero(part <= column_bound) + start * C
+
+    spread(scan, B)
+    starts = sorted(in_rows)
+    np.maximum(
+        farthest[other], np.max([column_max[s] for s in starts], axis=0), out=farthest[other]
+    )
+
+    def give(first: int, last: int) -> None:
+        for side in range(first, last):
+            hits = np.concatenate([(in_columns if side else in_rows)[s] for s in starts])
+            rows, columns = hits // C, hits % C
+            if side:
+                order = np.argsort(columns, kind="stable")
+                offered = _pack(tile.ravel()[hits], rows + top)[order]
+                _merge(keys[other], columns[order], offered)
+            else:
+                _merge(keys[own], rows, _pack(tile.ravel()[hits], columns + left))
+
+    spread(give, 2)
+
+
+def _worst(keys: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Distance of each list's last neighbour; infinite while the list has room."""
+    return _unpack(keys[:, -1])[0]
+
+
+def _merge(keys: NDArray[np.int64], rows: NDArray[np.int64], offered: NDArray[np.int64]) -> None:
+    """Keeps the least of each list [B, K] and of what is offered to it, in place.
+
+    Args:
+        rows: ascending, the list each offered key goes to.
+    """
+    if not len(rows):
+        return
+    K = keys.shape[1]
+    counts = np.bincount(rows, minlength=len(keys))
+    busy = np.flatnonzero(counts)
+    counts = counts[busy]
+    slots = np.full((len(busy), K + int(counts.max())), _NONE, dtype=np.int64)
+    slots[:, :K] = keys[busy]
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    slots[np.repeat(np.arange(len(busy)), counts), K + place] = offered
+    slots.sort(axis=1)
+    keys[busy] = slots[:, :K]
 
 
 def _pack(values: NDArray[np.float32], index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Keys that sort by value, then index. The bits of floats of no sign sort like integers."""
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.int32).astype(np.int64)
+    """Keys that sort by value, then index: bits of floats without a sign sort like integers."""
+    bits = np.maximum(values, np.float32(0)).view(np.int32).astype(np.int64)
     return (bits << 32) | index
 
 

@@ -1,4 +1,9 @@
-"""Ranks of true matches. Average precision needs nothing else, so nothing is sorted in full."""
+"""Ranks of true matches. Average precision needs nothing else: no order of the gallery is made.
+
+A rank is a count. With few matches the row is counted through for each; with more, its values
+(never indices) are sorted once, which NumPy's vector instructions do in 3 ns per value, and each
+match is looked up.
+"""
 
 # B rows (queries) of one block, G gallery items, R true matches of one query
 
@@ -14,8 +19,8 @@ from torch import Tensor
 from reidkit.retrieval.distance import spread
 from reidkit.retrieval.protocols import Matches
 
-_COUNTED = 24
-"""Up to so many matches a pass over the row per match is cheaper than sorting the row once."""
+_COUNTED = 3
+"""Up to so many matches a pass over the row per match is cheaper than sorting its values."""
 
 _COUNTED_ON_DEVICE = 64
 

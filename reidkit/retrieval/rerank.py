@@ -32,7 +32,7 @@ from torch import Tensor
 from reidkit.errors import ConfigError, DataError
 from reidkit.retrieval.distance import DistanceRows, Vectors, blocks, spread
 from reidkit.retrieval.embeddings import JUNK, Embeddings
-from reidkit.retrieval.neighbours import Neighbours, find_neighbours, pair_distances
+from reidkit.retrieval.neighbours import Neighbours, find_neighbours
 from reidkit.retrieval.protocols import ragged_ranges
 
 _ENCODED = 1024  # rows encoded at a time
@@ -103,10 +103,11 @@ class RerankedRows:
         def fill(first: int, last: int) -> None:
             for b in range(first, last):
                 row = values[b]
-                overlap = self._overlap(start + b)
                 np.multiply(row, lam / self._farthest[start + b], out=row)
-                # Jaccard distance 1 - m / (2 - m): each encoding sums to 1
-                row += (1 - lam) * (1 - overlap / (2 - overlap))
+                np.add(row, 1 - lam, out=row)
+                # Jaccard distance 1 - m / (2 - m), since each encoding sums to 1
+                met, overlap = self._overlap(start + b)
+                row[met] -= (1 - lam) * overlap / (2 - overlap)
 
         spread(fill, len(values))
         return block.to(original.device)
@@ -114,15 +115,17 @@ class RerankedRows:
     def to_distance(self, values: NDArray[Any]) -> NDArray[Any]:
         return values
 
-    def _overlap(self, q: int) -> NDArray[np.float32]:
-        """sum_n min(V_q[n], V_g[n]) for every gallery item g: float32 [G]."""
+    def _overlap(self, q: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Gallery columns g that row q meets, and m = sum_n min(V_q[n], V_g[n]) with each."""
         low, high = self._queries.indptr[q : q + 2]
         entries = self._queries.indices[low:high]
         counts = self._starts[entries + 1] - self._starts[entries]
         at = ragged_ranges(self._starts[entries], counts)
         least = np.minimum(self._weights[at], np.repeat(self._queries.data[low:high], counts))
-        summed = np.bincount(self._holders[at], weights=least, minlength=self.shape[1])
-        return summed.astype(np.float32)
+        columns = np.bincount(self._holders[at], weights=least, minlength=self.shape[1])
+        summed = columns.astype(np.float64, copy=False)
+        met: NDArray[np.int64] = np.flatnonzero(summed > 0)
+        return met, summed[met]
 
 
 def reranked_rows(
@@ -204,7 +207,7 @@ def encode(
         distance = np.empty(len(entry), dtype=np.float32)
         listed = known >= 0
         distance[listed] = found.distance[owner[listed], known[listed]]
-        distance[~listed] = pair_distances(vectors, owner[~listed], entry[~listed])
+        distance[~listed] = vectors.pairs(owner[~listed], entry[~listed]).cpu().numpy()
         weight = np.exp(-distance / found.farthest[owner])
         counts = np.bincount(owner - start, minlength=stop - start)
         sums = np.bincount(owner - start, weights=weight, minlength=stop - start)
