@@ -9,6 +9,7 @@ into what users see (1 - cos, or the Euclidean distance).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -25,8 +26,11 @@ from reidkit.retrieval.embeddings import Embeddings
 Metric = Literal["cosine", "euclidean"]
 
 MIB = 2**20
-BLOCK_BYTES = 64 * MIB
-"""Size of one block of distances where nobody set a memory budget."""
+BLOCK_BYTES = 144 * MIB
+"""Largest block of distances where nobody set a memory budget. A product reads the whole gallery
+for every block, so blocks of few rows waste it: 200 rows cost 12 % more than 500."""
+BLOCK_ROWS = 1024
+"""Most rows of one block: more gain nothing."""
 
 
 PAIR_BYTES = 32 * MIB
@@ -40,6 +44,11 @@ class Rows(Protocol):
 
     @property
     def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def limit(self) -> float:
+        """Every distance, as users see it, is smaller."""
+        ...
 
     def block(self, start: int, stop: int) -> Tensor:
         """Rows start..stop as [B, G], the caller's to overwrite until the next call."""
@@ -59,7 +68,7 @@ class Vectors:
         check_metric(metric)
         self.metric = metric
         self.device = torch.device(device or "cpu")
-        self.parts = tuple(torch.from_numpy(part.features).to(self.device) for part in parts)
+        self.parts = tuple(_as_tensor(part.features).to(self.device) for part in parts)
         dtype = self.parts[0].dtype
         self.starts = np.cumsum([0, *(len(part) for part in parts)])
         norms = torch.from_numpy(np.concatenate([part.norms for part in parts]))
@@ -144,6 +153,14 @@ class DistanceRows:
     def shape(self) -> tuple[int, int]:
         return len(self.query), len(self.gallery)
 
+    @property
+    def limit(self) -> float:
+        if self.query.metric == "cosine":
+            return 2.0001
+        # a hair more: squares were rounded to float32
+        lengths = self.query.squares.max().sqrt() + self.gallery.squares.max().sqrt()
+        return float(lengths) * 1.0001
+
     def block(self, start: int, stop: int) -> Tensor:
         rows = self.query.rows(start, stop)
         if self._buffer is None or len(self._buffer) < len(rows):
@@ -166,6 +183,10 @@ class MatrixRows:
     def shape(self) -> tuple[int, int]:
         return int(self.matrix.shape[0]), int(self.matrix.shape[1])
 
+    @property
+    def limit(self) -> float:
+        return float(self.matrix.max()) * 1.0001 or 1.0
+
     def block(self, start: int, stop: int) -> Tensor:
         return self.matrix[start:stop].clone()
 
@@ -187,7 +208,7 @@ def to_distance(values: NDArray[Any], metric: str) -> NDArray[Any]:
 
 def block_rows(G: int, *, itemsize: int = 4, budget: int | None = None) -> int:
     """How many rows of G distances make a block: as many as the budget holds, at least one."""
-    return max(1, (BLOCK_BYTES if budget is None else budget) // (G * itemsize))
+    return max(1, min(BLOCK_ROWS, (BLOCK_BYTES if budget is None else budget) // (G * itemsize)))
 
 
 def blocks(Q: int, size: int) -> list[tuple[int, int]]:
@@ -212,6 +233,13 @@ def spread(function: Callable[[int, int], None], count: int, *, workers: int = 0
     with ThreadPoolExecutor(workers) as pool:
         for done in [pool.submit(function, a, b) for a, b in pairwise(edges)]:
             done.result()
+
+
+def _as_tensor(array: NDArray[Any]) -> Tensor:
+    """The array itself as a tensor; nothing here writes to it, so read-only ones will do."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def _fill_cosine(out: Tensor, inverse_norms: Tensor) -> None:

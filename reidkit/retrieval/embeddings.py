@@ -25,8 +25,7 @@ class Embeddings:
     """Raw features (nobody normalised them yet, or somebody did: cosine normalises again).
 
     Attributes:
-        features: float32 [N, D], or float64 where it was given; a tensor on the CPU becomes an
-            array, without a copy.
+        features: float32 [N, D]; a tensor becomes an array (on the CPU without a copy).
         pids: int64 [N].
         camids: int64 [N]; zeros where there are no cameras (protocol "none").
         roles: uint8 [N], codes of `ROLES`; given as codes, as names, or left out (all persons).
@@ -92,9 +91,8 @@ def check_same_space(query: Embeddings, gallery: Embeddings) -> None:
 def _as_matrix(features: Any, name: str) -> NDArray[Any]:
     if isinstance(features, torch.Tensor):
         features = features.detach().cpu().numpy()
-    matrix = np.asarray(features)
-    if matrix.dtype != np.float64:
-        matrix = matrix.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what overflows is reported as infinite, with its index
+        matrix = np.asarray(features).astype(np.float32, copy=False)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise DataError(
             f"{name}: features have shape {list(matrix.shape)}, expected [N, D] with at least "

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reidkit.errors import ConfigError
-from reidkit.retrieval.distance import DistanceRows, Rows, blocks, spread
-from reidkit.retrieval.embeddings import Embeddings, check_same_space
+from reidkit.retrieval.distance import blocks, spread
+from reidkit.retrieval.embeddings import Embeddings
 from reidkit.retrieval.protocols import find_matches, gallery_parts, get_protocol, join_labels
-from reidkit.retrieval.ranking import Progress, rows_within
 from reidkit.retrieval.ranks import exclude
-from reidkit.retrieval.rerank import RerankConfig, reranked_rows
+from reidkit.retrieval.rerank import RerankConfig
+from reidkit.retrieval.rows import Progress, make_rows, rows_within
 
 
 @dataclass(frozen=True)
@@ -54,22 +54,17 @@ def top_n(
     if n < 1:
         raise ConfigError(f"a ranked list needs a length of at least 1, got {n}")
     rule = get_protocol(protocol)
-    check_same_space(query, gallery)
-    parts = gallery_parts(query, gallery, rule)
-    labels = join_labels(parts)
-    rows: Rows
-    if rerank is None:
-        rows = DistanceRows(query, parts, metric=metric, device=device)
-    else:
-        rows = reranked_rows(
-            query,
-            parts,
-            config=rerank,
-            metric=metric,
-            max_memory=max_memory,
-            device=device,
-            on_progress=on_progress,
-        )
+    rows = make_rows(
+        query,
+        gallery,
+        rule=rule,
+        metric=metric,
+        rerank=rerank,
+        max_memory=max_memory,
+        device=device,
+        on_progress=on_progress,
+    )
+    labels = join_labels(gallery_parts(query, gallery, rule))
     matches = find_matches(query.pids, query.camids, labels, cameras=rule.cameras)
     Q, G = rows.shape
     n = min(n, G)

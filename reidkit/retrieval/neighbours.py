@@ -67,10 +67,10 @@ def find_neighbours(
             vectors.distances(rows, vectors.squares[top:bottom], left, right, tile)
             if left == top:
                 tile.fill_diagonal_(0)
-                values = tile.float().cpu().numpy()
+                values = tile.cpu().numpy()
                 _seed(keys[top:bottom], farthest[top:bottom], values, top)
             else:
-                values = tile.float().cpu().numpy()
+                values = tile.cpu().numpy()
                 _exchange(keys, farthest, values, top, left)
             done += 1
             if progress is not None:

@@ -22,6 +22,9 @@ from reidkit.retrieval.protocols import Matches
 _COUNTED = 3
 """Up to so many matches a pass over the row per match is cheaper than sorting its values."""
 
+_WORTH_PICKING = 16
+"""Where all matches stand in the nearest 1/16, picking these values out first pays."""
+
 _COUNTED_ON_DEVICE = 64
 
 
@@ -65,8 +68,10 @@ def match_ranks(block: Tensor, matches: Matches, start: int) -> NDArray[np.int64
 def _row_ranks(row: NDArray[Any], columns: NDArray[np.int64]) -> NDArray[np.int64]:
     if len(columns) <= _COUNTED:
         return np.array([_count_before(row, column) for column in columns.tolist()], dtype=np.int64)
-    ordered = np.sort(row)
     values = row[columns]
+    within = row <= values.max()
+    near = np.count_nonzero(within) * _WORTH_PICKING < len(row)
+    ordered = np.sort(row[within] if near else row)
     before = np.searchsorted(ordered, values, side="left")
     tied = np.searchsorted(ordered, values, side="right") - before > 1
     for i in np.flatnonzero(tied):  # rare: the row itself tells which of the equals come first

@@ -94,6 +94,10 @@ class RerankedRows:
     def shape(self) -> tuple[int, int]:
         return self.original.shape
 
+    @property
+    def limit(self) -> float:
+        return 1.0001  # d(q, g) and the largest d(q, n) come from two products
+
     def block(self, start: int, stop: int) -> Tensor:
         original = self.original.block(start, stop)
         block = original if original.device.type == "cpu" else original.cpu()

@@ -1,0 +1,157 @@
+"""Verification, open-set identification and the threshold to deploy."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from reidkit.errors import ConfigError, DataError
+from reidkit.retrieval import Embeddings, GalleryLabels, RerankConfig, evaluate, evaluate_distances
+
+ROLES = np.array(["person", "junk", "distractor"])
+
+
+def setting(seed, Q=30, G=200):
+    rng = np.random.default_rng(seed)
+    pids, gallery_pids = rng.integers(0, 12, Q), rng.integers(0, 10, G)
+    labels = GalleryLabels(
+        gallery_pids, rng.integers(0, 3, G), rng.choice(3, G, p=[0.8, 0.1, 0.1]).astype(np.uint8)
+    )
+    distances = rng.random((Q, G)) + 0.5 * (pids[:, None] != gallery_pids)
+    return distances, pids, rng.integers(0, 3, Q), labels
+
+
+def seen_pairs(distances, pids, camids, labels):
+    """Lists of distances of the same and of different persons, by loops."""
+    same, other = [[] for _ in pids], [[] for _ in pids]
+    for q in range(len(pids)):
+        for g in range(len(labels.pids)):
+            equal = labels.pids[g] == pids[q] and labels.roles[g] == 0
+            if labels.roles[g] == 1 or (equal and labels.camids[g] == camids[q]):
+                continue
+            (same if equal else other)[q].append(distances[q, g])
+    return same, other
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("fpr", [1e-3, 1e-2, 0.1, 0.5])
+def test_the_rates_of_a_threshold_are_those_counted_by_hand(seed, fpr):
+    data = setting(seed)
+    report = evaluate_distances(*data, thresholds=True)
+    point = report.pairs.operating_point(fpr)
+    same, other = (np.concatenate(part) for part in seen_pairs(*data))
+    assert point.fpr == pytest.approx(np.mean(other < point.threshold), abs=1e-9)
+    assert point.tpr == pytest.approx(np.mean(same < point.threshold), abs=1e-9)
+    assert point.fpr <= fpr
+    # one bin higher would be too many
+    assert np.mean(other < point.threshold + 2 * report.pairs.limit / 2**18) > fpr
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_open_set_rates_equal_the_loops(seed):
+    data = setting(seed)
+    report = evaluate_distances(*data, thresholds=True)
+    same, other = seen_pairs(*data)
+    for far in (0.05, 0.2):
+        point = report.pairs.identification_point(far)
+        known = [q for q in range(len(same)) if same[q]]
+        hits = [q for q in known if min(same[q]) < min(other[q]) and min(same[q]) < point.threshold]
+        assert point.dir == pytest.approx(len(hits) / len(known))
+        assert point.far == pytest.approx(np.mean([min(o) < point.threshold for o in other]))
+        assert point.far <= far
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("rerank", [None, RerankConfig(5, 2)])
+def test_every_pair_is_counted_once_whatever_made_the_distances(metric, rerank):
+    rng = np.random.default_rng(0)
+
+    def make(n, roles=None):
+        features = rng.normal(size=(n, 6)).astype(np.float32)
+        features[0] = [1, 0, 0, 0, 0, 0]
+        features[1] = [-1, 0, 0, 0, 0, 0]  # opposite vectors: the largest cosine distance
+        return Embeddings(features, rng.integers(0, 5, n), rng.integers(0, 2, n), roles)
+
+    query, gallery = make(20), make(60, rng.choice(3, 60))
+    report = evaluate(
+        query, gallery, metric=metric, rerank=rerank, thresholds=True, max_memory=20_000_000
+    )
+    same, other = seen_pairs(
+        np.ones((20, 60)),
+        query.pids,
+        query.camids,
+        GalleryLabels(gallery.pids, gallery.camids, gallery.roles),
+    )
+    assert report.pairs.same.sum() == sum(map(len, same)) == report.match_counts.sum()
+    assert report.pairs.other.sum() == sum(map(len, other))
+
+
+def test_a_threshold_is_in_the_unit_users_see():
+    query = Embeddings([[3.0, 0], [0, 3.0]], [1, 2], [0, 0])
+    gallery = Embeddings([[3.0, 0.1], [0.1, 3.0]], [1, 2], [1, 1])
+    euclidean = evaluate(query, gallery, metric="euclidean", thresholds=True)
+    # two matches at distance 0.1, two others at about 4.17: anything between separates them
+    assert euclidean.pairs.operating_point(0.01).threshold == pytest.approx(4.173, abs=0.001)
+    cosine = evaluate(query, gallery, thresholds=True)
+    assert cosine.pairs.operating_point(0.01).threshold == pytest.approx(1 - 0.0333, abs=0.001)
+
+
+def test_curves_rise_to_one_and_histograms_hold_all_pairs():
+    report = evaluate_distances(*setting(1), thresholds=True)
+    fpr, tpr = report.pairs.roc()
+    assert (np.diff(fpr) >= 0).all() and (np.diff(tpr) >= 0).all()
+    assert fpr[-1] == tpr[-1] == 1
+    edges, same, other = report.pairs.histogram(20)
+    assert len(edges) == len(same) + 1 == len(other) + 1
+    assert same.sum() == report.pairs.same.sum() and other.sum() == report.pairs.other.sum()
+
+
+def test_a_report_with_thresholds_is_plain_json():
+    found = json.loads(
+        json.dumps(evaluate_distances(*setting(2), thresholds=True, by_camera=True).to_dict())
+    )
+    assert [p["target"] for p in found["pairs"]["tpr_at_fpr"]] == [1e-4, 1e-3, 1e-2, 1e-1]
+    assert found["cameras"][0].keys() == {
+        "query_camid", "gallery_camid", "mAP", "rank_1", "queries",
+    }  # fmt: skip
+
+
+def test_no_pair_of_one_person_gives_no_threshold():
+    labels = GalleryLabels(np.array([5]), np.array([1]), np.zeros(1, np.uint8))
+    report = evaluate_distances(np.ones((1, 1)), [7], [0], labels, thresholds=True)
+    with pytest.raises(DataError, match="found 0 and 1"):
+        report.pairs.operating_point(0.1)
+    with pytest.raises(DataError, match="queries with a match, found none"):
+        report.pairs.identification_point(0.1)
+    assert report.to_dict()["pairs"] == {"pairs_same": 0, "pairs_other": 1}
+
+
+def test_impossible_rates_and_negative_distances_are_refused():
+    report = evaluate_distances(*setting(0), thresholds=True)
+    for rate in (0, 1, -0.1):
+        with pytest.raises(ConfigError, match="between 0 and 1"):
+            report.pairs.operating_point(rate)
+    distances, *labels = setting(0)
+    with pytest.raises(DataError, match="distances of 0 or more"):
+        evaluate_distances(-distances, *labels, thresholds=True)
+
+
+@pytest.mark.parametrize("protocol", ["market", "none"])
+def test_camera_pairs_are_evaluations_of_parts_of_the_gallery(protocol):
+    distances, pids, camids, labels = setting(3)
+    report = evaluate_distances(distances, pids, camids, labels, protocol=protocol, by_camera=True)
+    assert len(report.cameras) == (6 if protocol == "market" else 9)
+    for pair in report.cameras:
+        rows, columns = camids == pair.query_camid, labels.camids == pair.gallery_camid
+        part = evaluate_distances(
+            distances[np.ix_(rows, columns)],
+            pids[rows],
+            camids[rows],
+            GalleryLabels(labels.pids[columns], labels.camids[columns], labels.roles[columns]),
+            protocol=protocol,
+        )
+        assert pair.mAP == pytest.approx(part.mAP, abs=1e-12)
+        assert pair.rank_1 == pytest.approx(part.rank(1), abs=1e-12)
+        assert pair.queries == part.queries - part.queries_without_match
