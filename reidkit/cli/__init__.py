@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from reidkit.cli import datasets, evaluate, export, extract, masks, prepare_masks, train
+from reidkit.cli import datasets, demo, evaluate, export, extract, masks, prepare_masks, train
 from reidkit.errors import ReidkitError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("extract")(extract.extract)
 app.command("export")(export.export)
+app.command("demo")(demo.demo)
 
 
 def main() -> None:

@@ -1,0 +1,85 @@
+"""A checkpoint rebuilds its network without being told anything, or says why not."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from reidkit import checkpoint
+from reidkit.checkpoint import Header
+from reidkit.errors import CheckpointError, ConfigError
+from reidkit.models.base import ReidModel
+from reidkit.preprocess import Preprocess
+from reidkit.registry import get_arch
+
+
+def small() -> tuple[ReidModel, Header]:
+    spec = get_arch("iaunet")
+    config = spec.config(backbone="resnet18", stages=(2,))
+    torch.manual_seed(0)
+    model = spec.build(config, num_ids=3, input_size=(64, 32))
+    return model, Header(
+        arch="iaunet",
+        arch_config=dataclasses.asdict(config),
+        preprocess=Preprocess(size=(64, 32), interpolation="bilinear"),
+        num_ids=3,
+        dataset="here",
+        metrics={"mAP": 0.5},
+    )
+
+
+def test_a_network_comes_back_with_every_bit(tmp_path: Path) -> None:
+    model, header = small()
+    checkpoint.save(tmp_path / "m.safetensors", model, header)
+    loaded, found = checkpoint.load(tmp_path / "m.safetensors")
+    assert found.preprocess == header.preprocess and found.metrics == header.metrics
+    assert not loaded.training
+    images = torch.randn(2, 3, 64, 32)
+    assert torch.equal(model.eval().embed(images), loaded.embed(images))
+
+
+def test_the_header_alone_tells_all_that_eval_needs(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "m.safetensors", *small())
+    header = checkpoint.read_header(tmp_path / "m.safetensors")
+    assert header.preprocess.size == (64, 32) and header.preprocess.interpolation == "bilinear"
+    assert list(header.arch_config["stages"]) == [2]
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    table = json.loads(json.dumps(dataclasses.asdict(checkpoint.read_header(path)))) | changes
+    save_file(load_file(path), path, metadata={"reidkit": json.dumps(table)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 99}, "checkpoint format 99, reidkit .* reads format 1"),
+        ({"num_ids": "many"}, "damaged header.*num_ids must be a whole number"),
+        ({"arch": "iaunett"}, "Did you mean iaunet"),
+        ({"num_ids": 4}, "does not fit iaunet"),
+        ({"arch_config": {"backbone": "resnet34"}}, "does not fit iaunet"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "m.safetensors"
+    checkpoint.save(path, *small())
+    rewrite(path, **changes)
+    with pytest.raises((CheckpointError, ConfigError), match=message):
+        checkpoint.load(path)
+
+
+def test_other_files_are_refused_with_the_next_step(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    with pytest.raises(CheckpointError, match=r"no such checkpoint.*reidkit train"):
+        checkpoint.load(path)
+    torch.save({"weight": torch.ones(1)}, path)
+    with pytest.raises(CheckpointError, match="reidkit import"):
+        checkpoint.load(path)
+    save_file({"weight": torch.ones(1)}, path)
+    with pytest.raises(CheckpointError, match="no reidkit header"):
+        checkpoint.load(path)

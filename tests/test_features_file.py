@@ -1,0 +1,71 @@
+"""The features file: ours whole, anybody's if it has features, pids and camids."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from reidkit.errors import DataError
+from reidkit.features import Features, read_features, write_features
+
+
+def some() -> Features:
+    rng = np.random.default_rng(0)
+    return Features(
+        features=rng.normal(size=(4, 3)).astype(np.float32),
+        pids=np.array([1, 1, 2, 0]),
+        camids=np.array([1, 2, 1, 3]),
+        paths=("a.jpg", "b/ü.jpg", "c.jpg", "d.jpg"),
+        roles=np.array([0, 0, 1, 2], np.uint8),
+        attributes={"model": "iaunet", "normalised": False},
+    )
+
+
+def test_a_file_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    write_features(tmp_path / "f.h5", some())
+    found = read_features(tmp_path / "f.h5")
+    assert found.paths == some().paths
+    assert (found.features == some().features).all() and found.features.dtype == np.float32
+    for name in ("pids", "camids", "roles"):
+        assert (getattr(found, name) == getattr(some(), name)).all()
+    assert found.attributes["model"] == "iaunet" and found.attributes["format"] == 1
+
+
+def test_another_tools_file_needs_only_three_data_sets(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["features"] = np.ones((2, 5))
+        file["pids"] = np.array([3, 4], np.int32)
+        file["camids"] = [1, 2]
+    found = read_features(tmp_path / "f.h5")
+    assert found.features.shape == (2, 5) and found.paths == ("", "")
+    assert found.roles.tolist() == [0, 0]
+
+
+def test_files_that_do_not_add_up_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    with pytest.raises(DataError, match="no such features file"):
+        read_features(path)
+    path.write_text("text")
+    with pytest.raises(DataError, match="cannot read"):
+        read_features(path)
+    with h5py.File(path, "w") as file:
+        file["features"] = np.ones((2, 5))
+        file["pids"] = [1, 2]
+    with pytest.raises(DataError, match="no data set 'camids'; it holds features, pids"):
+        read_features(path)
+    with h5py.File(path, "a") as file:
+        file["camids"] = [1, 2, 3]
+    with pytest.raises(DataError, match="lengths differ"):
+        read_features(path)
+
+
+def test_links_that_lead_out_of_the_file_are_not_followed(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["features"] = np.ones((2, 5))
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["features"] = h5py.ExternalLink("secret.h5", "/features")
+        file["pids"] = [1, 2]
+        file["camids"] = [1, 2]
+    with pytest.raises(DataError, match="not a plain data set of this file"):
+        read_features(tmp_path / "f.h5")

@@ -1,0 +1,68 @@
+"""Preprocessing is Pillow's resize and one normalisation, whatever the command."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reidkit.errors import DataError
+from reidkit.preprocess import Preprocess, read_image
+
+
+def picture(height: int = 40, width: int = 20) -> Image.Image:
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "filter_"),
+    [("bicubic", Image.Resampling.BICUBIC), ("bilinear", Image.Resampling.BILINEAR)],
+)
+def test_resizing_is_bit_for_bit_that_of_pillow(name: str, filter_: Image.Resampling) -> None:
+    found = Preprocess(size=(64, 32), interpolation=name).pixels(picture())  # type: ignore[arg-type]
+    assert (found == np.asarray(picture().resize((32, 64), filter_))).all()
+
+
+def test_normalisation_is_the_textbook_formula() -> None:
+    preprocess = Preprocess(size=(2, 1), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125))
+    pixels = torch.tensor([[[[0, 51, 255]], [[255, 0, 102]]]], dtype=torch.uint8)
+    expected = [[-0.2, 1.8], [0.0, -0.8], [5.6, 0.8]]
+    found = preprocess.normalise(pixels)[0, :, :, 0]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_bgr_networks_get_their_channels_in_their_order() -> None:
+    rgb = Preprocess(size=(40, 20)).pixels(picture())
+    bgr = Preprocess(size=(40, 20), channels="bgr").pixels(picture())
+    assert (bgr == rgb[..., ::-1]).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_any_image_is_read_as_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / f"image.{'jpg' if mode in ('L', 'CMYK') else 'png'}"
+    picture().convert(mode).save(path)
+    assert read_image(path).mode == "RGB"
+
+
+def test_broken_images_are_one_clear_error(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.jpg"
+    picture(200, 100).save(whole)
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    text = tmp_path / "text.jpg"
+    text.write_text("not an image")
+    for path, reason in ((cut, "truncated"), (text, "not an image"), (tmp_path / "no.jpg", "no such")):
+        with pytest.raises(DataError, match=reason) as caught:
+            read_image(path)
+        assert str(path) in str(caught.value)
+
+
+def test_a_picture_above_the_pixel_cap_is_refused_before_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reidkit.preprocess.PIXEL_CAP", 799)
+    picture().save(tmp_path / "large.png")
+    with pytest.raises(DataError, match="20x40 pixels, more than the cap of 799"):
+        read_image(tmp_path / "large.png")

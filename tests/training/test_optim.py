@@ -1,0 +1,43 @@
+"""Learning rates of every epoch, as the recipes' definitions give them."""
+
+import pytest
+import torch
+from torch import nn
+
+from reidkit.config import OptimConfig, ScheduleConfig
+from reidkit.training.optim import build_optimizer, learning_rate, set_learning_rate
+
+
+def test_iaunet_drops_tenfold_at_20_and_40() -> None:
+    schedule = ScheduleConfig(epochs=60, milestones=(20, 40))
+    rates = [learning_rate(schedule, 3.5e-4, epoch) for epoch in range(60)]
+    assert rates == pytest.approx([3.5e-4] * 20 + [3.5e-5] * 20 + [3.5e-6] * 20)
+
+
+def test_rga_warms_up_over_20_epochs_and_halves_every_40_from_80_to_360() -> None:
+    """Epoch e < 20: 8e-6 + (8e-4 - 8e-6) * e / 20; the last rate is 3.125e-6."""
+    schedule = ScheduleConfig(
+        epochs=600, milestones=tuple(range(80, 361, 40)), gamma=0.5, warmup_epochs=20, warmup_lr=8e-6
+    )
+    rates = [learning_rate(schedule, 8e-4, epoch) for epoch in range(600)]
+    assert rates[:20] == pytest.approx([8e-6 + (8e-4 - 8e-6) * e / 20 for e in range(20)])
+    assert rates[20] == rates[79] == 8e-4
+    assert rates[80] == pytest.approx(4e-4)
+    assert rates[-1] == pytest.approx(3.125e-6)
+
+
+def test_cosine_falls_from_the_peak_to_nearly_nothing() -> None:
+    schedule = ScheduleConfig(epochs=10, kind="cosine")
+    assert learning_rate(schedule, 1.0, 0) == 1.0
+    assert learning_rate(schedule, 1.0, 5) == pytest.approx(0.5)
+    assert learning_rate(schedule, 1.0, 10) == pytest.approx(0.0)
+
+
+def test_the_backbone_may_learn_more_slowly() -> None:
+    """PFSA: 0.01 for the backbone, 0.1 for new layers."""
+    model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    optimizer = build_optimizer(model, OptimConfig(name="sgd", lr=0.1, backbone_factor=0.1))
+    set_learning_rate(optimizer, 0.05)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.005, 0.05])
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2, 2]
+    assert isinstance(optimizer, torch.optim.SGD)

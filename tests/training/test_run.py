@@ -1,0 +1,126 @@
+"""A run leaves everything another command needs, and goes on from where it was stopped."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reidkit import checkpoint
+from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
+from reidkit.data.manifest import open_dataset
+from reidkit.errors import CheckpointError, ConfigError, DataError, ReidkitError
+from reidkit.training.run import Watch, is_due, new_folder, run
+
+
+def settings(**tables: object) -> RunConfig:
+    small = {
+        "arch": {"name": "iaunet", "backbone": "resnet18", "stages": [2]},
+        "input": {"size": [64, 32]},
+        "sampler": {"batch": 16},
+        "schedule": {"epochs": 2},
+        "test": {"every": 1},
+        "loss": {"part_attention": 0.0},
+        "weights": "none",
+    }
+    return load_run_config([preset_layer("iaunet"), Layer("test", small), Layer("test", tables)])
+
+
+def train(market: Path, folder: Path, config: RunConfig, **kwargs: object) -> Path:
+    defaults: dict[str, object] = {"masks": None, "device": torch.device("cpu"), "workers": 0}
+    return run(config, open_dataset(str(market)), folder=folder, **{**defaults, **kwargs})  # type: ignore[arg-type]
+
+
+def test_a_run_writes_checkpoints_settings_and_history(market: Path, tmp_path: Path) -> None:
+    best = train(market, tmp_path / "run", settings())
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {
+        "config.toml",
+        "model.safetensors",
+        "last.safetensors",
+        "resume.pt",
+        "metrics.jsonl",
+        "metrics.csv",
+    }
+    header = checkpoint.read_header(best)
+    assert (header.arch, header.dataset, header.num_ids) == ("iaunet", "synth-market1501", 6)
+    assert header.synthetic and header.recipe["sampler"]["batch"] == 16
+    records = history(tmp_path / "run")
+    assert [record["epoch"] for record in records] == [0, 1]
+    assert 0 < records[1]["test"]["mAP"] <= 1
+    with (tmp_path / "run/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[1]["losses.total"]) == pytest.approx(records[1]["losses"]["total"])
+    best_rank1 = max(record["test"]["cmc"][0] for record in records)
+    assert header.metrics["cmc"][0] == best_rank1
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+class Killed(Exception):
+    """Stands for kill -9: nothing after it runs."""
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(folder / "last.safetensors")[0].state_dict()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
+    market: Path, tmp_path: Path, workers: int
+) -> None:
+    config = settings(schedule={"epochs": 3}, test={"every": 0})
+    train(market, tmp_path / "whole", config)
+
+    def die(epoch: int, step: int, steps: int) -> None:
+        if (epoch, step) == (1, 2):
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(market, tmp_path / "cut", config, workers=workers, watch=Watch(on_step=die))
+    train(market, tmp_path / "cut", config, workers=workers, resume=True)
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    losses = [[r["losses"] for r in history(tmp_path / name)] for name in ("whole", "cut")]
+    assert losses[0] == losses[1]
+
+
+def test_what_cannot_be_resumed_says_so(market: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="stopped before its first epoch ended"):
+        train(market, tmp_path, settings(), resume=True)
+    (tmp_path / "resume.pt").write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match=r"resume\.pt"):
+        train(market, tmp_path, settings(), resume=True)
+
+
+def test_masks_are_demanded_when_the_loss_looks_at_parts(market: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="reidkit prepare-masks"):
+        train(market, tmp_path, settings(loss={"part_attention": 0.5}))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_batch(
+    market: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ReidkitError, match=r"not finite in epoch 1, step \d.*bounding_box_train/"):
+        train(market, tmp_path, settings(optim={"name": "sgd", "lr": 1e30}))
+
+
+def test_a_batch_larger_than_the_data_is_refused(market: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="fewer than one batch of 4096"):
+        train(market, tmp_path, settings(sampler={"batch": 4096}))
+
+
+def test_evaluation_comes_every_so_often_and_after_the_last_epoch() -> None:
+    assert [epoch for epoch in range(1, 26) if is_due(epoch, 10, 25)] == [10, 20, 25]
+    assert [epoch for epoch in range(1, 26) if is_due(epoch, 0, 25)] == [25]
+
+
+def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
+    first = new_folder("iaunet", "market1501", tmp_path)
+    first.mkdir()
+    assert new_folder("iaunet", "market1501", tmp_path) != first
