@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -139,7 +140,7 @@ def _each(
         return
     # Spawned, so that a caller's threads (torch has many) are not forked half alive.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context)
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_with_parent)
     try:
         futures = [pool.submit(_draw_batch, root, batch, seed, cameras) for batch in batches]
         for future in as_completed(futures):
@@ -148,16 +149,35 @@ def _each(
         pool.shutdown(cancel_futures=True)
 
 
+def _leave_with_parent() -> None:
+    """Ends this worker when its parent is killed; the pool alone would let it wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _draw_batch(root: Path, visits: Sequence[Visit], seed: int, cameras: int) -> int:
     count = 0
     for visit in visits:
         quality = make_cameras(seed, cameras)[visit.camera - 1].quality
         for shot, rgb, labels in draw_visit(visit, seed=seed, cameras=cameras):
-            (root / shot.image).write_bytes(encode(rgb, "JPEG", quality=quality))
+            _write(root / shot.image, encode(rgb, "JPEG", quality=quality))
             if shot.labels is not None:
-                (root / shot.labels).write_bytes(encode(labels, "PNG", compress_level=3))
+                _write(root / shot.labels, encode(labels, "PNG", compress_level=3))
             count += 1
     return count
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:  # a full disk is reported without the file's name
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def encode(pixels: NDArray[np.uint8], kind: Literal["JPEG", "PNG"], **options: int) -> bytes:

@@ -28,7 +28,7 @@ CAST = 0.055
 """Spread of a camera's gain per colour channel."""
 EXPOSURE = (0.88, 1.18)
 CONTRAST = (0.85, 1.12)
-SATURATION = (0.72, 1.05)
+SATURATION = (0.62, 1.0)
 BLUR = (0.35, 0.95)
 """Standard deviation of a camera's blur in pixels of the image."""
 NOISE = (0.006, 0.022)

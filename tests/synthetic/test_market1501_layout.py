@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -146,7 +148,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, data: bytes) -> int:
-        raise OSError(28, "No space left on device", str(path))
+        raise OSError(28, "No space left on device")  # write() names no file
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(DataError, match=r"\.jpg: cannot write: No space left on device"):
@@ -175,3 +177,32 @@ def test_every_layout_leaves_a_manifest(layout: str, tmp_path: Path) -> None:
         tomllib.loads((tmp_path / "m" / "manifest.toml").read_text())["name"] == f"synth-{layout}"
     )
     shutil.rmtree(tmp_path / "m")
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from reidkit.synthetic import write_market1501
+if __name__ == "__main__":
+    write_market1501(
+        Path(sys.argv[1]), train_pids=300, test_pids=1, seed=0, workers=2,
+        on_progress=lambda done, total: print(done, flush=True),
+    )
+"""
+
+
+def test_a_killed_run_has_no_manifest_and_leaves_no_process(tmp_path: Path) -> None:
+    script = tmp_path / "draw.py"
+    script.write_text(KILLED)
+    repository = Path(__file__).parents[2]
+    run = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "m")],
+        env={**os.environ, "PYTHONPATH": str(repository)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert run.stdout is not None
+    assert run.stdout.readline()  # the first batch is written
+    run.kill()
+    run.communicate(timeout=60)  # ends when the last process that holds the pipe has ended
+    assert [path.name for path in (tmp_path / "m").iterdir()] == [PARTIAL]
