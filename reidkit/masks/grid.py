@@ -15,7 +15,7 @@ column of the 32x16 grid; resizing that map with aligned corners gives the targe
 from __future__ import annotations
 
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +63,7 @@ def row_bytes(grids: Grids, num_labels: int) -> int:
     return -(-num_points(grids) // cells_per_byte(num_labels))
 
 
-@cache
+@lru_cache(maxsize=2048)  # images come in many sizes
 def resize_matrix(length: int, canvas: int, grid: int) -> Floats:
     """[grid, length]: bicubic resize from `length` to `canvas` pixels, then bilinear to `grid`.
 

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from reidkit.errors import DataError
 
-MAX_PIXELS = 32_000_000
+MAX_PIXELS = 16_000_000
 """Larger images are refused before they are decoded; a detector's box has some 10,000 pixels."""
 
 
@@ -41,6 +41,12 @@ def image_size(path: Path) -> tuple[int, int]:
     """(height, width) in pixels, from the header alone. Raises DataError like `open_image`."""
     with open_image(path) as image:
         return image.height, image.width
+
+
+def image_format(path: Path) -> str:
+    """Pillow's name of the file format: "PNG", "JPEG". Raises DataError like `open_image`."""
+    with open_image(path) as image:
+        return image.format or ""
 
 
 def read_pixels(path: Path, *, modes: tuple[str, ...], expected: str) -> npt.NDArray[np.uint8]:

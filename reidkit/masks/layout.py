@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 
 from reidkit.errors import MaskError
-from reidkit.masks.grid import GRIDS, MAP_SIZE, Grids, num_points, row_bytes
+from reidkit.masks.grid import GRIDS, MAP_SIZE, Grids, row_bytes
 from reidkit.masks.lip import MAX_PARTS
 
 FORMAT = "reidkit-masks"
@@ -33,8 +33,10 @@ VERSION = 1
 _MAX_ATTRIBUTE = 1 << 16
 _MAX_CHUNK = 1 << 24
 _MAX_PATH = 4096
+_MAX_PATHS = 1 << 28
 _CHUNK = 1 << 16
-_MAX_SIDE = 1024
+_MAX_SIDE = 512
+_MAX_CELLS = 1 << 15  # of all grids and the map: what opening a file may cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,36 +96,37 @@ def create(path: Path, header: Header, paths: Sequence[str]) -> Layout:
     for name in paths:
         if "\n" in name or not 0 < len(name.encode()) <= _MAX_PATH:
             raise MaskError(f"image path {name[:80]!r} cannot be a key: empty, too long or broken")
+    path.write_bytes(_image(header, paths))
+    return read_layout(path)
+
+
+def _image(header: Header, paths: Sequence[str]) -> bytes:
+    """The bytes of the file, laid out in memory: on a full disk HDF5 itself would leave a file
+    open that it cannot close, and crash the process; a plain write fails plainly."""
     blob = np.frombuffer("".join(f"{name}\n" for name in paths).encode(), np.uint8)
     N = len(paths)
-    with h5py.File(path, "w", libver=("earliest", "v110"), locking=False) as file:
+    zero = np.zeros((), np.uint8)
+    room = N * header.row_bytes + blob.size + (1 << 20)  # by small steps it would grow in minutes
+    with h5py.File("image", "w", driver="core", backing_store=False, block_size=room) as file:
         file.attrs["format"] = np.bytes_(FORMAT.encode())
         file.attrs["version"] = np.int64(VERSION)
         for field in fields(header):
             value = getattr(header, field.name)
             text = value if isinstance(value, str) else json.dumps(value)
             file.attrs[field.name] = np.bytes_(text.encode() or b" ")
-        file.create_dataset(
-            "paths", data=blob, chunks=(min(_CHUNK, blob.size),), compression="gzip"
-        )
+        chunk = min(_CHUNK, blob.size)
+        file.create_dataset("paths", data=blob, chunks=(chunk,), compression="gzip")
         for name, shape in (("masks", (N, header.row_bytes)), ("done", (-(-N // 8),))):
             plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             plan.set_layout(h5py.h5d.CONTIGUOUS)
             plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-            plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            plan.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
+            plan.set_fill_value(zero)
             space = h5py.h5s.create_simple(shape)
             h5py.h5d.create(file.id, name.encode(), h5py.h5t.STD_U8LE, space, dcpl=plan)
-    layout = read_layout(path)
-    # Zeros by hand: the disk's room is really taken now, and a full disk is a plain OSError.
-    with path.open("r+b") as raw:
-        for offset, size in (
-            (layout.masks_offset, N * header.row_bytes),
-            (layout.done_offset, layout.num_bits),
-        ):
-            raw.seek(offset)
-            for start in range(0, size, 1 << 20):
-                raw.write(bytes(min(1 << 20, size - start)))
-    return layout
+        file.flush()
+        image: bytes = file.id.get_file_image()
+    return image
 
 
 def read_layout(path: Path) -> Layout:
@@ -138,8 +141,8 @@ def read_layout(path: Path) -> Layout:
             return _layout(file, path)
     except FileNotFoundError:
         raise MaskError(f"{path} does not exist; expected a mask store") from None
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        # h5py raises any of these for a damaged file, by where the damage is
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
+        # h5py and json raise any of these for a damaged file, by where the damage is
         raise MaskError(f"{path}: not a readable mask store ({str(error)[:120]})") from error
 
 
@@ -162,13 +165,14 @@ def _layout(file: h5py.File, path: Path) -> Layout:
     N = masks.shape[0]
     if done.shape != (-(-N // 8),):
         raise MaskError(f"{path}: done {done.shape}, expected [{-(-N // 8)}] for {N} masks")
-    if len(blob.shape) != 1 or blob.shape[0] > N * (_MAX_PATH + 1):
-        raise MaskError(f"{path}: paths {blob.shape} for {N} masks")
+    if len(blob.shape) != 1 or not 0 < blob.shape[0] <= min(N * (_MAX_PATH + 1), _MAX_PATHS):
+        raise MaskError(f"{path}: paths {blob.shape} for {N} masks; refused")
     text = np.empty(blob.shape, np.uint8)
     blob.read(h5py.h5s.ALL, h5py.h5s.ALL, text)
     paths = tuple(text.tobytes().decode().split("\n"))
     if len(paths) != N + 1 or paths[-1] or len(set(paths)) != len(paths):
-        raise MaskError(f"{path}: {len(paths) - 1} different paths expected for {N} masks")
+        found = len(set(paths) - {""})
+        raise MaskError(f"{path}: {found} different paths, expected {N}, one per mask")
     return Layout(
         header=header,
         paths=paths[:-1],
@@ -189,10 +193,14 @@ def _header(file: h5py.File, path: Path) -> Header:
     header = Header(**values)
     if not 1 <= len(header.parts) <= MAX_PARTS or not all(isinstance(p, str) for p in header.parts):
         raise MaskError(f"{path}: {len(header.parts)} parts, expected 1 to {MAX_PARTS} names")
+    if not isinstance(header.grouping, dict) or not all(
+        isinstance(labels, list) for labels in header.grouping.values()
+    ):
+        raise MaskError(f"{path}: grouping is no table of part = [labels]")
     sizes = (*header.grids, header.map_size)
     if not header.grids or not all(2 <= side <= _MAX_SIDE for size in sizes for side in size):
         raise MaskError(f"{path}: grids {header.grids} and map size {header.map_size} are absurd")
-    if sum(h * w for h, w in sizes) > _MAX_SIDE**2 or num_points(header.grids) < 1:
+    if sum(h * w for h, w in sizes) > _MAX_CELLS:
         raise MaskError(f"{path}: grids {header.grids} and map size {header.map_size} are absurd")
     return header
 
@@ -236,9 +244,9 @@ def _dataset(file: h5py.File, name: str, path: Path, *, contiguous: bool) -> h5p
     if contiguous:
         size = int(np.prod(data.shape, dtype=object))
         offset = data.get_offset()
-        if layout != h5py.h5d.CONTIGUOUS or (size and not offset):
-            raise MaskError(f"{path}: {name!r} is not contiguous; refused")
-        if size and offset + size > path.stat().st_size:
+        if layout != h5py.h5d.CONTIGUOUS or not size or not offset:
+            raise MaskError(f"{path}: {name!r} is not contiguous, or empty; refused")
+        if offset + size > path.stat().st_size:
             raise MaskError(f"{path}: {name!r} reaches beyond the end of the file; refused")
     elif layout == h5py.h5d.CHUNKED:
         filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]

@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from reidkit.cli import app
 from reidkit.errors import ConfigError, DataError, MaskError
+from reidkit.masks.lip import default_grouping, load_label_set
+from reidkit.masks.sources import FIVE_FILES
 from reidkit.masks.store import MaskStore
 from reidkit.synthetic import LAYOUTS
 
@@ -94,12 +98,85 @@ def test_what_is_wrong_is_an_error_of_ours_and_leaves_no_mask_file(drawn: Path):
     )
 
 
+def test_stripes_need_no_parser_and_say_so(drawn: Path):
+    found = json.loads(
+        run("prepare-masks", "--dataset", drawn, "--source", "stripes", "--json").stdout
+    )
+    assert "no parser" in found["source"] and "no parser" in found["warnings"][0]
+    shown = run("masks", "show", found["file"]).stdout
+    assert "source       stripes (body proportions; no parser)" in shown
+
+
+def test_colour_pictures_and_part_files_give_what_the_label_maps_give(drawn: Path):
+    lip = load_label_set("lip")
+    palette = np.array(lip.palette, np.uint8)
+    for file in (drawn / "labels" / "bounding_box_train").iterdir():
+        with Image.open(file) as picture:
+            labels = np.asarray(picture)
+        Path("vis").mkdir(exist_ok=True)
+        Image.fromarray(palette[labels]).save(f"vis/{file.stem}_vis.png")
+        place = Path("seg_part4") / "Market1501_train_seg_part4" / file.stem
+        place.mkdir(parents=True)
+        for index, name in enumerate(FIVE_FILES, start=1):
+            mask = default_grouping(lip).part_map(labels) == index
+            Image.fromarray((mask * 255).astype(np.uint8)).save(place / f"{name}.png")
+    stores = []
+    for number, arguments in enumerate(
+        [(), ("--labels", "vis", "--source", "colours"), ("--seg-part4", "seg_part4")]
+    ):
+        result = run("prepare-masks", "--dataset", drawn, "-o", f"{number}.h5", *arguments)
+        assert result.exit_code == 0, result.output
+        stores.append(MaskStore.open(Path(f"{number}.h5")))
+    for other in stores[1:]:
+        assert other.paths == stores[0].paths
+        np.testing.assert_array_equal(other.read(other.paths), stores[0].read(other.paths))
+
+
+def test_a_parser_is_run_on_the_images(drawn: Path):
+    # this one says what the stripes of its own fixed map say, whatever it sees
+    scores = np.zeros((1, 20, 8, 4), np.float32)
+    scores[0, 0] = 0.5
+    for rows, label in ((slice(0, 1), 13), (slice(1, 4), 5), (slice(4, 7), 9), (slice(7, 8), 18)):
+        scores[0, label, rows, 1:3] = 1
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Mul", ["m", "zero"], ["z"]),
+        helper.make_node("Add", ["z", "scores"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "parser",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 20, 8, 4])],
+        [
+            numpy_helper.from_array(np.zeros(1, np.float32), "zero"),
+            numpy_helper.from_array(scores, "scores"),
+        ],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), "parser.onnx")
+    options = ("--preset", "jppnet", "--size", "64x64", "--no-mirror", "--device", "cpu", "--json")
+    result = run("prepare-masks", "--dataset", drawn, "--parser", "parser.onnx", *options)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["source"] == "parser (lip)"
+    assert found["parts"]["upper body"]["coverage"] == pytest.approx(3 / 8 / 2, abs=0.05)
+    store = MaskStore.open(Path(found["file"]))
+    first = store.read(store.paths[:1])[0]
+    assert [int(v) for v in first[[3, 20, 40, 60], 15]] == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--split", "tets"), "Did you mean test?|Known"),
         (("--label-set", "lips"), "Did you mean lip?"),
         (("--grouping", "none.toml"), "cannot read none.toml"),
+        (("--source", "colors"), "Did you mean colours?"),
+        (("--source", "stripes", "--labels", "x"), "not from --labels and --source stripes"),
+        (("--source", "stripes", "--grouping", "x.toml"), "these masks are parts already"),
+        (("--parser", "none.onnx"), "no such file; expected a human parser in ONNX"),
+        (("--parser", "none.onnx", "--preset", "jpp"), "Did you mean jppnet?"),
     ],
 )
 def test_wrong_options_are_refused(drawn: Path, arguments: tuple[str, ...], message: str):
