@@ -27,6 +27,7 @@ class Camera:
         gain: per colour channel, exposure included.
         blur, noise: spreads in pixels and in [0, 1].
         quality: of its JPEG files.
+        scene: the place, of which an image shows a part (`scene`).
         clutter: things that may stand before people, RGBA.
     """
 
@@ -45,7 +46,7 @@ class Camera:
     noise: float
     quality: int
     sharpen: bool
-    scene: Float = field(repr=False, compare=False)
+    scene: Image.Image = field(repr=False, compare=False)
     clutter: tuple[Image.Image, ...] = field(repr=False, compare=False)
 
 

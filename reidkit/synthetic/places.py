@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from reidkit.synthetic.raster import Float
 from reidkit.synthetic.scene import (
     HORIZON,
     SCENE_HEIGHT,
@@ -19,8 +18,8 @@ from reidkit.synthetic.scene import (
 )
 
 
-def draw_place(kind: str, rng: np.random.Generator) -> Float:
-    """Paints the place called `kind` (a key of PLACES): [SCENE_HEIGHT, SCENE_WIDTH, 3]."""
+def draw_place(kind: str, rng: np.random.Generator) -> Image.Image:
+    """Paints the place called `kind` (a key of PLACES)."""
     image = Image.new("RGB", (SCENE_WIDTH, SCENE_HEIGHT), (128, 128, 128))
     PLACES[kind](Easel(rng, image, ImageDraw.Draw(image)))
     return finish(image, rng)

@@ -53,10 +53,11 @@ def render(
         if passer.size <= 1:
             image = _stand(image, camera, moment, *other)[0]
     if not moment.empty:
-        image, labels = _stand(image, camera, moment, identity, moment.pose, foot_x, foot_y, tall)
+        image, layer = _stand(image, camera, moment, identity, moment.pose, foot_x, foot_y, tall)
+        labels = layer.labels
     if other is not None and passer is not None and passer.size > 1:
-        image, cover = _stand(image, camera, moment, *other)
-        labels[cover > 0] = 0
+        image, layer = _stand(image, camera, moment, *other)
+        labels[layer.cover > 0.5] = 0
     if moment.occluder is not None:
         image = _occlude(image, labels, camera, moment.occluder, foot_y, tall)
     rgb = develop(
@@ -74,8 +75,8 @@ def _stand(
     foot_x: float,
     foot_y: float,
     tall: float,
-) -> tuple[Float, NDArray[np.uint8]]:
-    """Somebody, with a shadow, into the picture; returns it and their labels."""
+) -> tuple[Float, Layer]:
+    """Somebody, with a shadow, into the picture; returns it and what was added."""
     h, w = image.shape[:2]
     step = tuning.SUPERSAMPLE
     canvas = Canvas(h * step, w * step)
@@ -92,7 +93,7 @@ def _stand(
     top, left = moment.wrinkles
     layer = paint(canvas, palette, camera.light, wrinkles()[top:, left:])
     _shadow(image, camera, foot_x, foot_y, tall)
-    return layer.rgb + image * (1 - layer.cover)[..., None], layer.labels
+    return layer.rgb + image * (1 - layer.cover)[..., None], layer
 
 
 def _background(camera: Camera, moment: Moment, foot: float) -> Float:
@@ -103,18 +104,12 @@ def _background(camera: Camera, moment: Moment, foot: float) -> Float:
     wide = high * tuning.IMAGE_WIDTH / tuning.IMAGE_HEIGHT
     top = min(max(ground - foot * high, 0.0), SCENE_HEIGHT - high)
     left = across * (SCENE_WIDTH - wide)
-    picture = _picture(camera)
-    part = picture.resize(
+    part = camera.scene.resize(
         (tuning.IMAGE_WIDTH, tuning.IMAGE_HEIGHT),
         Image.Resampling.BILINEAR,
         box=(left, top, left + wide, top + high),
     )
     return np.asarray(part, np.float32) / 255
-
-
-@functools.lru_cache(maxsize=12)
-def _picture(camera: Camera) -> Image.Image:
-    return Image.fromarray((camera.scene * 255 + 0.5).astype(np.uint8))
 
 
 @functools.lru_cache(maxsize=1)
@@ -166,6 +161,3 @@ def _occlude(
     labels[cover[..., 0] > 0.5] = 0
     result: Float = image * (1 - cover) + pixels[..., :3] * cover
     return result
-
-
-__all__ = ["Layer", "render", "wrinkles"]

@@ -1,6 +1,6 @@
 """Places that cameras look at: one wide picture each, of which every image shows a part.
 
-A scene is [SCENE_HEIGHT, SCENE_WIDTH, 3] in [0, 1]; what stands (walls, hedges, shops) fills it
+A scene is SCENE_WIDTH x SCENE_HEIGHT pixels; what stands (walls, hedges, shops) fills it
 down to HORIZON, the ground lies below. Nearby people are about 110 pixels tall in it.
 """
 
@@ -137,7 +137,7 @@ def shade(colour: Rgb, factor: float) -> Rgb:
     return r, g, b
 
 
-def finish(image: Image.Image, rng: np.random.Generator) -> Float:
+def finish(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Softens the strokes and lays light over them."""
     picture = np.asarray(image.filter(ImageFilter.GaussianBlur(0.7)), np.float32) / 255
     size = (SCENE_HEIGHT, SCENE_WIDTH)
@@ -149,8 +149,7 @@ def finish(image: Image.Image, rng: np.random.Generator) -> Float:
         leaves = texture(rng, size, (8, 18, 50), (0.5, 0.7, 0.9))
         below = np.arange(size[0])[:, None] > HORIZON
         picture = picture * (1 - 0.26 * np.clip(leaves * 0.9 + 0.1, 0, 1) * below)[..., None]
-    result: Float = np.clip(picture, 0, 1).astype(np.float32)
-    return result
+    return Image.fromarray((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8))
 
 
 def texture(

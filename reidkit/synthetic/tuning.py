@@ -1,7 +1,10 @@
 """Every number that sets how hard and how varied the drawn people are, in one place.
 
-Raising CAST, LIGHT, CLUTTER or BOX makes cameras and boxes differ more, so that colour alone finds
-fewer people; raising ACCESSORY_ODDS or COLOUR_JITTER gives a network more to tell people apart by.
+Raising CAST, EXPOSURE, LIGHT or OCCLUDER_ODDS, or widening BOX_SCALE, makes images of one person
+differ more, so that colour alone finds fewer of them; raising ACCESSORY_ODDS or COLOUR_JITTER gives
+a network more to tell people apart by. As set, on 40 test people a colour histogram in six stripes
+reaches 8-10 % mAP, an untrained ResNet-18 9-11 %, and one that saw 144 batches of 64 images of 120
+other people 59 %.
 """
 
 from __future__ import annotations
