@@ -53,7 +53,11 @@ def test_broken_images_are_one_clear_error(tmp_path: Path) -> None:
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     text = tmp_path / "text.jpg"
     text.write_text("not an image")
-    for path, reason in ((cut, "truncated"), (text, "not an image"), (tmp_path / "no.jpg", "no such")):
+    for path, reason in (
+        (cut, "truncated"),
+        (text, "not an image"),
+        (tmp_path / "no.jpg", "no such"),
+    ):
         with pytest.raises(DataError, match=reason) as caught:
             read_image(path)
         assert str(path) in str(caught.value)

@@ -31,11 +31,11 @@ app.command("export")(export.export)
 app.command("demo")(demo.demo)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Entry point of `reidkit`."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        app()
+        app(arguments)
     except ReidkitError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -17,7 +17,11 @@ def test_iaunet_drops_tenfold_at_20_and_40() -> None:
 def test_rga_warms_up_over_20_epochs_and_halves_every_40_from_80_to_360() -> None:
     """Epoch e < 20: 8e-6 + (8e-4 - 8e-6) * e / 20; the last rate is 3.125e-6."""
     schedule = ScheduleConfig(
-        epochs=600, milestones=tuple(range(80, 361, 40)), gamma=0.5, warmup_epochs=20, warmup_lr=8e-6
+        epochs=600,
+        milestones=tuple(range(80, 361, 40)),
+        gamma=0.5,
+        warmup_epochs=20,
+        warmup_lr=8e-6,
     )
     rates = [learning_rate(schedule, 8e-4, epoch) for epoch in range(600)]
     assert rates[:20] == pytest.approx([8e-6 + (8e-4 - 8e-6) * e / 20 for e in range(20)])
