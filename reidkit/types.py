@@ -117,6 +117,7 @@ class ModelOutput:
         part_logits: each [B, C], classifiers of body stripes.
         deep_logits: each [B, C], deep supervision of earlier stages.
         part_maps: each [B, P, h, w] in [0, 1] ([B, T, P, h, w] for clips), attention over parts.
+        class_maps: each [B, C, h, w], a classifier's response at every position.
     """
 
     features: Tensor
@@ -124,3 +125,4 @@ class ModelOutput:
     part_logits: tuple[Tensor, ...] = ()
     deep_logits: tuple[Tensor, ...] = ()
     part_maps: tuple[Tensor, ...] = ()
+    class_maps: tuple[Tensor, ...] = ()

@@ -11,7 +11,18 @@ import sys
 
 import typer
 
-from reidkit.cli import datasets, demo, evaluate, export, extract, masks, prepare_masks, train
+from reidkit.cli import (
+    datasets,
+    demo,
+    evaluate,
+    export,
+    extract,
+    import_,
+    masks,
+    models,
+    prepare_masks,
+    train,
+)
 from reidkit.errors import ReidkitError
 
 app = typer.Typer(
@@ -29,6 +40,8 @@ app.command("eval")(evaluate.evaluate)
 app.command("extract")(extract.extract)
 app.command("export")(export.export)
 app.command("demo")(demo.demo)
+app.command("models")(models.models)
+app.command("import")(import_.import_)
 
 
 def main(arguments: list[str] | None = None) -> None:

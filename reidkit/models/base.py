@@ -35,6 +35,9 @@ class ReidModel(nn.Module, ABC):
     def embed(self, images: Tensor) -> Tensor:
         """The test-time feature [B, D]. The caller normalises it."""
 
+    def after_imagenet(self) -> None:  # most networks have nothing to do here
+        """Called once the backbone holds ImageNet weights; renews copies made of its parts."""
+
 
 def as_clips(images: Tensor) -> Tensor:
     """[B, 3, H, W] or [B, T, 3, H, W] to [B, T, 3, H, W]: an image is a clip of one frame.

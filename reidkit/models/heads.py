@@ -33,6 +33,11 @@ class Head(nn.Module):
             (torchreid's ResNet, torchvision's weights as they are).
         embedding: which side of BN `embed` returns.
         dropout: before the classifier (RGA's argparse default is 0.5, its script sets 0).
+        reduced: a linear layer to so many features, batch norm and ReLU come first (torchreid's
+            resnet50_fc512); 0 for none.
+
+    Attributes:
+        embedding_dim: D, or `reduced`.
     """
 
     def __init__(
@@ -43,8 +48,14 @@ class Head(nn.Module):
         kind: HeadName = "bn",
         embedding: Embedding = "post-bn",
         dropout: float = 0.0,
+        reduced: int = 0,
     ) -> None:
         super().__init__()
+        self.reduce = nn.Sequential()
+        if reduced:
+            self.reduce = nn.Sequential(nn.Linear(dim, reduced), nn.BatchNorm1d(reduced), nn.ReLU())
+            dim = reduced
+        self.embedding_dim = dim
         self.kind = kind
         self.embedding = embedding
         self.bn = nn.Identity() if kind == "plain" else nn.BatchNorm1d(dim)
@@ -60,10 +71,12 @@ class Head(nn.Module):
 
     def forward(self, pooled: Tensor) -> HeadOutput:
         """pooled [B, D], before BN."""
+        pooled = self.reduce(pooled)
         normed = self.bn(pooled)
         logits = () if self.classifier is None else (self.classifier(self.dropout(normed)),)
         return HeadOutput(pooled if self.kind == "bnneck" else normed, logits)
 
     def embed(self, pooled: Tensor) -> Tensor:
         """The test-time feature [B, D]."""
+        pooled = self.reduce(pooled)
         return pooled if self.embedding == "pre-bn" else self.bn(pooled)

@@ -13,7 +13,7 @@ from reidkit.models.backbone import Backbone
 from reidkit.models.base import ReidModel, as_clips
 from reidkit.models.blocks.base import Block, split_frames
 from reidkit.models.heads import Head
-from reidkit.models.options import Placement
+from reidkit.models.options import AnyPlacement
 from reidkit.types import ModelOutput
 
 
@@ -75,7 +75,7 @@ class GlobalNet(ReidModel):
         super().__init__()
         self.trunk = Trunk(backbone, blocks=blocks or {})
         self.head = head
-        self.embedding_dim = backbone.channels(4)
+        self.embedding_dim = head.embedding_dim
         self.parts = tuple(parts)
 
     @property
@@ -107,9 +107,9 @@ def place_blocks(
     *,
     stages: Sequence[int],
     build: Callable[[int, int], Block],
-    placement: Placement = "after",
+    placement: AnyPlacement = "after",
 ) -> dict[str, Block]:
-    """One block per stage: after its last unit, or right before that unit.
+    """One block per stage: after its last unit or right before that unit; or after every unit.
 
     Args:
         build: makes the block from (stage, channels).
@@ -117,8 +117,10 @@ def place_blocks(
     blocks: dict[str, Block] = {}
     for stage in stages:
         channels = backbone.unit_channels(stage)
-        if placement == "after":
+        if placement != "after":
+            first = 0 if placement == "every" else len(channels) - 2
+            for index in range(first, len(channels) - 1):
+                blocks[f"stage{stage}_{index}"] = build(stage, channels[index])
+        if placement != "before":
             blocks[f"stage{stage}"] = build(stage, channels[-1])
-        else:
-            blocks[f"stage{stage}_{len(channels) - 2}"] = build(stage, channels[-2])
     return blocks

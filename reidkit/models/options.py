@@ -10,6 +10,7 @@ BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "googlen
 Embedding = Literal["post-bn", "pre-bn"]
 HeadName = Literal["bn", "bnneck", "plain"]
 Placement = Literal["after", "before"]
+AnyPlacement = Literal["after", "before", "every"]
 
 
 def check_choices(config: object, **choices: Any) -> None:

@@ -43,6 +43,7 @@ def load_imagenet(model: ReidModel, source: str) -> None:
     else:
         state, where = read_tensors(Path(source)), source
     load_backbone(backbone, state, where=where)
+    model.after_imagenet()
 
 
 def load_backbone(backbone: Backbone, state: Mapping[str, Tensor], *, where: str) -> None:
@@ -103,9 +104,15 @@ def _load_pickle(path: Path) -> object:
     import pickle
 
     import numpy as np
-    from numpy._core.multiarray import scalar
 
-    allowed: list[Any] = [scalar, np.dtype, type(np.dtype(np.float32))]
+    number = np.float32(0)
+    scalar: Any = number.__reduce__()[0]  # the function that unpickles a numpy number
+    allowed: list[Any] = [
+        np.dtype,
+        type(number.dtype),
+        (scalar, "numpy.core.multiarray.scalar"),  # its name up to numpy 1
+        (scalar, "numpy._core.multiarray.scalar"),
+    ]
     try:
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -39,8 +39,9 @@ def split_frames(x: Tensor, B: int, T: int) -> Tensor:
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
     """Switches autocast off: dot products of whole feature maps overflow float16."""
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
+    device = x.device.type  # "meta" knows no autocast
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
     return contextlib.nullcontext()
 
 

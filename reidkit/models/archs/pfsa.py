@@ -1,0 +1,155 @@
+"""PFSA: parameter-free spatial attention (Wang et al. 2018)."""
+
+# B batch, T frames, C channels, H W map, S stripes
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from reidkit.models.backbone import Backbone, build_backbone
+from reidkit.models.base import ReidModel
+from reidkit.models.blocks.base import split_frames
+from reidkit.models.blocks.parameter_free import Rescaling, spatial_attention
+from reidkit.models.network import Trunk
+from reidkit.models.options import BackboneName, check_choices, check_dropout
+from reidkit.models.stripes import (
+    STRIPES,
+    StripeHead,
+    check_stripes,
+    cut_stripes,
+    id_classifier,
+    normalised_stripes,
+)
+from reidkit.registry import register_arch
+from reidkit.types import ModelOutput
+
+DeepReduction = Literal["conv", "none"]
+DeepPooling = Literal["mean", "sum"]
+REDUCED = 256
+
+
+@dataclass(frozen=True)
+class PFSAConfig:
+    """Options of `pfsa`. Table 2's rows: parts and deep_supervision false is "Backbone", parts
+    false "Backbone + DS"; SA1 and SA2 are backbone_attention and deep_attention.
+
+    Attributes:
+        backbone: trunk.
+        last_stride: stride of the last stage; the paper uses 1.
+        rescaling: "softmax" of the summed channels (eq. 1) or "l1", the released code's.
+        backbone_attention: SA1, on the last map; an ablation.
+        deep_supervision: classifiers on stages 1 to 3.
+        deep_attention: SA2, on the maps they see.
+        deep_reduction: a 1x1 convolution to 256 before them (released code), or none (the paper).
+        deep_pooling: their map's mean (released code) or sum (sec. 3.3); nothing normalises
+            afterwards, so the scale matters.
+        parts: six part classifiers beside the main one.
+        dropout: on the stripes (the paper: 0.47 for Market-1501).
+    """
+
+    backbone: BackboneName = "resnet50"
+    last_stride: Literal[1, 2] = 1
+    rescaling: Rescaling = "softmax"
+    backbone_attention: bool = False
+    deep_supervision: bool = True
+    deep_attention: bool = True
+    deep_reduction: DeepReduction = "conv"
+    deep_pooling: DeepPooling = "mean"
+    parts: bool = True
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_choices(
+            self,
+            backbone=BackboneName,
+            last_stride=Literal[1, 2],
+            rescaling=Rescaling,
+            deep_reduction=DeepReduction,
+            deep_pooling=DeepPooling,
+        )
+        check_dropout(self)
+
+
+class DeepBranch(nn.Module):
+    """Supervision of an earlier stage: attention, pooling, reduction, classifier."""
+
+    def __init__(self, channels: int, *, num_ids: int, config: PFSAConfig) -> None:
+        super().__init__()
+        self.config = config
+        reduces = config.deep_reduction == "conv"
+        self.conv = nn.Linear(channels, REDUCED, bias=False) if reduces else nn.Identity()
+        self.classifier = id_classifier(REDUCED if reduces else channels, num_ids)
+
+    def forward(self, clip_map: Tensor) -> Tensor:
+        """clip_map [B, T, C, H, W] to logits [B, ids]."""
+        if self.config.deep_attention:
+            clip_map = attend(clip_map, self.config.rescaling)
+        pooled = clip_map.mean((3, 4)).mean(1)
+        if self.config.deep_pooling == "sum":
+            pooled = pooled * (clip_map.shape[3] * clip_map.shape[4])
+        logits: Tensor = self.classifier(self.conv(pooled))
+        return logits
+
+
+class PFSA(ReidModel):
+    """Trunk, stripes with part classifiers, supervised stages; no normalisation but the stripes'.
+
+    `features` is the mean of the six reduced stripes, [B, 256].
+    """
+
+    def __init__(self, backbone: Backbone, *, num_ids: int, config: PFSAConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = Trunk(backbone, blocks={})
+        self.head = StripeHead(
+            backbone.channels(4),
+            num_ids=num_ids,
+            parts=config.parts,
+            whole=True,
+            reduced=REDUCED,
+            dropout=config.dropout,
+        )
+        stages = (1, 2, 3) if num_ids and config.deep_supervision else ()
+        self.deep = nn.ModuleList(
+            DeepBranch(backbone.channels(stage), num_ids=num_ids, config=config) for stage in stages
+        )
+        self.embedding_dim = STRIPES * backbone.channels(4)
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.trunk.backbone
+
+    def forward(self, images: Tensor) -> ModelOutput:
+        maps = self.trunk(images).maps
+        found = self.head(self._stripes(maps[-1]))
+        deep = tuple(branch(x) for branch, x in zip(self.deep, maps[:3], strict=False))
+        return ModelOutput(
+            features=found.reduced.mean(2),
+            logits=found.logits,
+            part_logits=found.part_logits,
+            deep_logits=deep,
+        )
+
+    def embed(self, images: Tensor) -> Tensor:
+        return normalised_stripes(self._stripes(self.trunk(images).maps[-1]))
+
+    def _stripes(self, clip_map: Tensor) -> Tensor:
+        if self.config.backbone_attention:
+            clip_map = attend(clip_map, self.config.rescaling)
+        return cut_stripes(clip_map)
+
+
+def attend(clip_map: Tensor, rescaling: Rescaling) -> Tensor:
+    """Spatial attention on every frame of [B, T, C, H, W]."""
+    B, T = clip_map.shape[:2]
+    return split_frames(spatial_attention(clip_map.flatten(0, 1), rescaling=rescaling), B, T)
+
+
+@register_arch("pfsa", config=PFSAConfig, source="Wang et al. 2018", input_size=(384, 128))
+def build(config: PFSAConfig, *, num_ids: int, input_size: tuple[int, int]) -> PFSA:
+    backbone = build_backbone(config.backbone, last_stride=config.last_stride)
+    check_stripes(backbone, input_size)
+    return PFSA(backbone, num_ids=num_ids, config=config)

@@ -1,0 +1,173 @@
+"""SIA: positions gather what similar and near positions see (IANet, sec. 3.1)."""
+
+# B batch, C channels, H W map, M = H·W positions
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reidkit.models.blocks.base import FrameBlock, at_least_float32, full_precision, zero_norm
+from reidkit.models.blocks.ciau import ChannelUpdate
+
+Fusion = Literal["product", "sum", "max"]
+Relations = Literal["semantic", "appearance", "location"]
+Order = Literal["spatial-channel", "channel-spatial", "parallel"]
+
+
+def location_prior(
+    H: int, W: int, *, sigma_x: float, sigma_y: float, device: torch.device | None = None
+) -> Tensor:
+    """S^L (eq. 3, 4): a Gaussian around every position, rows sum to one. float32 [M, M].
+
+    Args:
+        sigma_x, sigma_y: standard deviations in map cells, across and down.
+    """
+
+    def gaps(size: int, sigma: float) -> Tensor:
+        at = torch.arange(size, device=device, dtype=torch.float32)
+        return ((at.unsqueeze(1) - at) / sigma).square() / 2
+
+    down = gaps(H, sigma_y).reshape(H, 1, H, 1)
+    across = gaps(W, sigma_x).reshape(1, W, 1, W)
+    return (-(down + across)).reshape(H * W, H * W).softmax(-1)
+
+
+def patch_products(products: Tensor, *, context: int, H: int, W: int) -> Tensor:
+    """<f_i, f_j> summed over K x K patches around i and j (the exponent of eq. 1).
+
+    Every summand is a product that is there already, at jointly shifted positions, so no further
+    multiplication is needed (sec. 4.3). The paper gives neither padding nor the anchor of an even
+    patch: outside the map lies zero, and K = 2 covers the offsets 0 and 1.
+
+    Args:
+        products: [B, M, M].
+        context: K.
+    """
+    if context == 1:
+        return products
+    grid = products.reshape(-1, H, W, H, W)
+    before, after = (context - 1) // 2, context // 2
+    down = F.pad(grid, (0, 0, before, after, 0, 0, before, after))
+    grid = _sum(down[:, d : d + H, :, d : d + H] for d in range(context))
+    across = F.pad(grid, (before, after, 0, 0, before, after))
+    grid = _sum(across[:, :, d : d + W, :, d : d + W] for d in range(context))
+    return grid.reshape(products.shape)
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    return functools.reduce(operator.add, terms)
+
+
+class SpatialUpdate(nn.Module):
+    """The residual branch BN(F Sᵀ), zero at the start.
+
+    Args:
+        channels: C.
+        contexts: patch sizes K; one alone is used as it is, several are fused (eq. 2).
+        fusion: of the contexts' relation maps.
+        relations: "semantic" fuses appearance and location by product (eq. 5); Table 4c has each
+            alone.
+        sigmas: (across, down) of the location prior, in map cells.
+        scaled: dot products divided by sqrt(C), as the released code has them.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        contexts: tuple[int, ...] = (1, 2, 3),
+        fusion: Fusion = "product",
+        relations: Relations = "semantic",
+        sigmas: tuple[float, float] = (5.0, 10.0),
+        scaled: bool = False,
+    ) -> None:
+        super().__init__()
+        self.contexts = contexts
+        self.fusion = fusion
+        self.relations = relations
+        self.sigmas = sigmas
+        self.scaled = scaled
+        self.norm = nn.BatchNorm2d(channels)
+        zero_norm(self.norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        H, W = x.shape[2:]
+        with full_precision(x):
+            nodes = at_least_float32(x).flatten(2)  # [B, C, M]
+            context = nodes @ self._relation(nodes, H, W).mT
+        residual: Tensor = self.norm(context.to(x.dtype).reshape(x.shape))
+        return residual
+
+    def _relation(self, nodes: Tensor, H: int, W: int) -> Tensor:
+        """S [B, M, M], or [M, M] for the location alone."""
+        sigma_x, sigma_y = self.sigmas
+        prior = location_prior(H, W, sigma_x=sigma_x, sigma_y=sigma_y, device=nodes.device)
+        if self.relations == "location":
+            return prior.to(nodes.dtype)
+        products = nodes.mT @ nodes
+        if self.scaled:
+            products = products / math.sqrt(nodes.shape[1])
+        maps = [
+            patch_products(products, context=context, H=H, W=W).softmax(-1)
+            for context in self.contexts
+        ]
+        appearance = maps[0] if len(maps) == 1 else self._fuse(maps).softmax(-1)
+        if self.relations == "appearance":
+            return appearance
+        return (appearance * prior).softmax(-1)
+
+    def _fuse(self, maps: list[Tensor]) -> Tensor:
+        fused = maps[0]
+        for other in maps[1:]:
+            if self.fusion == "product":
+                fused = fused * other
+            else:
+                fused = fused + other if self.fusion == "sum" else torch.maximum(fused, other)
+        return fused
+
+
+class IA(FrameBlock):
+    """SIA and CIA around the same map (eq. 9, Table 4d); an exact identity at the start.
+
+    Args:
+        spatial: SIA's branch or None.
+        channel: CIA's branch or None.
+        order: one after the other, or both added to the input.
+    """
+
+    def __init__(
+        self,
+        *,
+        spatial: SpatialUpdate | None,
+        channel: ChannelUpdate | None,
+        order: Order = "spatial-channel",
+    ) -> None:
+        super().__init__()
+        self.order = order
+        self.spatial = spatial
+        self.channel = channel
+
+    def frames(self, x: Tensor) -> Tensor:
+        branches = self._branches()
+        if self.order == "parallel":
+            return x + _sum(branch(x) for branch in branches)
+        for branch in branches:
+            x = x + branch(x)
+        return x
+
+    def _branches(self) -> list[Callable[[Tensor], Tensor]]:
+        branches: list[Callable[[Tensor], Tensor]] = []
+        if self.spatial is not None:
+            branches.append(self.spatial)
+        if self.channel is not None:
+            channel = self.channel  # every frame is a clip of its own
+            branches.append(lambda x: channel(x.unsqueeze(1)).squeeze(1))
+        return branches[::-1] if self.order == "channel-spatial" else branches

@@ -1,0 +1,216 @@
+"""What every registered architecture must do; a new one is tested by existing."""
+
+import copy
+import dataclasses
+import functools
+import io
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from reidkit import checkpoint
+from reidkit.errors import ConfigError
+from reidkit.preprocess import Preprocess
+from reidkit.registry import get_arch, list_archs
+
+NUM_IDS = 5
+SIZES = ((32, 32), (64, 32), (96, 32), (128, 64), (192, 96))
+
+every_arch = pytest.mark.parametrize("arch", list_archs())
+
+
+def small_config(spec, **options):
+    known = {field.name for field in dataclasses.fields(spec.config)}
+    options = {"backbone": "resnet18"} | options
+    return spec.config(**{name: value for name, value in options.items() if name in known})
+
+
+@functools.cache
+def small_size(arch):
+    """The smallest input that the architecture takes."""
+    spec = get_arch(arch)
+    for size in (*SIZES, spec.input_size):
+        try:
+            with torch.device("meta"):
+                spec.build(small_config(spec), num_ids=0, input_size=size)
+        except ConfigError:
+            continue
+        return size
+    raise AssertionError(f"{arch} takes no size")
+
+
+@functools.cache
+def built(arch, **options):
+    torch.manual_seed(0)
+    spec = get_arch(arch)
+    config = small_config(spec, **options)
+    model = spec.build(config, num_ids=NUM_IDS, input_size=small_size(arch))
+    for module in model.modules():  # a block that starts as the identity proves nothing
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1)
+            nn.init.normal_(module.running_mean, std=0.1)
+    return model
+
+
+def network(arch):
+    return copy.deepcopy(built(arch)).eval()
+
+
+def images(arch, *shape):
+    return torch.randn(*shape, 3, *small_size(arch))
+
+
+@every_arch
+def test_shapes_of_images_and_clips(arch):
+    model = network(arch)
+    for shape in ((2,), (2, 1), (2, 3)):
+        output = model(images(arch, *shape))
+        assert output.features.shape[0] == 2 and output.features.dim() == 2
+        assert len(output.logits) >= 1
+        for logits in output.logits + output.part_logits + output.deep_logits:
+            assert logits.shape == (2, NUM_IDS)
+        for maps in output.part_maps:
+            assert maps.shape[:-2] == (*shape, len(model.parts))
+            assert maps.min() >= 0 and maps.max() <= 1
+        assert bool(output.part_maps) == bool(model.parts)
+        assert model.embed(images(arch, *shape)).shape == (2, model.embedding_dim)
+
+
+@every_arch
+def test_a_clip_of_one_frame_is_an_image(arch):
+    model, x = network(arch), images(arch, 2)
+    with torch.inference_mode():
+        assert torch.equal(model.embed(x), model.embed(x.unsqueeze(1)))
+
+
+@every_arch
+def test_every_parameter_learns(arch):
+    model = network(arch).train()
+    output = model(images(arch, 4))
+    everything = (
+        output.features,
+        *output.logits,
+        *output.part_logits,
+        *output.deep_logits,
+        *output.part_maps,
+    )
+    sum((x.float() * torch.randn_like(x)).sum() for x in everything).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+@every_arch
+def test_an_embedding_does_not_depend_on_its_batch(arch):
+    model, x = network(arch), images(arch, 3, 2)
+    with torch.inference_mode():
+        together = model.embed(x)
+        alone = torch.cat([model.embed(x[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4 * together.abs().max().item())
+
+
+@every_arch
+def test_a_checkpoint_gives_back_every_bit(arch, tmp_path):
+    spec, model = get_arch(arch), network(arch)
+    header = checkpoint.Header(
+        arch=arch,
+        arch_config=dataclasses.asdict(small_config(spec)),
+        preprocess=Preprocess(size=small_size(arch)),
+        num_ids=NUM_IDS,
+    )
+    checkpoint.save(tmp_path / "model.safetensors", model, header)
+    again, _ = checkpoint.load(tmp_path / "model.safetensors")
+    before, after = model.state_dict(), again.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    with torch.inference_mode():
+        x = images(arch, 2)
+        assert torch.equal(model.embed(x), again.embed(x))
+
+
+@every_arch
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_half_precision_stays_finite_and_close(arch, dtype):
+    model, x = network(arch), images(arch, 2, 2)
+    with torch.inference_mode():
+        expected = model.embed(x)
+        with torch.autocast("cpu", dtype=dtype):
+            found = model.embed(x)
+    assert found.isfinite().all()
+    cosine = nn.functional.cosine_similarity(found.float(), expected)
+    assert cosine.min() > 0.98
+
+
+@every_arch
+def test_no_ids_no_classifier(arch):
+    spec = get_arch(arch)
+    with torch.device("meta"):
+        model = spec.build(small_config(spec), num_ids=0, input_size=small_size(arch)).eval()
+        output = model(torch.zeros(1, 3, *small_size(arch)))
+    assert output.logits == output.part_logits == output.deep_logits == ()
+
+
+class Embedding(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model.embed(images)
+
+
+def exported(model, example, dynamic, *, optimize):
+    import onnxruntime
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's, about its own insides
+        program = torch.onnx.export(
+            Embedding(model).eval(),
+            (example,),
+            dynamo=True,
+            opset_version=20,
+            input_names=["images"],
+            dynamic_shapes={"images": {i: torch.export.Dim(n) for i, n in dynamic.items()}},
+            verbose=False,
+            optimize=optimize,
+        )
+    file = io.BytesIO()
+    program.save(file)
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
+
+
+def shortened(arch):
+    """One unit per stage and one block: exporting costs by the node, and these are all alike."""
+    model = copy.deepcopy(built(arch, stages=(2,))).eval()
+    for stage in (1, 2, 3, 4):
+        layer = getattr(model.backbone, f"layer{stage}", None)
+        if layer is not None:
+            setattr(model.backbone, f"layer{stage}", layer[:1])
+    return model
+
+
+def assert_same_embeddings(model, run, x):
+    with torch.inference_mode():
+        expected = model.embed(x)
+    found = run(x)
+    assert nn.functional.cosine_similarity(found, expected).min() > 0.9999
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+@every_arch
+def test_onnx_gives_the_same_embeddings_at_any_batch_and_any_number_of_frames(arch):
+    model = shortened(arch)
+    run = exported(model, images(arch, 2, 3), {0: "batch", 1: "frames"}, optimize=False)
+    for shape in ((1, 1), (3, 2), (2, 5)):
+        assert_same_embeddings(model, run, images(arch, *shape))
+
+
+@pytest.mark.parametrize("arch", ["baseline", "iaunet", "pfsa"])
+def test_onnx_of_images(arch):
+    model = network(arch)
+    run = exported(model, images(arch, 2), {0: "batch"}, optimize=True)
+    for batch in (1, 3, 8):
+        assert_same_embeddings(model, run, images(arch, batch))
