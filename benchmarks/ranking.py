@@ -5,10 +5,10 @@
     python benchmarks/ranking.py --case dense      # the published dense procedure, 8,000 vectors
     python benchmarks/ranking.py --case kernels    # float32 products PyTorch offers on this CPU
 
-Every case runs in a process of its own, so that its peak memory is its own. "MiB above" is the
-peak of resident memory over what libraries and features take before the case starts; the product
-is timed twice right after the case and the mean counts. On a busy machine trust the CPU ratio
-(processor time of all threads) more than the ratio (of seconds on the clock).
+Every case runs in a process of its own, so that its peak memory is its own. "above" is the peak
+of resident memory over what libraries and features take before the case starts, "total" the peak
+of all. Every block's or tile's bare product is repeated right after the case has made it, with
+both clocks changed over, so that other work on the machine slows both alike.
 
 Features are rectified linear images of a latent code (identity plus noise), 2048-d, not
 normalised: cosines spread like those of a trained network and mAP is neither 0 nor 1.
@@ -22,15 +22,15 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from reidkit.retrieval import Embeddings, Report, RerankConfig, evaluate, top_n
-from reidkit.retrieval.distance import blocks
+from reidkit.retrieval import Embeddings, RerankConfig, evaluate, top_n
+from reidkit.retrieval.distance import Vectors, block_rows, blocks
+from reidkit.retrieval.neighbours import TILE
 
 MIB = 2**20
 SCALES = {
@@ -66,29 +66,48 @@ def draw(scale: str, dim: int) -> tuple[Embeddings, Embeddings]:
     return embeddings(Q, 0), embeddings(G, distractors)
 
 
-def product(query: Embeddings, gallery: Embeddings) -> None:
-    """The bare product [Q, D] x [D, G], blocks of 512 rows into one buffer."""
-    q, g = torch.from_numpy(query.features), torch.from_numpy(gallery.features)
-    out = torch.empty((512, len(g)))
-    for start, stop in blocks(len(q), 512):
-        torch.mm(q[start:stop], g.T, out=out[: stop - start])
+class Clock:
+    """Sums seconds on the clock and of processor time between start and stop."""
+
+    def __init__(self) -> None:
+        self.seconds = self.cpu = 0.0
+
+    def start(self) -> None:
+        self._began = time.perf_counter(), time.process_time()
+
+    def stop(self) -> None:
+        self.seconds += time.perf_counter() - self._began[0]
+        self.cpu += time.process_time() - self._began[1]
 
 
-def symmetric_product(query: Embeddings, gallery: Embeddings) -> None:
-    """The upper half of all products among N = Q + G vectors, in tiles of 2048."""
-    parts = [torch.from_numpy(query.features), torch.from_numpy(gallery.features)]
-    tiles = [part[start:stop] for part in parts for start, stop in blocks(len(part), 2048)]
-    out = torch.empty((2048, 2048))
-    for i, rows in enumerate(tiles):
-        for columns in tiles[i:]:
-            torch.mm(rows, columns.T, out=out[: len(rows), : len(columns)])
+class Bare:
+    """The bare products a case stands on, each repeated right after the case made its own."""
 
+    def __init__(self, query: Embeddings, gallery: Embeddings) -> None:
+        self.query = torch.from_numpy(query.features)
+        self.gallery = torch.from_numpy(gallery.features)
+        self.all = Vectors([query, gallery], metric="cosine")
+        tiles = blocks(len(self.all), TILE)
+        self.tiles = [(tile, tile) for tile in tiles]
+        self.tiles += [(tile, other) for i, tile in enumerate(tiles) for other in tiles[i + 1 :]]
+        # filled now: its memory is not the case's
+        self.buffer = torch.zeros(max(block_rows(len(gallery)) * len(gallery), TILE**2))
+        self.done = 0
 
-def timed(function: Callable[[], object]) -> tuple[float, float, object]:
-    """Seconds on the clock, seconds of processor time, and what the function returned."""
-    clock, cpu = time.perf_counter(), time.process_time()
-    result = function()
-    return time.perf_counter() - clock, time.process_time() - cpu, result
+    def rows(self, stop: int) -> None:
+        """Queries up to `stop` against the whole gallery."""
+        rows = self.query[self.done : stop]
+        out = self.buffer[: len(rows) * len(self.gallery)].view(len(rows), -1)
+        torch.mm(rows, self.gallery.T, out=out)
+        self.done = stop
+
+    def tile(self, number: int) -> None:
+        """One tile of the upper half of all products among N = Q + G vectors."""
+        (top, bottom), (left, right) = self.tiles[number]
+        out = self.buffer[: (bottom - top) * (right - left)].view(bottom - top, right - left)
+        for a, low, high in self.all.runs(top, bottom):
+            for b, first, last in self.all.runs(left, right):
+                torch.mm(a, b.T, out=out[low - top : high - top, first - left : last - left])
 
 
 def resident() -> float:
@@ -105,47 +124,48 @@ def run_case(case: str, scale: str, dim: int) -> dict[str, Any]:
     warm = draw("small", 64)
     evaluate(*warm, rerank=RerankConfig())
     query, gallery = draw(scale, dim)
+    bare = Bare(query, gallery)
     before = resident()
+    work, floor = Clock(), Clock()
     stages: dict[str, float] = {}
 
     def follow(stage: str, done: int, total: int) -> None:
-        stages[stage] = time.perf_counter()
+        work.stop()
+        stages[stage] = work.seconds
+        floor.start()
+        if stage == "neighbours":
+            bare.tile(done - 1)
+        elif stage in ("ranking", "searching"):
+            bare.rows(done)
+        floor.stop()
+        work.start()
 
-    def work() -> object:
-        if case == "top100":
-            return top_n(query, gallery, 100)
-        return evaluate(
+    score = float("nan")
+    work.start()
+    if case == "top100":
+        top_n(query, gallery, 100, on_progress=follow)
+    else:
+        score = evaluate(
             query,
             gallery,
             metric="euclidean" if case == "euclidean" else "cosine",
             rerank=RerankConfig() if case == "rerank" else None,
             on_progress=follow,
-        )
-
-    def bare() -> None:
-        product(query, gallery)
-        if case == "rerank":
-            symmetric_product(query, gallery)
-
-    edge = time.perf_counter()
-    seconds, cpu, found = timed(work)
-    high = peak()
-    spent = {}
-    for name, end in stages.items():
-        spent[name], edge = round(end - edge, 2), end
-    # after the case, so that the product's own memory is not counted as the case's
-    runs = [timed(bare)[:2] for _ in range(1 if scale == "msmt17" else 2)]
-    floor, floor_cpu = (sum(run) / 2 for run in zip(*runs, strict=True))
+        ).mAP
+    work.stop()
+    ends = [0.0, *stages.values()]
     return {
-        "seconds": seconds,
-        "product": floor,
-        "ratio": seconds / floor,
-        "cpu_ratio": cpu / floor_cpu,
-        "above": high - before,
+        "seconds": work.seconds,
+        "product": floor.seconds,
+        "ratio": work.seconds / floor.seconds,
+        "cpu_ratio": work.cpu / floor.cpu,
+        "above": peak() - before,
         "features": (query.features.nbytes + gallery.features.nbytes) / MIB,
-        "total": high,
-        "mAP": found.mAP if isinstance(found, Report) else float("nan"),
-        "stages": spent,
+        "total": peak() - bare.buffer.nbytes / MIB,
+        "mAP": score,
+        "stages": {
+            name: round(b - a, 2) for name, a, b in zip(stages, ends, ends[1:], strict=False)
+        },
     }
 
 

@@ -4,6 +4,7 @@ from reidkit.retrieval.embeddings import DISTRACTOR, JUNK, PERSON, ROLES, Embedd
 from reidkit.retrieval.expansion import augment_database, expand_queries, pool_queries
 from reidkit.retrieval.index import RankedLists, top_n
 from reidkit.retrieval.pairs import IdentificationPoint, OperatingPoint, PairStatistics
+from reidkit.retrieval.plan import Forecast, Plan, forecast, make_plan
 from reidkit.retrieval.protocols import PROTOCOLS, GalleryLabels, Protocol, get_protocol
 from reidkit.retrieval.ranking import evaluate, evaluate_distances
 from reidkit.retrieval.report import CameraPair, Report
@@ -18,12 +19,14 @@ __all__ = [
     "ROLES",
     "CameraPair",
     "Embeddings",
+    "Forecast",
     "GalleryLabels",
     "IdentificationPoint",
     "Interval",
     "OperatingPoint",
     "PairStatistics",
     "PairedTest",
+    "Plan",
     "Protocol",
     "RankedLists",
     "Report",
@@ -34,7 +37,9 @@ __all__ = [
     "evaluate",
     "evaluate_distances",
     "expand_queries",
+    "forecast",
     "get_protocol",
+    "make_plan",
     "paired_test",
     "pool_queries",
     "top_n",

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from reidkit.errors import ConfigError, suggest
 from reidkit.retrieval.embeddings import Embeddings
+from reidkit.retrieval.products import Product, multiply
 
 Metric = Literal["cosine", "euclidean"]
 
@@ -63,9 +64,15 @@ class Vectors:
     """Feature rows of one or more arrays seen as one matrix [N, D], without joining them."""
 
     def __init__(
-        self, parts: Sequence[Embeddings], *, metric: str, device: torch.device | str | None = None
+        self,
+        parts: Sequence[Embeddings],
+        *,
+        metric: str,
+        device: torch.device | str | None = None,
+        product: Product = multiply,
     ) -> None:
         check_metric(metric)
+        self.product = product
         self.metric = metric
         self.device = torch.device(device or "cpu")
         self.parts = tuple(_as_tensor(part.features).to(self.device) for part in parts)
@@ -127,7 +134,7 @@ class Vectors:
             out: [B, stop - start], its last axis contiguous.
         """
         for piece, low, high in self.runs(start, stop):
-            torch.mm(rows, piece.T, out=out[:, low - start : high - start])
+            self.product(rows, piece, out[:, low - start : high - start])
         if self.metric == "cosine":
             _fill_cosine(out, self.inverse_norms[start:stop])
         else:
@@ -144,9 +151,10 @@ class DistanceRows:
         *,
         metric: str,
         device: torch.device | str | None = None,
+        product: Product = multiply,
     ) -> None:
         self.query = Vectors([query], metric=metric, device=device)
-        self.gallery = Vectors(gallery, metric=metric, device=device)
+        self.gallery = Vectors(gallery, metric=metric, device=device, product=product)
         self._buffer: Tensor | None = None
 
     @property

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reidkit.errors import ConfigError
-from reidkit.retrieval.distance import blocks, spread
+from reidkit.retrieval.distance import spread
 from reidkit.retrieval.embeddings import Embeddings
 from reidkit.retrieval.protocols import find_matches, gallery_parts, get_protocol, join_labels
 from reidkit.retrieval.ranks import exclude
 from reidkit.retrieval.rerank import RerankConfig
-from reidkit.retrieval.rows import Progress, make_rows, rows_within
+from reidkit.retrieval.rows import Progress, make_rows
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def top_n(
     if n < 1:
         raise ConfigError(f"a ranked list needs a length of at least 1, got {n}")
     rule = get_protocol(protocol)
-    rows = make_rows(
+    rows, parts = make_rows(
         query,
         gallery,
         rule=rule,
@@ -70,7 +70,7 @@ def top_n(
     n = min(n, G)
     indices = np.empty((Q, n), dtype=np.int64)
     distances = np.empty((Q, n), dtype=query.features.dtype)
-    for start, stop in blocks(Q, rows_within(G, max_memory)):
+    for start, stop in parts:
         block = rows.block(start, stop)
         exclude(block, matches, start)
         indices[start:stop], distances[start:stop] = nearest(block, n)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from reidkit.retrieval.distance import Vectors, blocks, spread
 
-_TILE = 2048
+TILE = 2048
+"""Side of a tile where nobody set a memory budget: 16 MiB."""
 _SCANNED = 64  # rows of a tile read at a time: half a megabyte
 _NONE = np.iinfo(np.int64).max
 
@@ -42,20 +43,21 @@ def find_neighbours(
     vectors: Vectors,
     *,
     K: int,
-    max_memory: int | None = None,
+    tile: int = TILE,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Neighbours:
-    """The K nearest of each vector, itself included, and its largest distance."""
+    """The K nearest of each vector, itself included, and its largest distance.
+
+    Args:
+        tile: rows and columns of the products made at a time.
+    """
     N = len(vectors)
-    size = _TILE
-    if max_memory is not None:
-        size = max(64, min(_TILE, int((max_memory / 4 / 8) ** 0.5)))
-    tiles = blocks(N, min(size, N))
+    tiles = blocks(N, min(tile, N))
     keys = np.full((N, K), _NONE, dtype=np.int64)
     farthest = np.zeros(N, dtype=np.float32)
     # the diagonal first: it fills every list, so that later tiles are met with a tight bound
-    schedule = [(tile, [tile]) for tile in tiles]
-    schedule += [(tile, tiles[i + 1 :]) for i, tile in enumerate(tiles[:-1])]
+    schedule = [(own, [own]) for own in tiles]
+    schedule += [(own, tiles[i + 1 :]) for i, own in enumerate(tiles[:-1])]
     buffer = torch.empty(0)
     done, total = 0, len(tiles) * (len(tiles) + 1) // 2
     for (top, bottom), others in schedule:
@@ -63,14 +65,14 @@ def find_neighbours(
         if not len(buffer):
             buffer = rows.new_empty(len(rows) ** 2)
         for left, right in others:
-            tile = buffer[: (bottom - top) * (right - left)].view(bottom - top, right - left)
-            vectors.distances(rows, vectors.squares[top:bottom], left, right, tile)
+            made = buffer[: (bottom - top) * (right - left)].view(bottom - top, right - left)
+            vectors.distances(rows, vectors.squares[top:bottom], left, right, made)
             if left == top:
-                tile.fill_diagonal_(0)
-                values = tile.cpu().numpy()
+                made.fill_diagonal_(0)
+                values = made.cpu().numpy()
                 _seed(keys[top:bottom], farthest[top:bottom], values, top)
             else:
-                values = tile.cpu().numpy()
+                values = made.cpu().numpy()
                 _exchange(keys, farthest, values, top, left)
             done += 1
             if progress is not None:

@@ -18,7 +18,7 @@ from reidkit.retrieval.collect import (
     PairCollector,
     RankCollector,
 )
-from reidkit.retrieval.distance import MatrixRows, Rows, blocks
+from reidkit.retrieval.distance import MatrixRows, Rows, block_rows, blocks
 from reidkit.retrieval.embeddings import JUNK, Embeddings
 from reidkit.retrieval.metrics import (
     average_precision,
@@ -37,7 +37,7 @@ from reidkit.retrieval.protocols import (
 from reidkit.retrieval.ranks import exclude
 from reidkit.retrieval.report import Report, camera_pairs
 from reidkit.retrieval.rerank import RerankConfig
-from reidkit.retrieval.rows import Progress, make_rows, rows_within
+from reidkit.retrieval.rows import Progress, make_rows
 
 
 def evaluate(
@@ -75,7 +75,7 @@ def evaluate(
         ConfigError: an unknown protocol or metric, or a memory budget that is too small.
     """
     rule = get_protocol(protocol)
-    rows = make_rows(
+    rows, parts = make_rows(
         query,
         gallery,
         rule=rule,
@@ -87,6 +87,7 @@ def evaluate(
     )
     return _evaluate_rows(
         rows,
+        parts,
         query.pids,
         query.camids,
         join_labels(gallery_parts(query, gallery, rule)),
@@ -97,7 +98,6 @@ def evaluate(
         thresholds=thresholds,
         by_camera=by_camera,
         seed=seed,
-        max_memory=max_memory,
         on_progress=on_progress,
     )
 
@@ -138,6 +138,7 @@ def evaluate_distances(
         raise DataError(f"thresholds need distances of 0 or more, the least is {matrix.min():g}")
     return _evaluate_rows(
         MatrixRows(matrix),
+        blocks(len(pids), block_rows(len(gallery.pids))),
         pids,
         camids,
         gallery,
@@ -148,13 +149,13 @@ def evaluate_distances(
         thresholds=thresholds,
         by_camera=by_camera,
         seed=seed,
-        max_memory=None,
         on_progress=None,
     )
 
 
 def _evaluate_rows(
     rows: Rows,
+    parts: list[tuple[int, int]],
     pids: Any,
     camids: Any,
     gallery: GalleryLabels,
@@ -166,7 +167,6 @@ def _evaluate_rows(
     thresholds: bool,
     by_camera: bool,
     seed: int,
-    max_memory: int | None,
     on_progress: Progress | None,
 ) -> Report:
     matches = find_matches(pids, camids, gallery, cameras=rule.cameras)
@@ -176,8 +176,8 @@ def _evaluate_rows(
     by_pair = CameraCollector(matches, gallery) if by_camera else None
     optional: tuple[Collector | None, ...] = (drawn, paired, by_pair)
     collectors: list[Collector] = [ranked, *(c for c in optional if c is not None)]
-    Q, G = rows.shape
-    for start, stop in blocks(Q, rows_within(G, max_memory)):
+    Q = len(pids)
+    for start, stop in parts:
         block = rows.block(start, stop)
         exclude(block, matches, start)
         for collector in collectors:

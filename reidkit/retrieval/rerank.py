@@ -32,7 +32,8 @@ from torch import Tensor
 from reidkit.errors import ConfigError, DataError
 from reidkit.retrieval.distance import DistanceRows, Vectors, blocks, spread
 from reidkit.retrieval.embeddings import JUNK, Embeddings
-from reidkit.retrieval.neighbours import Neighbours, find_neighbours
+from reidkit.retrieval.neighbours import TILE, Neighbours, find_neighbours
+from reidkit.retrieval.products import Product, multiply
 from reidkit.retrieval.protocols import ragged_ranges
 
 _ENCODED = 1024  # rows encoded at a time
@@ -138,8 +139,9 @@ def reranked_rows(
     *,
     config: RerankConfig,
     metric: str = "cosine",
-    max_memory: int | None = None,
+    tile: int = TILE,
     device: torch.device | str | None = None,
+    product: Product = multiply,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> RerankedRows:
     """Prepares re-ranking: neighbours and encodings of all vectors.
@@ -147,6 +149,7 @@ def reranked_rows(
     Args:
         gallery: the arrays of the ranked gallery; where one of them is `query` itself ("mars"),
             its vectors take part once.
+        tile: side of the tiles of the neighbour search.
     Raises:
         DataError: the gallery has fewer than k1 items without junk.
     """
@@ -170,12 +173,12 @@ def reranked_rows(
     starts = np.cumsum([0, *(len(part) for part in gallery)])[:-1]
     columns = np.concatenate([rows + begin for rows, begin in zip(persons, starts, strict=True)])
 
-    vectors = Vectors(own, metric=metric, device=device)
+    vectors = Vectors(own, metric=metric, device=device, product=product)
     K = max(config.k1 + 1, config.k2)
-    found = find_neighbours(vectors, K=min(K, total), max_memory=max_memory, progress=on_progress)
+    found = find_neighbours(vectors, K=min(K, total), tile=tile, progress=on_progress)
     encodings = encode(vectors, found, config, progress=on_progress)
     return RerankedRows(
-        DistanceRows(query, gallery, metric=metric, device=device),
+        DistanceRows(query, gallery, metric=metric, device=device, product=product),
         encodings=encodings,
         queries=np.arange(len(query)),
         gallery=np.concatenate(places),

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import torch
 
-from reidkit.errors import ConfigError
-from reidkit.retrieval.distance import DistanceRows, Rows, block_rows
+from reidkit.retrieval.distance import DistanceRows, Rows, blocks, check_metric
 from reidkit.retrieval.embeddings import Embeddings, check_same_space
+from reidkit.retrieval.plan import make_plan
+from reidkit.retrieval.products import pick_product
 from reidkit.retrieval.protocols import Protocol, gallery_parts
 from reidkit.retrieval.rerank import RerankConfig, reranked_rows
 
@@ -28,33 +29,28 @@ def make_rows(
     max_memory: int | None,
     device: torch.device | str | None,
     on_progress: Progress | None,
-) -> Rows:
-    """Distances [Q, G] between queries and the gallery that the protocol ranks, on demand."""
+) -> tuple[Rows, list[tuple[int, int]]]:
+    """Distances [Q, G] between queries and the gallery that the protocol ranks, made on demand,
+    and the blocks (start, stop) to take them in."""
     check_same_space(query, gallery)
+    check_metric(metric)
     parts = gallery_parts(query, gallery, rule)
-    rows_within(sum(len(part) for part in parts), max_memory)  # refuse before any work
+    Q, G = len(query), sum(len(part) for part in parts)
+    plan = make_plan(Q, G, query.dim, rerank=rerank, max_memory=max_memory)
+    place = torch.device(device or "cpu")
+    product = pick_product(plan.products, query.dim, place)
+    rows: Rows
     if rerank is None:
-        return DistanceRows(query, parts, metric=metric, device=device)
-    return reranked_rows(
-        query,
-        parts,
-        config=rerank,
-        metric=metric,
-        max_memory=max_memory,
-        device=device,
-        on_progress=on_progress,
-    )
-
-
-def rows_within(G: int, max_memory: int | None) -> int:
-    """Rows of one block under a memory budget. Raises ConfigError if not even one fits."""
-    if max_memory is None:
-        return block_rows(G)
-    # a third for the block; the rest for what is made from it and for the matches themselves
-    least = 8 * 4 * G
-    if max_memory < least:
-        raise ConfigError(
-            f"a memory budget of {max_memory} bytes cannot hold one row of {G} distances: "
-            f"give at least {least}"
+        rows = DistanceRows(query, parts, metric=metric, device=place, product=product)
+    else:
+        rows = reranked_rows(
+            query,
+            parts,
+            config=rerank,
+            metric=metric,
+            tile=plan.tile,
+            device=place,
+            product=product,
+            on_progress=on_progress,
         )
-    return block_rows(G, budget=max_memory // 3)
+    return rows, blocks(Q, plan.rows)

@@ -14,6 +14,7 @@ from reidkit.retrieval import Embeddings, GalleryLabels, evaluate, evaluate_dist
 from reidkit.retrieval.protocols import find_matches
 from reidkit.retrieval.ranks import _by_counting, _by_sorting, _ranks_on_device, exclude
 
+MIB = 2**20
 ROLES = np.array(["person", "junk", "distractor"])
 
 
@@ -201,15 +202,18 @@ def test_mars_ranks_queries_and_gallery_together():
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_a_memory_budget_changes_no_number(metric):
+def test_a_memory_budget_changes_no_number(metric, monkeypatch):
     rng = np.random.default_rng(1)
     query, gallery = make(rng, 50), make(rng, 200, roles=True)
     free = evaluate(query, gallery, metric=metric)
-    tight = evaluate(query, gallery, metric=metric, max_memory=8 * 4 * 200)
+    tight = evaluate(query, gallery, metric=metric, max_memory=17 * MIB)
     assert np.nanmax(np.abs(free.average_precision - tight.average_precision)) < 1e-6
     assert free.cmc == pytest.approx(tight.cmc, abs=1e-6)
-    with pytest.raises(ConfigError, match="cannot hold one row of 200 distances"):
-        evaluate(query, gallery, metric=metric, max_memory=1000)
+    monkeypatch.setattr("reidkit.retrieval.distance.BLOCK_ROWS", 7)
+    blocked = evaluate(query, gallery, metric=metric)
+    assert np.nanmax(np.abs(free.average_precision - blocked.average_precision)) < 1e-6
+    with pytest.raises(ConfigError, match=r"budget of 1 MiB is too small for one row .* 17 MiB"):
+        evaluate(query, gallery, metric=metric, max_memory=MIB)
 
 
 @pytest.mark.parametrize("ranking", [_by_counting, _by_sorting])
@@ -231,7 +235,7 @@ def test_what_runs_on_other_devices_gives_the_same_ranks(ranking, monkeypatch):
 def test_top_n_equals_the_head_of_the_slow_ranking(protocol, metric):
     rng = np.random.default_rng(6)
     query, gallery = make(rng, 20, integer=True), make(rng, 80, roles=True, integer=True)
-    found = top_n(query, gallery, 15, protocol=protocol, metric=metric, max_memory=40_000)
+    found = top_n(query, gallery, 15, protocol=protocol, metric=metric, max_memory=17 * MIB)
     parts = [query, gallery] if protocol == "mars" else [gallery]
     features = np.concatenate([p.features for p in parts])
     labels = [
@@ -260,11 +264,12 @@ def test_top_n_fills_short_lists_with_minus_one():
     assert np.isinf(found.distances[0, 2:]).all()
 
 
-def test_progress_ends_at_the_number_of_queries():
+def test_progress_ends_at_the_number_of_queries(monkeypatch):
     rng = np.random.default_rng(0)
     calls = []
+    monkeypatch.setattr("reidkit.retrieval.distance.BLOCK_ROWS", 3)
     query, gallery = make(rng, 10), make(rng, 30)
-    evaluate(query, gallery, max_memory=3000, on_progress=lambda *call: calls.append(call))
+    evaluate(query, gallery, on_progress=lambda *call: calls.append(call))
     assert calls[-1] == ("ranking", 10, 10)
     assert len(calls) > 1
 

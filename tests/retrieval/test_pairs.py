@@ -75,9 +75,7 @@ def test_every_pair_is_counted_once_whatever_made_the_distances(metric, rerank):
         return Embeddings(features, rng.integers(0, 5, n), rng.integers(0, 2, n), roles)
 
     query, gallery = make(20), make(60, rng.choice(3, 60))
-    report = evaluate(
-        query, gallery, metric=metric, rerank=rerank, thresholds=True, max_memory=20_000_000
-    )
+    report = evaluate(query, gallery, metric=metric, rerank=rerank, thresholds=True)
     same, other = seen_pairs(
         np.ones((20, 60)),
         query.pids,

@@ -15,7 +15,6 @@ from reidkit.retrieval import (
     evaluate_distances,
     top_n,
 )
-from reidkit.retrieval import neighbours as neighbours_module
 from reidkit.retrieval.rerank import reranked_rows
 
 
@@ -64,9 +63,8 @@ def test_tiles_and_blocks_change_nothing(monkeypatch):
     query, gallery = people(rng, 40), people(rng, 150)
     config = RerankConfig(10, 4)
     expected = whole(reranked_rows(query, [gallery], config=config))
-    monkeypatch.setattr(neighbours_module, "_TILE", 17)
     monkeypatch.setattr("reidkit.retrieval.rerank._ENCODED", 13)
-    rows = reranked_rows(query, [gallery], config=config)
+    rows = reranked_rows(query, [gallery], config=config, tile=17)
     parts = [rows.block(start, min(start + 11, 40)).numpy().copy() for start in range(0, 40, 11)]
     assert np.abs(np.concatenate(parts) - expected).max() < 1e-6
 
