@@ -1,0 +1,98 @@
+"""`reidkit models` and `reidkit import` as a user types them."""
+
+import json
+
+import foreign_files as files
+import pytest
+import torch
+
+from reidkit import checkpoint, cli
+from reidkit.registry import list_archs
+
+
+@pytest.fixture
+def reidkit(monkeypatch, capsys):
+    """Runs a command line; gives exit status, stdout, stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["reidkit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return stopped.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def test_models_lists_every_architecture(reidkit):
+    status, out, _ = reidkit("models", "--json")
+    assert status == 0
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert sorted(rows) == list_archs()
+    assert rows["iaunet"]["parameters"] == 27_464_286
+    assert rows["pfsa"]["embedding_dim"] == 12288
+    assert rows["pfsa"]["input_size"] == [384, 128]
+
+
+def test_models_name_explains_its_options(reidkit):
+    status, out, _ = reidkit("models", "pcb-iau", "--json")
+    assert status == 0
+    options = {option["name"]: option for option in json.loads(out)["options"]}
+    assert options["feature"]["type"] == "pooled | reduced"
+    assert options["stages"]["default"] == [2, 3]
+    assert all(option["about"] for option in options.values())
+    status, out, _ = reidkit("models", "pcb-iau")
+    assert 'feature = "pooled"    pooled | reduced' in out
+
+
+def test_models_takes_options(reidkit):
+    status, out, _ = reidkit("models", "iaunet", "--set", "arch.stages=[2]", "--json")
+    assert status == 0
+    assert json.loads(out)["parameters"] == 24_301_135 + 4096
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("models", "iaune"), "Did you mean iaunet?"),
+        (("models", "--table", "iaunet-v"), "Did you mean iaunet-vi?"),
+        (("models", "iaunet", "--set", "arch.stages=[5]"), "stages of 1, 2, 3, 4"),
+        (("models", "ianet", "--set", "arch.sigma=1"), "unknown key sigma"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_two(reidkit, arguments, words):
+    status, out, err = reidkit(*arguments)
+    assert status == 2 and out == ""
+    assert err.startswith("error: ") and words in err
+
+
+def test_a_papers_table_stands_beside_ours(reidkit):
+    status, out, _ = reidkit("models", "--table", "ianet-cost", "--json")
+    assert status == 0
+    sia = json.loads(out)[1]
+    assert sia["paper_gmacs"] == 4.09 and sia["gmacs"] == 4.0868
+
+
+def test_import_writes_a_checkpoint_that_loads(reidkit, tmp_path):
+    state = files.filled(files.iaunet())
+    wrapper = {"rank1": files.rank1(), "epoch": 60}
+    source = files.write(tmp_path / "a.pth", state, module=True, wrapper=wrapper)
+    target = tmp_path / "model.safetensors"
+    command = ("import", source, "--from", "iaunet-reference", "--arch", "iaunet", "-o", target)
+    status, out, err = reidkit(*command)
+    assert status == 0, err
+    assert out.startswith("318 tensors matched, 81 renamed, 0 ignored, 0 missing\n")
+    model, header = checkpoint.load(target)
+    assert header.num_ids == 10 and header.preprocess.size == (256, 128)
+    value = model.state_dict()["head.bn.weight"]
+    assert torch.equal(value, state["bn.weight"])
+
+
+def test_a_failed_import_leaves_nothing(reidkit, tmp_path):
+    source = files.write(tmp_path / "a.pth", files.filled({"conv1.weight": (64, 3, 7, 7)}))
+    target = tmp_path / "model.safetensors"
+    status, out, err = reidkit(
+        "import", source, "--from", "torchvision", "--arch", "baseline", "-o", target
+    )
+    assert status == 2 and out == "" and "missing trunk.backbone.bn1.weight" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth"]

@@ -1,0 +1,60 @@
+"""ImageNet weights: by file, by download, and not at all."""
+
+import urllib.error
+
+import foreign_files as files
+import pytest
+import torch
+
+from reidkit.errors import CheckpointError, RuntimeMissing
+from reidkit.models.weights import load_imagenet
+from reidkit.registry import get_arch
+
+
+def build(arch, **options):
+    spec = get_arch(arch)
+    return spec.build(spec.config(**options), num_ids=3, input_size=spec.input_size)
+
+
+def test_weights_by_file_fill_the_backbone(tmp_path):
+    state = files.filled(files.torchvision_resnet50())
+    path = files.write(tmp_path / "resnet50.pth", state)
+    model = build("baseline")
+    load_imagenet(model, str(path))
+    for name, tensor in model.backbone.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
+def test_branches_start_as_copies_of_the_pretrained_stage(tmp_path):
+    state = files.filled(files.torchvision_resnet50())
+    path = files.write(tmp_path / "resnet50.pth", state)
+    model = build("cama", branches=3)
+    load_imagenet(model, str(path))
+    for branch in model.branches:
+        assert torch.equal(branch[2].conv3.weight, state["layer4.2.conv3.weight"])
+
+
+def test_weights_of_another_depth_are_refused(tmp_path):
+    path = files.write(tmp_path / "w.pth", files.filled(files.torchvision_resnet50()))
+    with pytest.raises(CheckpointError, match=r"is no resnet18: layer1\.0\.conv1\.weight"):
+        load_imagenet(build("baseline", backbone="resnet18"), str(path))
+
+
+def test_none_changes_nothing():
+    model = build("baseline", backbone="resnet18")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    load_imagenet(model, "none")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_failed_download_says_which_file_to_put_where(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(RuntimeMissing) as caught:
+        load_imagenet(build("baseline", backbone="resnet18"), "auto")
+    message = str(caught.value)
+    assert f"{tmp_path}/checkpoints/resnet18-f37072fd.pth" in message
+    assert "--weights FILE" in message and "--weights none" in message
