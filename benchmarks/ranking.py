@@ -2,7 +2,7 @@
 
     python benchmarks/ranking.py                   # Market scale, about a minute
     python benchmarks/ranking.py --scale msmt17    # 2.5 GiB, several minutes
-    python benchmarks/ranking.py --case dense      # the published dense procedure, 8,000 vectors
+    python benchmarks/ranking.py --case dense      # the published dense procedure, 12,000 vectors
     python benchmarks/ranking.py --case kernels    # float32 products PyTorch offers on this CPU
 
 Every case runs in a process of its own, so that its peak memory is its own. "above" is the peak
@@ -22,21 +22,26 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from dense_rerank import dense_rerank
+from torch.nn import functional
 
-from reidkit.retrieval import Embeddings, RerankConfig, evaluate, top_n
+from reidkit.retrieval import Embeddings, RerankConfig, evaluate, forecast, make_plan, top_n
 from reidkit.retrieval.distance import Vectors, block_rows, blocks
-from reidkit.retrieval.neighbours import TILE
+from reidkit.retrieval.products import convolve, fastest_product, multiply
+from reidkit.retrieval.rerank import reranked_rows
 
 MIB = 2**20
 SCALES = {
     # queries, gallery, identities, cameras, distractors
     "small": (500, 3_000, 120, 6, 0),
     "market": (3_368, 19_732, 750, 6, 6_617),
+    "dense": (1_750, 10_250, 390, 6, 3_437),
     "msmt17": (11_659, 82_161, 3_060, 15, 0),
 }
 CASES = ("evaluate", "euclidean", "top100", "rerank")
@@ -83,15 +88,15 @@ class Clock:
 class Bare:
     """The bare products a case stands on, each repeated right after the case made its own."""
 
-    def __init__(self, query: Embeddings, gallery: Embeddings) -> None:
+    def __init__(self, query: Embeddings, gallery: Embeddings, tile: int) -> None:
         self.query = torch.from_numpy(query.features)
         self.gallery = torch.from_numpy(gallery.features)
         self.all = Vectors([query, gallery], metric="cosine")
-        tiles = blocks(len(self.all), TILE)
-        self.tiles = [(tile, tile) for tile in tiles]
-        self.tiles += [(tile, other) for i, tile in enumerate(tiles) for other in tiles[i + 1 :]]
+        tiles = blocks(len(self.all), tile)
+        self.tiles = [(own, own) for own in tiles]
+        self.tiles += [(own, other) for i, own in enumerate(tiles) for other in tiles[i + 1 :]]
         # filled now: its memory is not the case's
-        self.buffer = torch.zeros(max(block_rows(len(gallery)) * len(gallery), TILE**2))
+        self.buffer = torch.zeros(max(block_rows(len(gallery)) * len(gallery), tile**2))
         self.done = 0
 
     def rows(self, stop: int) -> None:
@@ -116,16 +121,18 @@ def resident() -> float:
 
 
 def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # not getrusage: its maximum includes the parent's memory at the time of the fork
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def run_case(case: str, scale: str, dim: int) -> dict[str, Any]:
+def run_case(case: str, scale: str, dim: int, budget: int | None) -> dict[str, Any]:
     """Measures one case in this process."""
     warm = draw("small", 64)
     evaluate(*warm, rerank=RerankConfig())
     query, gallery = draw(scale, dim)
-    bare = Bare(query, gallery)
-    before = resident()
+    tile = make_plan(len(query), len(gallery), dim, rerank=RerankConfig(), max_memory=budget).tile
+    bare = Bare(query, gallery, tile)
     work, floor = Clock(), Clock()
     stages: dict[str, float] = {}
 
@@ -140,16 +147,20 @@ def run_case(case: str, scale: str, dim: int) -> dict[str, Any]:
         floor.stop()
         work.start()
 
+    config = RerankConfig() if case == "rerank" else None
+    ahead = forecast(len(query), len(gallery), dim, rerank=config, max_memory=budget)
+    before = resident()
     score = float("nan")
     work.start()
     if case == "top100":
-        top_n(query, gallery, 100, on_progress=follow)
+        top_n(query, gallery, 100, max_memory=budget, on_progress=follow)
     else:
         score = evaluate(
             query,
             gallery,
             metric="euclidean" if case == "euclidean" else "cosine",
-            rerank=RerankConfig() if case == "rerank" else None,
+            rerank=config,
+            max_memory=budget,
             on_progress=follow,
         ).mAP
     work.stop()
@@ -163,33 +174,109 @@ def run_case(case: str, scale: str, dim: int) -> dict[str, Any]:
         "features": (query.features.nbytes + gallery.features.nbytes) / MIB,
         "total": peak() - bare.buffer.nbytes / MIB,
         "mAP": score,
+        "forecast": f"{ahead.seconds:.1f} s, {ahead.memory / MIB:.0f} MiB",
         "stages": {
             name: round(b - a, 2) for name, a, b in zip(stages, ends, ends[1:], strict=False)
         },
     }
 
 
+def run_dense(dim: int) -> None:
+    """Our re-ranking against the dense procedure, in seconds and in the last digit."""
+    query, gallery = draw("dense", dim)
+    config = RerankConfig()
+    fast, slow = Clock(), Clock()
+    fast.start()
+    rows = reranked_rows(query, [gallery], config=config)
+    ours = np.concatenate([rows.block(a, b).numpy().copy() for a, b in blocks(len(query), 512)])
+    fast.stop()
+    both = np.concatenate([query.features, gallery.features])
+    slow.start()
+    dense = dense_rerank(both, len(query), k1=config.k1, k2=config.k2, lam=config.lam)
+    slow.stop()
+    print(f"re-ranking {len(both)} vectors, seconds (processor time):")
+    print(f"dense {slow.seconds:.1f} ({slow.cpu:.1f}), here {fast.seconds:.1f} ({fast.cpu:.1f})")
+    print(f"ratio 1/{slow.seconds / fast.seconds:.1f} (1/{slow.cpu / fast.cpu:.1f})")
+    print(f"largest difference {np.abs(ours - dense).max():.1e}")
+
+
+def run_kernels(dim: int) -> None:
+    """Speed and error of the float32 products PyTorch offers on this CPU."""
+    torch.manual_seed(0)
+    rows = functional.normalize(torch.randn(1024, dim))
+    columns = functional.normalize(torch.randn(16_384, dim))
+    exact = rows[:64].double() @ columns.double().T
+    out = torch.empty(len(rows), len(columns))
+    packed_rows, packed_columns = rows.to_mkldnn(), columns.to_mkldnn()
+
+    def packed() -> None:
+        out.copy_(functional.linear(packed_rows, packed_columns).to_dense())
+
+    def allowing(precision: str) -> Callable[[], None]:
+        def run() -> None:
+            torch.set_float32_matmul_precision(precision)
+            torch.mm(rows, columns.T, out=out)
+            torch.set_float32_matmul_precision("highest")
+
+        return run
+
+    ways: dict[str, Callable[[], object]] = {
+        "torch.mm (MKL on x86)": lambda: multiply(rows, columns, out),
+        "1x1 convolution (oneDNN)": lambda: convolve(rows, columns, out),
+        "linear on mkldnn tensors (oneDNN)": packed,
+        "NumPy (OpenBLAS)": lambda: np.matmul(rows.numpy(), columns.numpy().T, out=out.numpy()),
+        'torch.mm, precision "high"': allowing("high"),
+        'torch.mm, precision "medium"': allowing("medium"),
+    }
+    print("| product | GFLOP/s | largest error on unit vectors |")
+    print("|---|---|---|")
+    for name, run in ways.items():
+        best = float("inf")
+        for _ in range(4):
+            began = time.perf_counter()
+            run()
+            best = min(best, time.perf_counter() - began)
+        error = (out[:64] - exact).abs().max().item()
+        speed = 2 * len(rows) * len(columns) * dim / best / 1e9
+        print(f"| {name} | {speed:.0f} | {error:.1e} |")
+    chosen = fastest_product(dim, torch.get_num_threads())
+    print(f"chosen on this machine: {chosen.__name__}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--scale", choices=SCALES, default="market")
+    parser.add_argument("--scale", choices=("small", "market", "msmt17"), default="market")
     parser.add_argument("--dim", type=int, default=2048)
-    parser.add_argument("--case", choices=CASES, action="append")
+    parser.add_argument("--case", choices=(*CASES, "dense", "kernels"), action="append")
+    parser.add_argument("--max-memory", type=int, metavar="MIB")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    budget = options.max_memory and options.max_memory * MIB
     if options.child:
-        print(json.dumps(run_case(options.child, options.scale, options.dim)))
+        print(json.dumps(run_case(options.child, options.scale, options.dim, budget)))
         return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.dim}-d float32")
-    columns = ["seconds", "product", "ratio", "cpu_ratio", "above", "features", "total"]
-    print(f"| case | scale | {' | '.join(columns)} | mAP |")
-    print("|---" * (len(columns) + 3) + "|")
-    for case in options.case or CASES:
+    cases = options.case or list(CASES)
+    for case, run in (("dense", run_dense), ("kernels", run_kernels)):
+        if case in cases:
+            run(options.dim)
+            cases.remove(case)
+    if not cases:
+        return
+    seconds = ("seconds", "product", "ratio", "cpu_ratio")
+    sizes = ("above", "features", "total")
+    head = ["case", "scale", *seconds, *(f"{s} MiB" for s in sizes), "mAP", "forecast"]
+    print(f"| {' | '.join(head)} |")
+    print("|---" * len(head) + "|")
+    for case in cases:
         command = [sys.executable, __file__, "--child", case, "--scale", options.scale]
         command += ["--dim", str(options.dim)]
+        command += ["--max-memory", str(options.max_memory)] if budget else []
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         row = json.loads(done.stdout)
-        cells = [f"{row[c]:.2f}" if i < 4 else f"{row[c]:.0f} MiB" for i, c in enumerate(columns)]
-        print(f"| {case} | {options.scale} | {' | '.join(cells)} | {100 * row['mAP']:.1f} |")
+        cells = [f"{row[c]:.2f}" for c in seconds] + [f"{row[c]:.0f}" for c in sizes]
+        cells += [f"{100 * row['mAP']:.1f}", row["forecast"]]
+        print(f"| {case} | {options.scale} | {' | '.join(cells)} |")
         if len(row["stages"]) > 1:
             print(f"  stages, seconds: {row['stages']}")
         sys.stdout.flush()
