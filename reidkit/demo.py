@@ -38,7 +38,7 @@ RECIPE = Layer(
         "input": {"size": [128, 64]},
         "sampler": {"batch": 32},
         "optim": {"lr": 1e-3},
-        "schedule": {"epochs": 8, "kind": "cosine", "warmup_epochs": 1, "warmup_lr": 1e-4},
+        "schedule": {"epochs": 6, "kind": "cosine", "warmup_epochs": 1, "warmup_lr": 1e-4},
         "test": {"every": 0},
         "weights": "none",
     },

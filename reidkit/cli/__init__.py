@@ -6,11 +6,14 @@ Command files import torch and its like inside their functions, so that --help i
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
+from typing import Annotated
 
 import typer
 
+import reidkit
 from reidkit.cli import (
     datasets,
     demo,
@@ -44,11 +47,32 @@ app.command("models")(models.models)
 app.command("import")(import_.import_)
 
 
+_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+"""Errors of the place that is written to or read from, not of the program."""
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(reidkit.__version__)
+        raise typer.Exit
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `reidkit`."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         app(arguments)
     except ReidkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno not in _PLACE:
+            raise
+        _refuse(f"{error.strerror}: {error.filename or 'while writing'}. Free it and run again")
+
+
+def _refuse(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
