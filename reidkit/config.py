@@ -270,7 +270,7 @@ def list_presets() -> list[str]:
 
 def default_preset(arch: str, dataset: str) -> str | None:
     """The published recipe of an architecture on a data set, or else the architecture's own."""
-    known = list_presets()
+    known, dataset = list_presets(), dataset.partition("@")[0]
     return next((name for name in (f"{arch}-{dataset}", arch) if name in known), None)
 
 

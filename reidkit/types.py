@@ -78,6 +78,7 @@ class Dataset:
         protocol: the ranking rule's name (`retrieval.protocols`).
         fingerprint: sha256 over relative paths and labels of all splits, hexadecimal.
         synthetic: drawn by reidkit; its numbers cannot be compared with published ones.
+        dense: training cuts tracklets into chunks of so many frames (0: it does not).
     """
 
     name: str
@@ -88,6 +89,7 @@ class Dataset:
     protocol: str
     fingerprint: str
     synthetic: bool = False
+    dense: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""reidkit datasets: list, show, verify, synth."""
+"""reidkit datasets: list, show, verify, stats, init, unpack, synth."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ def list_(json: JsonOption = False) -> None:
         return
     for manifest in manifests:
         print(f"{manifest.name:24} {manifest.title}")
+        if manifest.note:
+            print(f"{'':24} {manifest.note}")
 
 
 @app.command()
@@ -85,6 +87,82 @@ def verify(
         ] + problems[:5]
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise DataError(f"{manifest.name}: {'; '.join(parts)}{more} under {root}")
+
+
+@app.command()
+def stats(dataset: str, data_root: DataRootOption = None, json: JsonOption = False) -> None:
+    """Images and ids per camera, sizes, tracklet lengths, files that train and test share."""
+    from reidkit.data.manifest import open_dataset
+    from reidkit.data.statistics import measure
+
+    data = open_dataset(dataset, data_root)
+    with progress("reading headers") as on_progress:
+        found = measure(data, on_progress=on_progress)
+    if json:
+        print_json({"dataset": data.name, "root": str(data.root), **dataclasses.asdict(found)})
+        return
+    print(f"{data.name} in {data.root}")
+    for split, images in found.images.items():
+        for camera, count in images.items():
+            ids = found.ids[split][camera]
+            print(f"  {split:8} camera {camera:<4} {count:>9,} images {ids:>7,} ids")
+    for name, spread in (
+        ("height", found.heights),
+        ("width", found.widths),
+        *((f"frames of {split} tracklets", spread) for split, spread in found.frames.items()),
+    ):
+        print(f"  {name}: {spread.least} to {spread.most}, median {spread.median}")
+    print(f"  {len(found.twins)} files of train are also in test, byte for byte")
+    for group in found.twins[:10]:
+        print(f"    {' = '.join(group)}")
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Holds a folder per person.")],
+    cameras: Annotated[
+        str,
+        typer.Option(help="Expression with one group that finds the camera in a path, or none."),
+    ] = "none",
+    tracklets: Annotated[
+        bool, typer.Option("--tracklets", help="The innermost folders are tracklets.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Decides who is for training.")] = 0,
+) -> None:
+    """Write manifest.toml and data.csv for your own images."""
+    from reidkit.data.own import MANIFEST, TABLE, init_dataset
+
+    init_dataset(folder, cameras=cameras, tracklets=tracklets, seed=seed)
+    print(folder / MANIFEST)
+    print(folder / TABLE)
+
+
+@app.command()
+def unpack(
+    dataset: str,
+    archive: Annotated[
+        Path | None, typer.Option(help="A zip or tar file to unpack under the data root first.")
+    ] = None,
+    data_root: DataRootOption = None,
+) -> None:
+    """Unpack an archive, and make images of cuhk-03.mat or CIFAR-100's records."""
+    import os
+
+    from reidkit.data.manifest import find_manifest, find_root, load_manifest
+    from reidkit.data.unpack import extract_archive, unpack_cifar100, unpack_cuhk03
+
+    manifest = load_manifest(find_manifest(dataset))
+    if archive is not None:
+        target = data_root or Path(os.environ.get("REIDKIT_DATA", "data"))
+        with progress(f"unpacking {archive.name}") as on_progress:
+            extract_archive(archive, target, on_progress=on_progress)
+    root = find_root(manifest, data_root)
+    with progress("writing images") as on_progress:
+        if (root / "cuhk-03.mat").exists():
+            unpack_cuhk03(root, on_progress=on_progress)
+        elif (root / "train.bin").exists():
+            unpack_cifar100(root, on_progress=on_progress)
+    print(root)
 
 
 @app.command()

@@ -90,7 +90,7 @@ def _embed_pictures(
 
 def find_images(images: str) -> list[Path]:
     """Image files in a folder (and below), at a path, or by a glob, sorted."""
-    from reidkit.data.readers.pattern import IMAGE_SUFFIXES, list_images
+    from reidkit.data.readers.rows import IMAGE_SUFFIXES, list_images
     from reidkit.errors import DataError
 
     path = Path(images).expanduser()

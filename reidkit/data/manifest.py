@@ -12,27 +12,41 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from reidkit.data.checks import repeated, unmatched
 from reidkit.data.readers import READERS
+from reidkit.data.readers.rows import build_splits, refuse
 from reidkit.errors import DataError, suggest
 from reidkit.tables import from_table, read_toml
 from reidkit.types import Dataset, Item, Role, Tracklet
 
 MANIFEST = "manifest.toml"
 SPLITS = ("train", "query", "gallery")
+CAMERALESS = ("none", "classification")
+"""Protocols that do not look at cameras."""
 
 
 @dataclass(frozen=True)
 class SplitSpec:
-    """Where a split lies and what it holds when complete (None: not published).
+    """Where a split lies and what it holds when complete (None, "unknown": not published).
 
-    `images` counts every file, junk and distractors too; `ids` counts persons.
+    Attributes:
+        folder: under the data set's root.
+        lists: files of `path id` lines (reader "lists").
+        distractors_in: more folders, whose images are distractors whatever their names.
+        images: every file, junk and distractors too.
+        tracklets: all of them; 0 in data sets of single images.
+        ids: persons.
+        junk, distractors: images, or tracklets where there are any.
     """
 
     folder: str = "."
+    lists: tuple[str, ...] = ()
+    distractors_in: tuple[str, ...] = ()
     images: int | None = None
+    tracklets: int | None = None
     ids: int | None = None
-    junk: int = 0
-    distractors: int = 0
+    junk: int | Literal["unknown"] = 0
+    distractors: int | Literal["unknown"] = 0
 
 
 @dataclass(frozen=True)
@@ -40,10 +54,22 @@ class Manifest:
     """What is known of a data set before it is read.
 
     Attributes:
+        name: masks and runs are called after it; `name@variant` once a variant is chosen.
         folders: names its folder may have under the data root, the published one first.
+        marks: paths any of which shows that a folder is this data set; default its splits' folders.
         pattern: regular expression of an image's name, with groups `pid` and `camid`.
+        cameras: how many, or "none": there are none, and rankings leave nothing out.
         labels: folder of 20-label LIP maps under the root, mirroring the images' paths.
         roles: the role of ids that are not persons, by their text in file names.
+        identities: "disjoint": test people are not in train (checked); "numbered-apart": neither,
+            but both halves count from 0; "same": the classes of train are to be told apart.
+        unmatched: queries without a match in the gallery that are known of.
+        dense: training tracklets are cut into chunks of so many frames (0: they are not).
+        variants: releases or splits of the data set, each with the folders that differ; where
+            there are such, what is on disk decides, otherwise the first is taken.
+        variant: the chosen one.
+        boxes: which of CUHK03's two sets of boxes.
+        table: the CSV's name.
     """
 
     format: int
@@ -55,11 +81,20 @@ class Manifest:
     home: str = ""
     licence: str = ""
     paper: str = ""
+    note: str = ""
     folders: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
     pattern: str = ""
     cameras: int | Literal["none"] = "none"
     labels: str | None = None
     roles: dict[str, Role] = field(default_factory=dict)
+    identities: Literal["disjoint", "numbered-apart", "same"] = "disjoint"
+    unmatched: int | Literal["unknown"] = 0
+    dense: int = 0
+    variants: dict[str, dict[str, str]] = field(default_factory=dict)
+    variant: str = ""
+    boxes: Literal["", "labeled", "detected"] = ""
+    table: str = "data.csv"
     synthetic: bool = False
     seed: int | None = None
 
@@ -89,6 +124,11 @@ def load_manifest(path: Path) -> Manifest:
     for split in manifest.splits:
         if split not in SPLITS:
             raise DataError(f"{path}: unknown split {split!r}. Known: {', '.join(SPLITS)}.")
+    if (manifest.cameras == "none") != (manifest.protocol in CAMERALESS):
+        raise DataError(
+            f'{path}: cameras = "{manifest.cameras}" does not go with protocol = '
+            f'"{manifest.protocol}": without cameras, and only then, the protocol is "none"'
+        )
     return manifest
 
 
@@ -103,11 +143,17 @@ def find_manifest(dataset: str) -> Path:
         return path / MANIFEST
     if path.suffix == ".toml" and path.is_file():
         return path
-    if dataset in known:
-        return known[dataset]
+    if dataset.partition("@")[0] in known:
+        return known[dataset.partition("@")[0]]
+    if path.suffix == ".csv" and path.is_file():
+        raise DataError(
+            f"{path} needs a {MANIFEST} beside it that says what it is. "
+            f"Write one: reidkit datasets init {path.parent}"
+        )
     if path.is_dir():
         raise DataError(
-            f"{path} has no {MANIFEST}. Name its layout: --dataset market1501 --data-root {path}"
+            f"{path} has no {MANIFEST}. Name its layout: --dataset market1501 --data-root {path}, "
+            f"or, if it is your own: reidkit datasets init {path}"
         )
     raise DataError(
         f"unknown data set {dataset!r}. {suggest(dataset, known)} "
@@ -119,7 +165,8 @@ def locate(dataset: str, data_root: Path | None = None) -> tuple[Manifest, Path]
     """The manifest and the folder of a data set.
 
     Args:
-        dataset: a known name, a manifest file, or a folder that holds a manifest.toml.
+        dataset: a known name (`name@variant` for one of several), a manifest file, or a folder
+            that holds a manifest.toml.
         data_root: the folder of data sets; default `REIDKIT_DATA`, else `data`.
 
     A manifest.toml inside the folder that is found tells its counts, so a synthetic set may stand
@@ -128,43 +175,109 @@ def locate(dataset: str, data_root: Path | None = None) -> tuple[Manifest, Path]
     file = find_manifest(dataset)
     manifest = load_manifest(file)
     if file.name == MANIFEST:
-        return manifest, file.parent
+        return choose_variant(manifest, "", file.parent), file.parent
+    asked = dataset.partition("@")[2] if file.stem == dataset.partition("@")[0] else ""
+    folder = find_root(manifest, data_root, beside=file.parent)
+    if (folder / MANIFEST).is_file():
+        manifest = replace(load_manifest(folder / MANIFEST), name=manifest.name)
+    return choose_variant(manifest, asked, folder), folder
+
+
+def find_root(
+    manifest: Manifest, data_root: Path | None = None, *, beside: Path | None = None
+) -> Path:
+    """The folder under the data root (or `beside`) that looks like this data set.
+
+    Raises:
+        DataError: if there is none; says where it was expected.
+    """
     root = data_root or Path(os.environ.get("REIDKIT_DATA", "data"))
-    for folder in [*(root / name for name in manifest.folders), root, file.parent]:
-        if _has_a_split(folder, manifest):
-            if (folder / MANIFEST).is_file():
-                manifest = replace(load_manifest(folder / MANIFEST), name=manifest.name)
-            return manifest, folder
+    places = [*(root / name for name in manifest.folders), root, *([beside] if beside else [])]
+    for folder in places:
+        if any((folder / mark).exists() for mark in _marks(manifest)):
+            return folder
     published = manifest.folders[0] if manifest.folders else manifest.name
     raise DataError(
         f"{manifest.name} is not under {root}: expected {root / published}"
-        f"{f' with {_first_folder(manifest)} inside' if manifest.splits else ''}. "
+        f" with {next(iter(_marks(manifest)), 'its splits')} inside. "
         "Say where your data sets are: --data-root DIR, or set REIDKIT_DATA"
     )
+
+
+def choose_variant(manifest: Manifest, asked: str, root: Path) -> Manifest:
+    """The manifest of one variant, with its folders and its name.
+
+    Raises:
+        DataError: if there is no such variant, or the folder has none or several of them.
+    """
+    if not manifest.variants:
+        if asked:
+            raise DataError(f"{manifest.name} has no variants: ask for {manifest.name} alone")
+        return manifest
+    if asked and asked not in manifest.variants:
+        raise DataError(
+            f"{manifest.name} has no variant {asked!r}. {suggest(asked, manifest.variants)}"
+        )
+    there = {
+        variant: folders
+        for variant, folders in manifest.variants.items()
+        if all((root / folder).is_dir() for folder in folders.values())
+    }
+    if not asked and len(there) > 1 and any(there.values()):
+        names = ", ".join(f"{manifest.name}@{variant}" for variant in there)
+        raise DataError(f"{root} holds more than one variant. Say which: {names}")
+    if not there or (asked and asked not in there):
+        wanted = manifest.variants[asked] if asked else next(iter(manifest.variants.values()))
+        raise DataError(
+            f"{manifest.name}: {root} is not whole: expected the folders "
+            f"{', '.join(dict.fromkeys(wanted.values()))} in it. Is it unpacked to its end?"
+        )
+    chosen = asked or next(iter(there))
+    splits = {
+        name: replace(split, folder=there[chosen].get(name, split.folder))
+        for name, split in manifest.splits.items()
+    }
+    return replace(manifest, name=f"{manifest.name}@{chosen}", variant=chosen, splits=splits)
 
 
 def read_dataset(manifest: Manifest, root: Path) -> Dataset:
     """Reads every split of a data set.
 
     Raises:
-        DataError: if a folder is missing, a split is empty, or a file's name does not fit.
+        DataError: with every problem that was found: missing folders, names that do not fit, an
+            empty split, images that come twice, queries without a match in the gallery.
     """
-    splits = READERS[manifest.reader](manifest, root)
-    for name in SPLITS:
-        if name in manifest.splits and not splits.get(name):
-            where = root / manifest.splits[name].folder
-            raise DataError(f"{manifest.name}: [{name}] found no image under {where}")
+    problems: list[str] = []
+    rows = READERS[manifest.reader](manifest, root, problems)
+    splits = build_splits(rows, roles=manifest.roles, problems=problems)
+    if not problems:
+        for name in SPLITS:
+            if name in manifest.splits and not splits.get(name):
+                where = root / manifest.splits[name].folder
+                problems.append(f"[{name}] found no image under {where}")
     train, query, gallery = (tuple(splits.get(name, ())) for name in SPLITS)
-    return Dataset(
+    dataset = Dataset(
         name=manifest.name,
         root=root,
         train=train,
         query=query,
         gallery=gallery,
         protocol=manifest.protocol,
-        fingerprint=fingerprint(train, query, gallery),
+        fingerprint=fingerprint(train, query, gallery, variant=manifest.variant),
         synthetic=manifest.synthetic,
+        dense=manifest.dense,
     )
+    if not problems:
+        problems += repeated(dataset)
+        lonely = unmatched(dataset)
+        if manifest.unmatched != "unknown" and len(lonely) > manifest.unmatched:
+            problems.append(
+                f"[query] {len(lonely)} of {len(query)} queries have no match in the gallery (same "
+                f"id{'' if manifest.cameras == 'none' else ', another camera'}), the first is "
+                f"{lonely[0].path}. Remove them, or state the number: unmatched = {len(lonely)}"
+            )
+    refuse(manifest.name, problems)
+    return dataset
 
 
 def open_dataset(dataset: str, data_root: Path | None = None) -> Dataset:
@@ -172,9 +285,9 @@ def open_dataset(dataset: str, data_root: Path | None = None) -> Dataset:
     return read_dataset(*locate(dataset, data_root))
 
 
-def fingerprint(*splits: tuple[Item, ...]) -> str:
-    """sha256 over the relative paths and labels of all splits, hexadecimal."""
-    digest = hashlib.sha256()
+def fingerprint(*splits: tuple[Item, ...], variant: str = "") -> str:
+    """sha256 over the variant, and relative paths and labels of all splits, hexadecimal."""
+    digest = hashlib.sha256(variant.encode())
     for number, split in enumerate(splits):
         for item in split:
             frames = item.frames if isinstance(item, Tracklet) else (item,)
@@ -184,9 +297,8 @@ def fingerprint(*splits: tuple[Item, ...]) -> str:
     return digest.hexdigest()
 
 
-def _has_a_split(folder: Path, manifest: Manifest) -> bool:
-    return any((folder / split.folder).is_dir() for split in manifest.splits.values())
-
-
-def _first_folder(manifest: Manifest) -> str:
-    return next(iter(manifest.splits.values())).folder
+def _marks(manifest: Manifest) -> list[str]:
+    folders = [split.folder for split in manifest.splits.values() if split.folder != "."]
+    folders += [f for variant in manifest.variants.values() for f in variant.values()]
+    folders += [manifest.table] if manifest.reader == "csv" else []
+    return [*(manifest.marks or dict.fromkeys(folders))]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
+from reidkit.data.checks import frames, unmatched
 from reidkit.data.manifest import SPLITS, Manifest
 from reidkit.errors import DataError
 from reidkit.preprocess import read_image
-from reidkit.types import Dataset, Item, Sample, Tracklet
+from reidkit.types import Dataset, Tracklet
 
 
 @dataclass(frozen=True)
@@ -27,36 +29,43 @@ class Check:
 
 
 def verify(manifest: Manifest, dataset: Dataset) -> list[Check]:
-    """Counts of every split, cameras, and identities shared by training and test (none allowed)."""
+    """Counts of every split, cameras, identities shared by training and test (none allowed unless
+    the manifest says that halves are numbered apart), and queries without a match."""
     checks = []
     for name in SPLITS:
         if name not in manifest.splits:
             continue
-        spec, samples = manifest.splits[name], list(frames(getattr(dataset, name)))
-        roles = [sample.role for sample in samples]
-        persons = {sample.pid for sample in samples if sample.role == "person"}
+        spec, items = manifest.splits[name], getattr(dataset, name)
+        roles = [item.role for item in items]
+        persons = {item.pid for item in items if item.role == "person"}
+        tracklets = sum(isinstance(item, Tracklet) for item in items)
         checks += [
-            Check(name, "images", len(samples), spec.images),
+            Check(name, "images", sum(1 for _ in frames(items)), spec.images),
             Check(name, "ids", len(persons), spec.ids),
-            Check(name, "junk", roles.count("junk"), spec.junk),
-            Check(name, "distractors", roles.count("distractor"), spec.distractors),
+            Check(name, "junk", roles.count("junk"), _known(spec.junk)),
+            Check(name, "distractors", roles.count("distractor"), _known(spec.distractors)),
         ]
-    train, test = (
-        {s.pid for s in frames(split) if s.role == "person"}
-        for split in (dataset.train, (*dataset.query, *dataset.gallery))
-    )
-    everything = [*dataset.train, *dataset.query, *dataset.gallery]
-    cameras = {sample.camid for sample in frames(everything)}
+        if tracklets or spec.tracklets:
+            checks.append(Check(name, "tracklets", tracklets, spec.tracklets))
+    everybody = (*dataset.train, *dataset.query, *dataset.gallery)
     if manifest.cameras != "none":
+        cameras = {item.camid for item in everybody}
+        if any(split.distractors_in for split in manifest.splits.values()):
+            cameras.discard(0)  # the camera of distractors is not known
         checks.append(Check("all", "cameras", len(cameras), manifest.cameras))
-    checks.append(Check("all", "ids both in train and test", len(train & test), 0))
+    if manifest.identities == "disjoint":
+        train, test = (
+            {item.pid for item in split if item.role == "person"}
+            for split in (dataset.train, (*dataset.query, *dataset.gallery))
+        )
+        checks.append(Check("all", "ids both in train and test", len(train & test), 0))
+    lonely = len(unmatched(dataset))
+    checks.append(Check("all", "queries without a match", lonely, _known(manifest.unmatched)))
     return checks
 
 
-def frames(items: Iterable[Item]) -> Iterator[Sample]:
-    """Every image of a split, whether it holds images or tracklets."""
-    for item in items:
-        yield from item.frames if isinstance(item, Tracklet) else (item,)
+def _known(count: int | Literal["unknown"]) -> int | None:
+    return None if count == "unknown" else count
 
 
 def unreadable(dataset: Dataset, *, on_progress: Callable[[int, int], None]) -> list[str]:

@@ -126,7 +126,7 @@ def test_the_fingerprint_knows_names_and_labels_but_not_the_place(
     copy = tmp_path / "copy"
     shutil.copytree(market, copy)
     assert open_dataset(str(copy)).fingerprint == open_dataset(str(market)).fingerprint
-    first = next((copy / "query").glob("*.jpg"))
+    first = next((copy / "bounding_box_train").glob("*.jpg"))
     first.rename(first.with_name("0999_c1s1_000000_00.jpg"))
     assert open_dataset(str(copy)).fingerprint != open_dataset(str(market)).fingerprint
 
@@ -151,7 +151,13 @@ def test_what_is_missing_is_said_with_the_place_it_should_have(tmp_path: Path) -
     shutil.rmtree(root / "query")
     with pytest.raises(DataError, match=r"\[query\] missing folder .*query"):
         open_dataset("market1501", tmp_path)
+    shutil.rmtree(root / "bounding_box_test")
+    with pytest.raises(
+        DataError, match=r"2 problems\n  \[query\] .*\n  \[gallery\] missing folder"
+    ):
+        open_dataset("market1501", tmp_path)
     (root / "query").mkdir()
+    (root / "bounding_box_test").mkdir()
     with pytest.raises(DataError, match=r"\[query\] found no image under .*query"):
         open_dataset("market1501", tmp_path)
 

@@ -1,18 +1,28 @@
 """Readers: one file per way that data sets are laid out on disk.
 
-A reader takes a manifest and the data set's folder and returns its splits, sorted by path.
+A reader takes a manifest, the data set's folder and a list of problems to add to, and yields one
+row per image; `rows.build_splits` makes samples and tracklets of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from reidkit.data.readers.pattern import read_pattern
-from reidkit.types import Item
+from reidkit.data.readers.cuhk03 import read_cuhk03
+from reidkit.data.readers.lists import read_lists
+from reidkit.data.readers.mars import read_mars
+from reidkit.data.readers.pattern import read_pattern, read_tracklets
+from reidkit.data.readers.rows import Row
+from reidkit.data.readers.table import read_csv
 
-Reader = Callable[[Any, Any], Mapping[str, Sequence[Item]]]
+Reader = Callable[[Any, Any, list[str]], Iterator[Row]]
 
 READERS: dict[str, Reader] = {
     "pattern": read_pattern,
+    "tracklets": read_tracklets,
+    "lists": read_lists,
+    "mars": read_mars,
+    "cuhk03": read_cuhk03,
+    "csv": read_csv,
 }

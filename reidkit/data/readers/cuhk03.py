@@ -1,0 +1,102 @@
+"""CUHK03 (Li et al., CVPR 2014): the new 767/700 protocol and the classic 20 splits."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reidkit.data.readers.pattern import read_pattern
+from reidkit.data.readers.rows import Row, list_images
+
+if TYPE_CHECKING:
+    from reidkit.data.manifest import Manifest
+
+TESTSETS = "testsets.csv"
+"""The classic splits, as `reidkit datasets unpack` writes them out of cuhk-03.mat."""
+
+
+def read_cuhk03(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
+    """From `bounding_box_train` and so on where they are (CUHK03-NP's folders), else from
+    images_labeled or images_detected with the protocol's .mat file.
+
+    Names in those are <camera pair>_<person>_<view>_<image>.png; a person is known by pair and
+    number, the camera by the view.
+    """
+    if manifest.variant:
+        yield from _classic(manifest, root, problems)
+    elif (root / manifest.splits["train"].folder).is_dir():
+        yield from read_pattern(manifest, root, problems)
+    else:
+        yield from _new_protocol(manifest, root, problems)
+
+
+def _images(manifest: Manifest, root: Path, problems: list[str]) -> list[str]:
+    folder = root / f"images_{manifest.boxes}"
+    if folder.is_dir():
+        return list_images(folder)
+    state = "is not unpacked" if (root / "cuhk-03.mat").is_file() else "is missing"
+    problems.append(
+        f"cuhk-03.mat {state} in {root}. Once it is there, run: "
+        f"reidkit datasets unpack {manifest.name.partition('@')[0]}"
+    )
+    return []
+
+
+def _new_protocol(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
+    from scipy.io import loadmat
+
+    images = set(_images(manifest, root, problems))
+    file = root / f"cuhk03_new_protocol_config_{manifest.boxes}.mat"
+    if not file.is_file():
+        problems.append(f"missing file {file}")
+    if not images or not file.is_file():
+        return
+    try:
+        table: dict[str, Any] = loadmat(file)
+        names = [str(name[0]) for name in table["filelist"].reshape(-1)]
+        pids, camids = (table[key].reshape(-1).tolist() for key in ("labels", "camId"))
+        indices = {s: table[f"{s}_idx"].reshape(-1) - 1 for s in ("train", "query", "gallery")}
+    except (KeyError, ValueError, NotImplementedError, OSError) as error:
+        problems.append(f"{file} is not the protocol's .mat file: {error}")
+        return
+    for split, chosen in indices.items():
+        absent = [names[k] for k in chosen.tolist() if names[k] not in images]
+        if absent:
+            problems.append(
+                f"[{split}] {len(absent)} images are not in {root}/images_{manifest.boxes}, the "
+                f"first is {absent[0]}"
+            )
+            continue
+        for k in chosen.tolist():
+            path = f"images_{manifest.boxes}/{names[k]}"
+            yield Row(split, path, str(int(pids[k])), str(int(camids[k])))
+
+
+def _classic(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
+    """The variant's 100 test persons; all their images are query and gallery, all others train."""
+    images = _images(manifest, root, problems)
+    if not images:
+        return
+    if not (root / TESTSETS).is_file():
+        problems.append(
+            f"missing file {root / TESTSETS}. Run: reidkit datasets unpack {manifest.name}"
+        )
+        return
+    with (root / TESTSETS).open(newline="") as file:
+        test = {
+            (row["pair"], row["person"])
+            for row in csv.DictReader(file)
+            if row["split"] == manifest.variant
+        }
+    for image in images:
+        parts = image.partition(".")[0].split("_")
+        if len(parts) != 4 or not all(part.isdigit() for part in parts):
+            problems.append(f"{image}: expected <pair>_<person>_<view>_<image>.png")
+            continue
+        pair, person, view, _ = (int(part) for part in parts)
+        path, pid = f"images_{manifest.boxes}/{image}", str(1000 * pair + person)
+        is_test = (str(pair), str(person)) in test
+        for split in ("query", "gallery") if is_test else ("train",):
+            yield Row(split, path, pid, str(view))

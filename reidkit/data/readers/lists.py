@@ -1,0 +1,47 @@
+"""Lists of images with their ids, as MSMT17 has them: lines of `path id`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reidkit.data.readers.rows import Row
+
+if TYPE_CHECKING:
+    from reidkit.data.manifest import Manifest
+
+
+def read_lists(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
+    """Every image that a split's lists name, under the split's folder; the pattern tells the
+    camera from its name. An image that is listed and not there is a problem.
+    """
+    pattern = re.compile(manifest.pattern)
+    for name, split in manifest.splits.items():
+        if not (root / split.folder).is_dir():
+            problems.append(f"[{name}] missing folder {root / split.folder}")
+            continue
+        absent = []
+        for file in split.lists:
+            if not (root / file).is_file():
+                problems.append(f"[{name}] missing list {root / file}")
+                continue
+            for number, line in enumerate((root / file).read_text("utf-8").splitlines(), start=1):
+                path, _, pid = line.strip().rpartition(" ")
+                match = pattern.fullmatch(path.rpartition("/")[2])
+                if not pid.isdigit() or match is None:
+                    problems.append(
+                        f"[{name}] {file}, line {number}: expected `path id` with a name that fits "
+                        f"{manifest.pattern}, got {line!r}"
+                    )
+                    break
+                if not (root / split.folder / path).is_file():
+                    absent.append(path)
+                    continue
+                yield Row(name, f"{split.folder}/{path}", pid, match["camid"])
+        if absent:
+            problems.append(
+                f"[{name}] {len(absent)} listed images are not under {root / split.folder}, the "
+                f"first is {absent[0]}. Is the archive unpacked to its end?"
+            )

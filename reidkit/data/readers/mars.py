@@ -1,0 +1,74 @@
+"""MARS: frames in two folders, tracklets in MATLAB files (Zheng et al., ECCV 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidkit.data.readers.rows import Row
+
+if TYPE_CHECKING:
+    from reidkit.data.manifest import Manifest
+
+INFO = ("train_name.txt", "test_name.txt", "tracks_train_info.mat", "tracks_test_info.mat")
+
+
+def read_mars(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
+    """Tracklets of `info/`: rows of (first frame, last frame, id, camera), frames counted from 1 in
+    the lists of names; query_IDX.mat names the test tracklets that are queries, the other test
+    tracklets are the gallery. An image lies in the folder of its name's first four characters.
+    """
+    info = root / "info"
+    missing = [f for f in (*INFO, "query_IDX.mat") if not (info / f).is_file()]
+    folders = sorted({split.folder for split in manifest.splits.values()})
+    problems += [f"missing file {info / name}" for name in missing]
+    problems += [f"missing folder {root / f}" for f in folders if not (root / f).is_dir()]
+    if missing:
+        return
+    query = set((_matrix(info / "query_IDX.mat", problems).reshape(-1) - 1).tolist())
+    for half in ("train", "test"):
+        names = (info / f"{half}_name.txt").read_text("utf-8").split()
+        tracks = _matrix(info / f"tracks_{half}_info.mat", problems)
+        if tracks.ndim != 2 or tracks.shape[1] != 4:
+            problems.append(f"tracks_{half}_info.mat: expected N x 4, found {tracks.shape}")
+            continue
+        folder = manifest.splits["train" if half == "train" else "gallery"].folder
+        present = {path.name for path in (root / folder).glob("*")}
+        for index, (start, end, pid, camid) in enumerate(tracks.tolist()):
+            split = "train" if half == "train" else "query" if index in query else "gallery"
+            where = f"[{split}] track {index + 1} of tracks_{half}_info.mat"
+            frames = names[start - 1 : end]
+            if not frames:
+                problems.append(f"{where} has no frame: {start} to {end} of {len(names)}")
+                continue
+            if start < 1 or end > len(names):
+                problems.append(f"{where}: frames {start} to {end} of {len(names)} names")
+                continue
+            if {name[:6] for name in frames} != {frames[0][:6]}:
+                problems.append(f"{where} has frames of two people or cameras")
+            if frames[0][:4] not in present:
+                problems.append(f"{where}: missing folder {root / folder / frames[0][:4]}")
+                continue
+            for frame, name in enumerate(frames):
+                path = f"{folder}/{name[:4]}/{name}"
+                yield Row(split, path, str(pid), str(camid), f"{half}/{index}", frame)
+
+
+def _matrix(path: Path, problems: list[str]) -> NDArray[Any]:
+    """The one whole-number matrix of a .mat file, whatever its name in there."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        found = [v for k, v in loadmat(path).items() if not k.startswith("__")]
+    except (MatReadError, NotImplementedError, ValueError, OSError) as error:
+        problems.append(f"{path} cannot be read as a MATLAB file: {error}")
+        return np.zeros((0, 4), np.int64)
+    if len(found) != 1 or not np.issubdtype(found[0].dtype, np.number):
+        problems.append(f"{path}: expected one matrix of numbers, found {len(found)} entries")
+        return np.zeros((0, 4), np.int64)
+    return np.asarray(found[0]).astype(np.int64)

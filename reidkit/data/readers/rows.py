@@ -1,0 +1,97 @@
+"""What every reader gives, one row per image, and how rows become splits."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from reidkit.errors import DataError
+from reidkit.types import Item, Role, Sample, Tracklet
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+SHOWN = 12
+"""Problems that a message lists before it counts the others."""
+
+
+class Row(NamedTuple):
+    """One image as a data set tells of it; ids and cameras are text until all are known.
+
+    Attributes:
+        path: relative to the data set's root.
+        tracklet: rows of one split with the same text are one tracklet; "" is a single image.
+        frame: position in time within the tracklet.
+    """
+
+    split: str
+    path: str
+    pid: str
+    camid: str
+    tracklet: str = ""
+    frame: int = 0
+
+
+def build_splits(
+    rows: Iterable[Row], *, roles: Mapping[str, Role], problems: list[str]
+) -> dict[str, list[Item]]:
+    """Samples and tracklets of every split, sorted by path.
+
+    Ids (and cameras) that are all whole numbers keep them; otherwise they are numbered 0, 1, ... in
+    the order of their sorted texts. A tracklet of two people or cameras goes to `problems`.
+    """
+    rows = list(rows)
+    pids = _numbers({row.pid for row in rows}, reserved=roles)
+    camids = _numbers({row.camid for row in rows})
+    splits: dict[str, list[Item]] = {}
+    tracklets: dict[tuple[str, str], list[Row]] = {}
+
+    def sample(row: Row) -> Sample:
+        return Sample(row.path, pids[row.pid], camids[row.camid], roles.get(row.pid, "person"))
+
+    for row in rows:
+        if row.tracklet:
+            tracklets.setdefault((row.split, row.tracklet), []).append(row)
+        else:
+            splits.setdefault(row.split, []).append(sample(row))
+    for (split, name), frames in tracklets.items():
+        if len({(row.pid, row.camid) for row in frames}) > 1:
+            problems.append(f"[{split}] tracklet {name} has frames of two people or cameras")
+        frames.sort(key=lambda row: (row.frame, row.path))
+        splits.setdefault(split, []).append(Tracklet(tuple(sample(row) for row in frames)))
+    return {name: sorted(items, key=lambda item: item.path) for name, items in splits.items()}
+
+
+def _numbers(texts: set[str], *, reserved: Mapping[str, Role] | None = None) -> dict[str, int]:
+    reserved = reserved or {}
+    if all(re.fullmatch(r"-?\d+", text) for text in texts):
+        return {text: int(text) for text in texts}
+    people = sorted(texts - set(reserved))
+    numbers = {text: number for number, text in enumerate(people)}
+    return numbers | {text: len(people) + k for k, text in enumerate(sorted(texts & set(reserved)))}
+
+
+def refuse(name: str, problems: Sequence[str]) -> None:
+    """Raises DataError with all problems, one line each; returns if there is none."""
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise DataError(f"{name}: {problems[0]}")
+    more = len(problems) - SHOWN
+    lines = [*problems[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
+    raise DataError(f"{name}: {len(problems)} problems\n  " + "\n  ".join(lines))
+
+
+def list_images(folder: Path) -> list[str]:
+    """Paths of all images under `folder`, relative to it, with forward slashes, sorted."""
+    found = []
+    for parent, _, names in os.walk(folder):
+        prefix = Path(parent).relative_to(folder).as_posix()
+        prefix = "" if prefix == "." else f"{prefix}/"
+        found += [
+            prefix + name
+            for name in names
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(found)

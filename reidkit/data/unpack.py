@@ -1,0 +1,150 @@
+"""From what is published to files that readers take: archives, cuhk-03.mat, CIFAR-100's records."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from reidkit.data.readers.cuhk03 import TESTSETS
+from reidkit.errors import DataError
+from reidkit.files import atomic
+
+Progress = Callable[[int, int], None]
+
+
+def extract_archive(archive: Path, target: Path, *, on_progress: Progress) -> None:
+    """Unpacks a zip or tar file into `target`.
+
+    Raises:
+        DataError: before anything is written, if a member would lie outside `target`, is a link or
+            a device; or if the archive is damaged or no archive at all.
+    """
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                infos = zipped.infolist()
+                links = [i.filename for i in infos if stat.S_ISLNK(i.external_attr >> 16)]
+                _check_names(archive, target, [i.filename for i in infos], links)
+                for done, info in enumerate(infos, start=1):
+                    zipped.extract(info, target)
+                    on_progress(done, len(infos))
+        elif archive.is_file() and tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as tar:
+                members = tar.getmembers()
+                odd = [m.name for m in members if not (m.isfile() or m.isdir())]
+                _check_names(archive, target, [m.name for m in members], odd)
+                for done, member in enumerate(members, start=1):
+                    tar.extract(member, target, filter="data")
+                    on_progress(done, len(members))
+        else:
+            raise DataError(f"{archive} is no zip or tar file, or is missing")
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        raise DataError(f"{archive} is damaged: {error}. Get it again") from error
+    except RuntimeError as error:  # zipfile's word for an encrypted member
+        raise DataError(f"{archive}: {error}. Unpack it by hand with its password") from error
+
+
+def _check_names(archive: Path, target: Path, names: list[str], odd: list[str]) -> None:
+    base = target.resolve()
+    outside = [
+        name
+        for name in names
+        if not (base / name.replace("\\", "/")).resolve().is_relative_to(base)
+    ]
+    if outside or odd:
+        what = "points outside" if outside else "is a link or a device, not a file in"
+        raise DataError(
+            f"{archive}: its member {(outside or odd)[0]!r} {what} {target}. Nothing was unpacked; "
+            "do not trust this archive"
+        )
+
+
+def unpack_cuhk03(folder: Path, *, on_progress: Progress) -> None:
+    """Writes images_labeled/, images_detected/ and testsets.csv out of `folder`/cuhk-03.mat.
+
+    Raises:
+        DataError: if the file is missing or is not CUHK03's.
+    """
+    import h5py
+
+    source = folder / "cuhk-03.mat"
+    if not source.is_file():
+        raise DataError(f"missing file {source}. Put cuhk03_release/cuhk-03.mat there")
+    try:
+        with h5py.File(source, "r") as mat:
+            cells = {
+                boxes: [
+                    (pair, person, number, reference)
+                    for pair, camera_pair in enumerate(mat[boxes][0], start=1)
+                    for number, row in enumerate(mat[camera_pair][()], start=1)
+                    for person, reference in enumerate(row, start=1)
+                ]
+                for boxes in ("labeled", "detected")
+            }
+            total = sum(map(len, cells.values()))
+            done = 0
+            for boxes, entries in cells.items():
+                partial = folder / f"images_{boxes}.partial"
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                for pair, person, number, reference in entries:
+                    pixels = mat[reference][()]
+                    if pixels.ndim == 3:  # MATLAB's order: [3, W, H]
+                        view = 1 if number <= 5 else 2
+                        name = f"{pair}_{person:03d}_{view}_{number:02d}.png"
+                        Image.fromarray(pixels.T.copy()).save(partial / name)
+                    done += 1
+                    on_progress(done, total)
+                shutil.rmtree(folder / f"images_{boxes}", ignore_errors=True)
+                partial.replace(folder / f"images_{boxes}")
+            splits = [mat[reference][()].T for reference in mat["testsets"][0]]
+    except (KeyError, OSError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{source} is not CUHK03's release: {error}. Get it again") from error
+    with atomic(folder / TESTSETS) as path, path.open("w", newline="") as text:
+        writer = csv.writer(text)
+        writer.writerow(["split", "pair", "person"])
+        for split, people in enumerate(splits):
+            writer.writerows([split, int(pair), int(person)] for pair, person in people)
+
+
+def unpack_cifar100(folder: Path, *, on_progress: Progress) -> None:
+    """Writes train/<class>/<number>.png and test/... out of `folder`'s train.bin and test.bin
+    (one byte coarse class, one byte fine class, 3,072 bytes of pixels a record).
+
+    Raises:
+        DataError: if a file is missing or cut off.
+    """
+    names_file = folder / "fine_label_names.txt"
+    missing = [f for f in ("train.bin", "test.bin", names_file.name) if not (folder / f).is_file()]
+    if missing:
+        raise DataError(
+            f"missing {', '.join(missing)} in {folder}: unpack cifar-100-binary.tar.gz (the binary "
+            "version; the Python version holds pickles, which reidkit does not open)"
+        )
+    names = names_file.read_text().split()
+    for split in ("train", "test"):
+        data = np.fromfile(folder / f"{split}.bin", np.uint8)
+        if len(data) == 0 or len(data) % 3074:
+            raise DataError(f"{folder / split}.bin has {len(data)} bytes, expected N x 3,074")
+        records = data.reshape(-1, 3074)
+        if records[:, 1].max() >= len(names):
+            raise DataError(f"{folder / split}.bin has a class above {len(names) - 1}")
+        partial = folder / f"{split}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        for name in names:
+            (partial / name).mkdir(parents=True)
+        for number, record in enumerate(records):
+            image = record[2:].reshape(3, 32, 32).transpose(1, 2, 0)
+            path = partial / names[record[1]] / f"{number:05d}.png"
+            Image.fromarray(image.copy()).save(path)
+            on_progress(number + 1, len(records))
+        shutil.rmtree(folder / split, ignore_errors=True)
+        partial.replace(folder / split)
