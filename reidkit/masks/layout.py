@@ -36,7 +36,7 @@ _MAX_PATH = 4096
 _MAX_PATHS = 1 << 28
 _CHUNK = 1 << 16
 _MAX_SIDE = 512
-_MAX_CELLS = 1 << 15  # of all grids and the map: what opening a file may cost
+_MAX_CELLS = 1 << 13  # of all grids and the map: reading takes the square of it in memory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,20 +68,21 @@ def match_labels(
         stem: of a label file's name gives the image's stem, or None if it is no label file.
 
     Raises:
-        DataError: if there is no such folder, or a file name alone fits several label files.
+        DataError: if there is no such folder, or names alone leave a doubt which file is whose.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; expected a folder of label maps")
-    by_path: dict[str, Path] = {}
-    by_name: dict[str, list[Path]] = {}
+    by_path: dict[str, str] = {}
+    by_name: dict[str, list[str]] = {}
     for relative in _files(folder):
         parent, _, name = relative.rpartition("/")
         key = stem(name)
         if key is None:
             continue
-        by_path[f"{parent}/{key}" if parent else key] = folder / relative
-        by_name.setdefault(key, []).append(folder / relative)
+        by_path[f"{parent}/{key}" if parent else key] = relative
+        by_name.setdefault(key, []).append(relative)
     found: dict[str, Path] = {}
+    owner: dict[str, str] = {}
     missing = []
     named = 0
     for image in images:
@@ -91,16 +92,22 @@ def match_labels(
             candidates = by_name.get(base.rpartition("/")[2], [])
             if len(candidates) > 1:
                 raise DataError(
-                    f"{len(candidates)} label maps could belong to {image}: {candidates[0]},"
-                    f" {candidates[1]}; give the folder of one split, or keep the images' folders"
+                    f"{len(candidates)} label maps under {folder} could belong to {image}:"
+                    f" {candidates[0]}, {candidates[1]};"
+                    " give the folder of one split, or keep the images' folders"
                 )
             file = candidates[0] if candidates else None
             named += file is not None
         if file is None:
             missing.append(image)
-        else:
-            found[image] = file
-    unused = len(by_path) - len(set(found.values()))
+            continue
+        if owner.setdefault(file, image) != image:
+            raise DataError(
+                f"{folder / file} could belong to {owner[file]} and to {image};"
+                " keep the images' folders in the folder of label maps"
+            )
+        found[image] = folder / file
+    unused = len(by_path) - len(owner)
     return Matching(folder, found, tuple(missing), unused, named)
 
 

@@ -118,8 +118,8 @@ def require_store(path: Path, *, arch: str, dataset: str) -> None:
 class MaskStore:
     """A finished mask file, open for reading.
 
-    May be pickled and may be used after a fork: a process that unpickles it opens the file for
-    itself when it first reads.
+    May be pickled and may be used after a fork: what travels is the path, and a process that
+    unpickles it opens the file for itself.
 
     Attributes:
         path: the file.

@@ -65,14 +65,19 @@ def test_bytes_that_no_packing_writes_still_give_existing_parts():
 
 
 @pytest.mark.parametrize("size", [(128, 64), (256, 128), (100, 48), (511, 233)])
-@pytest.mark.parametrize("target", [(32, 16), (16, 8), (8, 4)])
-def test_targets_from_the_store_are_near_the_authors(draw, size, target):
-    part_map = draw(np.random.default_rng(1), size)
-    ours = loss_target(stored_map(part_map, 4), 4, target)
-    authors = authors_target(part_map, 4, target)
-    # soft edges are lost: at a point on an edge the two differ by up to a half, elsewhere not
-    assert (ours - authors).abs().max() <= 0.75
-    assert (ours - authors).abs().mean() < 0.012
+@pytest.mark.parametrize(("target", "loss"), [((32, 16), 1e-4), ((16, 8), 1.3e-3), ((8, 4), 1e-4)])
+def test_targets_from_the_store_are_as_near_the_authors_as_part_indices_can_be(
+    draw, size, target, loss
+):
+    rng = np.random.default_rng(1)
+    ours, best = 0.0, 0.0
+    for _ in range(12):
+        part_map = draw(rng, size)
+        authors = authors_target(part_map, 4, target)
+        difference = loss_target(stored_map(part_map, 4), 4, target) - authors
+        ours += float(difference.abs().mean())
+        best += float(torch.minimum(authors, 1 - authors).mean())
+    assert ours / 12 <= best / 12 + loss
 
 
 def test_at_the_second_stage_the_stored_part_is_the_authors_strongest(draw):

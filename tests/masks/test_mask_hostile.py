@@ -192,6 +192,7 @@ def test_paths_must_be_as_many_as_masks_and_differ(victim: Path, text: str, mess
         ("grids", np.bytes_(b"[[1, 1]]"), "are absurd"),
         ("grids", np.bytes_(b"[[Infinity, 2]]"), "not a readable"),
         ("map_size", np.bytes_(b"[512, 512]"), "are absurd"),
+        ("map_size", np.bytes_(b"[2000, 2]"), "are absurd"),
         ("map_size", np.bytes_(b"{}"), "not a readable"),
         ("source", "variable length", "expected a plain string"),
         ("source", np.zeros(3), "expected a scalar"),

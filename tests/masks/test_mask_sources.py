@@ -128,8 +128,19 @@ def test_a_name_that_fits_two_label_maps_is_refused(toy: Dataset):
     name = Path(toy.train[0].path).name
     for folder in ("a", "b"):
         save_labels(np.zeros((4, 4), np.uint8), toy.root / "two" / folder / f"{name[:-4]}.png")
-    with pytest.raises(DataError, match="2 label maps could belong"):
+    with pytest.raises(DataError, match=r"2 label maps under .* could belong"):
         match_labels([toy.train[0].path], toy.root / "two", stem=label_stem)
+
+
+def test_a_label_map_that_fits_two_images_is_refused(toy: Dataset):
+    save_labels(np.zeros((4, 4), np.uint8), toy.root / "flat" / "0001.png")
+    with pytest.raises(
+        DataError, match=r"0001\.png could belong to cam1/0001.jpg and to cam2/0001"
+    ):
+        match_labels(["cam1/0001.jpg", "cam2/0001.jpg"], toy.root / "flat", stem=label_stem)
+    save_labels(np.zeros((4, 4), np.uint8), toy.root / "flat" / "cam2" / "0001.png")
+    with pytest.raises(DataError, match="2 label maps"):
+        match_labels(["cam1/0001.jpg", "cam2/0001.jpg"], toy.root / "flat", stem=label_stem)
 
 
 def test_a_missing_label_folder_is_said_to_be_missing(toy: Dataset):
