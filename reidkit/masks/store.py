@@ -9,6 +9,7 @@ is made again.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -90,11 +91,12 @@ def write_store(
             partial.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        megabytes = header.row_bytes * len(paths) / 1e6
-        raise MaskError(
-            f"cannot write {partial}: {error.strerror or error}; it needs {megabytes:.1f} MB."
-            " Make room and run the same command again: it resumes"
-        ) from error
+        advice = "Write elsewhere by -o FILE"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            megabytes = header.row_bytes * len(paths) / 1e6
+            advice = f"It needs {megabytes:.1f} MB: make room, and the same command resumes"
+        reason = error.strerror or error
+        raise MaskError(f"cannot write {partial}: {reason}. {advice}") from error
 
 
 def store_complaint(path: Path, *, dataset: str) -> str:

@@ -1,6 +1,7 @@
 """Files that somebody else made, to harm or by mistake: refused with one line, never followed."""
 
 import json
+import struct
 from pathlib import Path
 
 import h5py
@@ -117,6 +118,16 @@ def test_a_file_cut_short_is_refused(victim: Path):
     for length in (0, 10, 512, 800, len(whole) // 2, len(whole) - 1):
         victim.write_bytes(whole[:length])
         refused(victim, "not a readable mask store")
+
+
+def test_an_address_beyond_the_end_of_the_file_is_refused(victim: Path):
+    where = layout.read_layout(victim)
+    whole = victim.read_bytes()
+    address = struct.pack("<QQ", where.masks_offset, 12 * 220)  # as HDF5's layout message has it
+    assert whole.count(address) == 1
+    far = struct.pack("<QQ", len(whole) - 100, 12 * 220)
+    victim.write_bytes(whole.replace(address, far))
+    refused(victim, "reaches beyond the end of the file|invalid dataset size")  # ours, or HDF5's
 
 
 def test_other_files_are_refused(victim: Path, tmp_path: Path):

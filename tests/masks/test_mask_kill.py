@@ -126,7 +126,7 @@ def test_a_full_disk_is_one_clear_line_and_no_final_file(tmp_path: Path, limit: 
     found = subprocess.run(
         command, env=ENVIRONMENT, cwd=Path(__file__).parent, capture_output=True, text=True
     )
-    assert "cannot write" in found.stdout and "Make room and run the same" in found.stdout
+    assert "cannot write" in found.stdout and "the same command resumes" in found.stdout
     assert found.stderr == "" and found.returncode == 0
     assert not path.exists()
     write_store(path, dataset, dataset.train, lip_source(dataset))  # with room, it works

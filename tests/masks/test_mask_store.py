@@ -205,6 +205,12 @@ def test_a_store_replaced_between_pickling_and_reading_is_noticed(toy: Dataset, 
         pickle.loads(packed)
 
 
+def test_a_place_that_cannot_be_written_is_named(toy: Dataset, tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MaskError, match=r"cannot write .*file/toy\.h5\.partial: .*-o FILE"):
+        write_store(tmp_path / "file" / "toy.h5", toy, toy.train, lip_source(toy))
+
+
 def test_two_writers_of_one_file_exclude_each_other(toy: Dataset, tmp_path: Path):
     path = tmp_path / "toy.h5"
     source = lip_source(toy)
