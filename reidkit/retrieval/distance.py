@@ -81,6 +81,8 @@ class Vectors:
         norms = torch.from_numpy(np.concatenate([part.norms for part in parts]))
         self.inverse_norms = (1 / norms).to(dtype).to(self.device)
         self.squares = norms.square().to(dtype).to(self.device)
+        # rounding can set equal vectors so far apart
+        self.zero = np.float32(1e-6 * (1 if metric == "cosine" else norms.square().mean().item()))
 
     def __len__(self) -> int:
         return int(self.starts[-1])

@@ -70,10 +70,10 @@ def find_neighbours(
             if left == top:
                 made.fill_diagonal_(0)
                 values = made.cpu().numpy()
-                _seed(keys[top:bottom], farthest[top:bottom], values, top)
+                _seed(keys[top:bottom], farthest[top:bottom], values, top, vectors.zero)
             else:
                 values = made.cpu().numpy()
-                _exchange(keys, farthest, values, top, left)
+                _exchange(keys, farthest, values, top, left, vectors.zero)
             done += 1
             if progress is not None:
                 progress("neighbours", done, total)
@@ -82,7 +82,11 @@ def find_neighbours(
 
 
 def _seed(
-    keys: NDArray[np.int64], farthest: NDArray[np.float32], tile: NDArray[np.float32], left: int
+    keys: NDArray[np.int64],
+    farthest: NDArray[np.float32],
+    tile: NDArray[np.float32],
+    left: int,
+    zero: np.float32,
 ) -> None:
     """Fills empty lists [B, K] from their rows of a tile [B, C], in place."""
     C, K = tile.shape[1], keys.shape[1]
@@ -93,8 +97,8 @@ def _seed(
             part = tile[rows]
             farthest[rows] = part.max(axis=1)
             kth = np.partition(part, K - 1, axis=1)[:, K - 1] if K < C else farthest[rows]
-            hits = np.flatnonzero(part <= np.maximum(kth, 0)[:, None])
-            _merge(keys[rows], hits // C, _pack(part.ravel()[hits], hits % C + left))
+            hits = np.flatnonzero(part <= np.maximum(kth, zero)[:, None])
+            _merge(keys[rows], hits // C, _pack(part.ravel()[hits], hits % C + left, zero))
 
     spread(fill, len(tile))
 
@@ -105,11 +109,13 @@ def _exchange(
     tile: NDArray[np.float32],
     top: int,
     left: int,
+    zero: np.float32,
 ) -> None:
     """Lets rows top.. and rows left.., whose tile [B, C] this is, into each other's lists."""
     B, C = tile.shape
     own, other = slice(top, top + B), slice(left, left + C)
-    row_bound, column_bound = _worst(keys[own])[:, None], _worst(keys[other])
+    row_bound = np.maximum(_worst(keys[own]), zero)[:, None]
+    column_bound = np.maximum(_worst(keys[other]), zero)
     in_rows: dict[int, NDArray[np.int64]] = {}  # flat positions in the tile, by first row
     in_columns: dict[int, NDArray[np.int64]] = {}
     column_max: dict[int, NDArray[np.float32]] = {}
@@ -135,10 +141,10 @@ def _exchange(
             rows, columns = hits // C, hits % C
             if side:
                 order = np.argsort(columns, kind="stable")
-                offered = _pack(tile.ravel()[hits], rows + top)[order]
+                offered = _pack(tile.ravel()[hits], rows + top, zero)[order]
                 _merge(keys[other], columns[order], offered)
             else:
-                _merge(keys[own], rows, _pack(tile.ravel()[hits], columns + left))
+                _merge(keys[own], rows, _pack(tile.ravel()[hits], columns + left, zero))
 
     spread(give, 2)
 
@@ -168,9 +174,14 @@ def _merge(keys: NDArray[np.int64], rows: NDArray[np.int64], offered: NDArray[np
     keys[busy] = slots[:, :K]
 
 
-def _pack(values: NDArray[np.float32], index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Keys that sort by value, then index: bits of floats without a sign sort like integers."""
-    bits = np.maximum(values, np.float32(0)).view(np.int32).astype(np.int64)
+def _pack(
+    values: NDArray[np.float32], index: NDArray[np.int64], zero: np.float32
+) -> NDArray[np.int64]:
+    """Keys that sort by value, then index: bits of floats without a sign sort like integers.
+
+    Values up to `zero` are rounding around equal vectors: they become 0, so that index decides.
+    """
+    bits = np.where(values <= zero, np.float32(0), values).view(np.int32).astype(np.int64)
     return (bits << 32) | index
 
 

@@ -74,6 +74,16 @@ def test_draws_repeat_with_the_seed_and_change_with_it():
     assert one.tolist() == again.tolist() != other.tolist()
 
 
+def test_every_query_draws_for_itself():
+    rng = np.random.default_rng(4)
+    pids = rng.integers(0, 10, 100)
+    distances = np.repeat(rng.random((1, 100)), 20, axis=0)
+    found = evaluate_distances(
+        distances, np.full(20, 3), np.zeros(20, int), labels(pids), protocol="cuhk03-classic"
+    )
+    assert len(set(found.rank_1.tolist())) > 1  # the same question, other galleries
+
+
 def test_same_camera_and_junk_are_never_drawn_and_lonely_queries_are_counted():
     # person 1 stands before the query's camera (0) at distance 0, junk of person 2 beside it
     found = evaluate_distances(

@@ -33,6 +33,16 @@ def test_the_least_budget_a_refusal_names_is_enough(rerank):
         make_plan(*MSMT17, rerank=rerank, max_memory=(named - 2) * MIB)
 
 
+def test_tiles_shrink_to_fit_a_small_budget():
+    config = RerankConfig(k1=5, k2=2)
+    tiles = []
+    for budget in (19, 100):
+        plan = make_plan(500, 2500, 2048, rerank=config, max_memory=budget * MIB)
+        assert plan.memory <= budget * MIB
+        tiles.append(plan.tile)
+    assert tiles == [1024, 2048]
+
+
 def test_reranking_refuses_a_small_budget_before_any_work():
     rng = np.random.default_rng(0)
     query = Embeddings(rng.normal(size=(50, 8)), np.arange(50), np.arange(50))

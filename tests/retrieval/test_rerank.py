@@ -15,6 +15,8 @@ from reidkit.retrieval import (
     evaluate_distances,
     top_n,
 )
+from reidkit.retrieval.distance import Vectors
+from reidkit.retrieval.neighbours import _seed, find_neighbours
 from reidkit.retrieval.rerank import reranked_rows
 
 
@@ -56,6 +58,47 @@ def test_equals_the_dense_procedure_among_duplicates_and_ties():
     rows = reranked_rows(query, [gallery], config=RerankConfig(9, 4), metric="euclidean")
     expected = slow.rerank_dense(features, 40, 9, 4, metric="euclidean")
     assert np.abs(whole(rows) - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("tile", [7, 64, 2048])
+def test_equal_vectors_are_ordered_by_index_whatever_rounding_does(metric, tile):
+    rng = np.random.default_rng(8)
+    # each vector three times; fractions, so that products of equal vectors are not exact
+    features = rng.normal(size=(60, 33)).astype(np.float32)[rng.permutation(180) % 60]
+    query = Embeddings(features[:40], np.zeros(40, int), np.zeros(40, int))
+    gallery = Embeddings(features[40:], np.zeros(140, int), np.zeros(140, int))
+    # lists that end among copies of the vector itself; copies of another are as far from it as
+    # float32 products say, and those may differ in the last bit from tile to tile
+    for config in (RerankConfig(1, 2), RerankConfig(5, 2)):
+        rows = reranked_rows(query, [gallery], config=config, metric=metric, tile=tile)
+        expected = slow.rerank_dense(features, 40, config.k1, config.k2, metric=metric)
+        assert np.abs(whole(rows) - expected).max() < 1e-6
+
+
+def test_rounding_on_either_side_of_zero_does_not_reorder_equal_vectors():
+    # vectors 0, 1 and 2 are equal; lists of two must hold 0 and 1 whatever the last bits say
+    tile = np.array(
+        [[0, 3e-7, -2e-7, 0.5], [3e-7, 0, -2e-7, 0.5], [3e-7, -2e-7, 0, 0.5], [0.5, 0.5, 0.5, 0]],
+        dtype=np.float32,
+    )
+    keys, farthest = np.full((4, 2), np.iinfo(np.int64).max), np.zeros(4, np.float32)
+    _seed(keys, farthest, tile, 0, np.float32(1e-6))
+    assert (keys & 0xFFFFFFFF).tolist() == [[0, 1], [0, 1], [0, 1], [3, 0]]
+    assert farthest.tolist() == [0.5] * 4
+
+
+def test_ties_across_tiles_go_to_the_lower_index():
+    rng = np.random.default_rng(9)
+    features = rng.integers(0, 3, size=(90, 4)).astype(np.float32) + 1
+    everything = Embeddings(features, np.zeros(90, int), np.zeros(90, int))
+    squared = ((features[:, None] - features[None]) ** 2).sum(2)
+    expected = np.argsort(squared, axis=1, kind="stable")
+    for tile in (11, 40, 90):
+        found = find_neighbours(Vectors([everything], metric="euclidean"), K=8, tile=tile)
+        assert found.index.tolist() == expected[:, :8].tolist()
+        assert found.distance == pytest.approx(np.sort(squared, axis=1)[:, :8], abs=1e-4)
+        assert found.farthest == pytest.approx(squared.max(axis=1), abs=1e-4)
 
 
 def test_tiles_and_blocks_change_nothing(monkeypatch):
