@@ -18,7 +18,8 @@ from reidkit.types import ModelOutput
 
 
 class TrunkOutput(NamedTuple):
-    """maps: the four stages' outputs, each [B, T, C, H, W]; part_maps: each [B, T, P, h, w]."""
+    """maps: outputs of the stages that are kept, each [B, T, C, H, W]; part_maps: each
+    [B, T, P, h, w]."""
 
     maps: tuple[Tensor, ...]
     part_maps: tuple[Tensor, ...]
@@ -30,10 +31,14 @@ class Trunk(nn.Module):
     Args:
         backbone: stem and stages.
         blocks: key "stage2" stands after the last unit of stage 2, "stage2_0" after its first.
+        keep: stages whose outputs are given back, in rising order.
     """
 
-    def __init__(self, backbone: Backbone, *, blocks: Mapping[str, Block]) -> None:
+    def __init__(
+        self, backbone: Backbone, *, blocks: Mapping[str, Block], keep: Sequence[int] = (4,)
+    ) -> None:
         super().__init__()
+        self.keep = tuple(keep)
         self.backbone = backbone
         self.blocks = nn.ModuleDict(blocks)
 
@@ -53,7 +58,8 @@ class Trunk(nn.Module):
                     clip, found = self.blocks[key](split_frames(x, B, T))
                     x = clip.flatten(0, 1)
                     part_maps.extend(found)
-            maps.append(split_frames(x, B, T))
+            if stage in self.keep:
+                maps.append(split_frames(x, B, T))
         return TrunkOutput(tuple(maps), tuple(part_maps))
 
 

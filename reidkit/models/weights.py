@@ -83,10 +83,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         try:
-            return load_file(path)
+            loaded: object = load_file(path)
         except SafetensorError as error:
             raise CheckpointError(f"{path}: not a safetensors file ({error})") from error
-    loaded = _load_pickle(path)
+    else:
+        loaded = _load_pickle(path)
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]
     tensors = {

@@ -77,7 +77,7 @@ class CAMA(ReidModel):
         parts: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.trunk = Trunk(backbone, blocks=blocks or {})
+        self.trunk = Trunk(backbone, blocks=blocks or {}, keep=(3, 4))
         self.heads = nn.ModuleList(heads)
         units = backbone.units(4)
         # the trunk's own last stage is the first branch
@@ -122,11 +122,11 @@ class CAMA(ReidModel):
     def _last_maps(self, images: Tensor) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """The branches' maps, each [B, T, C, H, W], and the trunk's part maps."""
         trunk = self.trunk(images)
-        shared = trunk.maps[2]
+        shared, last = trunk.maps
         B, T = shared.shape[:2]
         frames = shared.flatten(0, 1)
         others = [split_frames(branch(frames), B, T) for branch in self.branches]
-        return [trunk.maps[3], *others], trunk.part_maps
+        return [last, *others], trunk.part_maps
 
 
 def class_maps(clip_map: Tensor, classifier: nn.Linear) -> Tensor:

@@ -103,7 +103,7 @@ class PFSA(ReidModel):
     def __init__(self, backbone: Backbone, *, num_ids: int, config: PFSAConfig) -> None:
         super().__init__()
         self.config = config
-        self.trunk = Trunk(backbone, blocks={})
+        self.trunk = Trunk(backbone, blocks={}, keep=(1, 2, 3, 4))
         self.head = StripeHead(
             backbone.channels(4),
             num_ids=num_ids,
