@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,7 @@ def _heading(draw: ImageDraw.ImageDraw, store: MaskStore, report: Report) -> Non
         left += 44 + int(draw.textlength(text, font=_font(13)))
 
 
+@cache  # Pillow decodes its own font at every call
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 

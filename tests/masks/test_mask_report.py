@@ -102,8 +102,8 @@ def test_a_sheet_shows_a_spread_of_images_and_the_worst(tmp_path: Path, toy: Dat
     path = tmp_path / "sheet.png"
     draw_sheet(path, MaskStore.open(tmp_path / "report.h5"), found, root=toy.root)
     with Image.open(path) as sheet:
-        pixels = np.asarray(sheet).reshape(-1, 3)
-    assert len(np.unique(pixels, axis=0)) > 100
+        colours = sheet.getcolors(1 << 24)
+    assert colours and len(colours) > 100
     with pytest.raises(DataError, match=r"ends in \.png"):
         draw_sheet(tmp_path / "a.gif", MaskStore.open(tmp_path / "report.h5"), found, root=toy.root)
     (toy.root / toy.train[5].path).write_bytes(b"gone")
