@@ -4,11 +4,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,10 +17,10 @@ from torch import Tensor
 from reidkit import checkpoint
 from reidkit.data.loading import pixel_batches
 from reidkit.device import torch_device
-from reidkit.errors import CheckpointError, RuntimeMissing
+from reidkit.errors import CheckpointError, ConfigError
 from reidkit.files import sha256
+from reidkit.onnxfile import OnnxEmbedder
 from reidkit.preprocess import Preprocess
-from reidkit.tables import from_table
 
 if TYPE_CHECKING:
     from reidkit.models.base import ReidModel
@@ -80,75 +77,25 @@ class TorchEmbedder:
         return embeddings.float().cpu()
 
 
-class OnnxEmbedder:
-    """An ONNX file in ONNX Runtime, as `reidkit export` writes them.
-
-    Raises:
-        CheckpointError: if the file is not a reidkit export.
-        RuntimeMissing: if the device is not there.
-    """
-
-    def __init__(self, path: Path, *, device: torch.device) -> None:
-        self.session = open_session(path, device)
-        metadata = self.session.get_modelmeta().custom_metadata_map
-        if "reidkit" not in metadata:
-            raise CheckpointError(f"{path} has no reidkit metadata: it was not exported by reidkit")
-        header = json.loads(metadata["reidkit"])
-        self.preprocess = from_table(Preprocess, header["preprocess"], where=str(path))
-        self.source_hash = sha256(path)
-        self.name = f"{header['arch']} (ONNX)"
-        self.device = torch.device("cpu")  # ONNX Runtime copies to its own device
-        self.output = header["features_output"]
-
-    def embed(self, images: Tensor) -> Tensor:
-        feed = {self.session.get_inputs()[0].name: images.numpy()}
-        (features,) = self.session.run([self.output], feed)
-        return torch.from_numpy(features)
-
-
-def open_session(path: Path, device: torch.device) -> Any:
-    """An ONNX Runtime session that really runs where it was asked to.
-
-    Raises:
-        CheckpointError: if the file is missing or is not ONNX.
-        RuntimeMissing: if CUDA was asked for and ONNX Runtime fell back to the CPU.
-    """
-    import onnxruntime as ort
-
-    if not path.is_file():
-        raise CheckpointError(f"no such file: {path}. Write one: reidkit export --onnx")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if device.type == "cuda":
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints
-            ort.preload_dlls()
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
-    try:
-        session = ort.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # ONNX Runtime's errors share no base class of their own
-        if type(error).__module__.startswith("onnxruntime"):
-            raise CheckpointError(f"{path}: ONNX Runtime cannot load it: {error}") from error
-        raise
-    if device.type == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
-        raise RuntimeMissing(
-            "--device cuda: ONNX Runtime could not load its CUDA provider and fell back to the "
-            "CPU. Install onnxruntime-gpu[cuda,cudnn] and remove onnxruntime, or use --device cpu"
-        )
-    return session
-
-
-def load_embedder(path: Path, *, device: str = "auto") -> Embedder:
+def load_embedder(
+    path: Path, *, device: str = "auto", inputs: Mapping[str, Any] | None = None
+) -> Embedder:
     """The embedder in a file: a checkpoint (.safetensors), a run's folder, or an .onnx file.
+
+    Args:
+        inputs: fields of `Preprocess` for an ONNX file that does not tell its own.
 
     Raises:
         CheckpointError, RuntimeMissing: as the embedders and `checkpoint.load` do.
+        ConfigError: if `inputs` are given for a file that tells its own.
     """
     if path.is_dir():
         path = path / "model.safetensors"
     where = torch_device(device)
     if path.suffix == ".onnx":
-        return OnnxEmbedder(path, device=where)
+        return OnnxEmbedder(path, device=where, inputs=inputs or {})
+    if inputs:
+        raise ConfigError(f"{path} tells its own preprocessing: leave {', '.join(inputs)} out")
     model, header = checkpoint.load(path)
     return TorchEmbedder(
         model,

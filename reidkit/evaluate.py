@@ -5,15 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from reidkit import retrieval
 from reidkit.embed import Embedder, embed_images
 from reidkit.errors import DataError
 from reidkit.features import Features
-from reidkit.retrieval import Embeddings, Report
+from reidkit.retrieval import Embeddings, Report, RerankConfig
 from reidkit.types import ROLES, Dataset
 
 Split = Literal["train", "query", "gallery"]
@@ -72,6 +74,64 @@ def as_embeddings(features: Features, name: str) -> Embeddings:
         DataError: if a row is not finite or is zero.
     """
     return Embeddings(features.features, features.pids, features.camids, features.roles, name)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How features are ranked.
+
+    Attributes:
+        protocol: a ranking rule; None is the data set's.
+        rerank: also judge after k-reciprocal re-ranking.
+        expand: neighbours that query expansion adds to each query (0: none), weighted by
+            cosine^alpha.
+        augment: neighbours that database augmentation adds to each gallery vector.
+        max_memory: bytes above the features; None takes what is fast.
+    """
+
+    protocol: str | None = None
+    metric: str = "cosine"
+    rerank: RerankConfig | None = None
+    expand: int = 0
+    augment: int = 0
+    alpha: float = 0.0
+    max_memory: int | None = None
+
+
+def judge(
+    query: Embeddings,
+    gallery: Embeddings,
+    ranking: Ranking,
+    *,
+    protocol: str = "market",
+    device: torch.device | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Report]:
+    """Reports of one ranking: "plain", and "re-ranked" where that is asked for.
+
+    Args:
+        protocol: the data set's, if `ranking` names none.
+    """
+    shared: dict[str, Any] = {
+        "max_memory": ranking.max_memory,
+        "device": device,
+        "on_progress": on_progress,
+    }
+    if ranking.augment:
+        gallery = retrieval.augment_database(
+            gallery, n=ranking.augment, alpha=ranking.alpha, **shared
+        )
+    if ranking.expand:
+        query = retrieval.expand_queries(
+            query, gallery, n=ranking.expand, alpha=ranking.alpha, **shared
+        )
+    shared |= {"protocol": ranking.protocol or protocol, "metric": ranking.metric}
+    reports = {
+        "plain": retrieval.evaluate(query, gallery, thresholds=True, by_camera=True, **shared)
+    }
+    if ranking.rerank:
+        reports["re-ranked"] = retrieval.evaluate(query, gallery, rerank=ranking.rerank, **shared)
+    return reports
 
 
 def evaluate(

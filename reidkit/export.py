@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 import reidkit
 from reidkit import checkpoint
-from reidkit.embed import open_session
 from reidkit.errors import ReidkitError
 from reidkit.files import atomic, sha256
 from reidkit.models.base import ReidModel
+from reidkit.onnxfile import open_session
 from reidkit.preprocess import Preprocess
 
 OPSET = 20

@@ -1,15 +1,17 @@
-"""Pictures: ranked lists."""
+"""Pictures: ranked lists, and the curves of an evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from reidkit.files import atomic
 from reidkit.preprocess import read_image
+from reidkit.retrieval import Report
 
 GREEN, RED, GREY, INK, PAPER = "#1a9850", "#d73027", "#9a9a9a", "#222222", "#ffffff"
 _TILE = (72, 144)  # width, height in pixels of one image
@@ -60,3 +62,40 @@ def draw_ranked_lists(rows: Sequence[RankedRow], path: Path, *, title: str) -> N
             pen.text((left + _FRAME, box[3] + 3), caption, fill=INK, font=small)
     with atomic(path) as partial:
         sheet.save(partial, format="PNG")
+
+
+def draw_curves(reports: Mapping[str, Report], path: Path, *, title: str) -> None:
+    """Writes a PNG: CMC of every report; ROC and distances of those that counted pairs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (cmc, roc, histogram) = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    for name, report in reports.items():
+        ranks = range(1, len(report.cmc) + 1)
+        cmc.plot(ranks, 100 * report.cmc, label=f"{name}, mAP {100 * report.mAP:.1f}")
+        if report.pairs is not None:
+            false, true = report.pairs.roc()
+            roc.plot(false, true, label=name)
+            _draw_histogram(histogram, report)
+    cmc.set(xlabel="rank", ylabel="queries with a match by then, %", ylim=(None, 100.5))
+    cmc.legend(loc="lower right", frameon=False)
+    roc.set(xlabel="false positive rate", ylabel="true positive rate", xscale="log", ylim=(0, 1.02))
+    histogram.set(xlabel="distance", ylabel="share of its pairs", yticks=[])
+    for axes in (cmc, roc, histogram):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    with atomic(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
+    pyplot.close(figure)
+
+
+def _draw_histogram(axes: Any, report: Report) -> None:
+    assert report.pairs is not None
+    edges, same, other = report.pairs.histogram(80)
+    for counts, colour, name in ((same, GREEN, "same person"), (other, RED, "others")):
+        axes.stairs(counts / max(1, counts.sum()), edges, fill=True, alpha=0.45, color=colour)
+        axes.stairs(counts / max(1, counts.sum()), edges, color=colour, label=name)
+    axes.legend(loc="upper right", frameon=False)

@@ -15,6 +15,7 @@ import typer
 
 import reidkit
 from reidkit.cli import (
+    compare,
     datasets,
     demo,
     evaluate,
@@ -40,6 +41,7 @@ app.command("prepare-masks")(prepare_masks.prepare_masks)
 app.add_typer(masks.app, name="masks")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("extract")(extract.extract)
 app.command("export")(export.export)
 app.command("demo")(demo.demo)

@@ -71,6 +71,21 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
+@contextlib.contextmanager
+def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Gives `on_progress(stage, done, total)`: one bar after the other on a terminal."""
+    with contextlib.ExitStack() as stack:
+        current: list[tuple[str, Callable[[int, int], None]]] = []
+
+        def show(stage: str, done: int, total: int) -> None:
+            if not current or current[-1][0] != stage:
+                stack.close()  # the bar before is done
+                current.append((stage, stack.enter_context(progress(stage))))
+            current[-1][1](done, total)
+
+        yield show
+
+
 def print_table(header: list[str], rows: list[list[str]], *, title: str) -> None:
     """A table on stdout: first column to the left, the others to the right."""
     columns = list(zip(header, *rows, strict=True))

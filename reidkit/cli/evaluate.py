@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,18 +11,23 @@ import typer
 
 from reidkit.cli.common import (
     DataRootOption,
-    DatasetOption,
     DeviceOption,
     JsonOption,
     print_json,
     print_table,
     progress,
+    stage_progress,
 )
 
 if TYPE_CHECKING:
-    from reidkit.retrieval import Report
+    from reidkit.embed import Embedder
+    from reidkit.evaluate import Ranking
+    from reidkit.retrieval import Embeddings, Report
+
+log = logging.getLogger(__name__)
 
 RANKS = (1, 5, 10, 20)
+Options = dict[str, Any]
 
 
 def evaluate(
@@ -29,78 +35,242 @@ def evaluate(
         Path | None,
         typer.Argument(help="Checkpoint, run folder or .onnx file. [default: the newest run]"),
     ] = None,
-    dataset: DatasetOption = "",
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="Name, manifest or folder; repeat it for several. [default: as trained]"),
+    ] = None,
     data_root: DataRootOption = None,
+    query_features: Annotated[
+        Path | None, typer.Option(help="Features file to judge in place of a model.")
+    ] = None,
+    gallery_features: Annotated[Path | None, typer.Option(help="Its gallery.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Ranking rule. [default: the data set's]")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="cosine or euclidean")] = "cosine",
+    flip: Annotated[bool, typer.Option("--flip", help="Add the mirror image's embedding.")] = False,
     rerank: Annotated[
         bool, typer.Option("--rerank", help="Also re-rank by k-reciprocal encoding.")
     ] = False,
-    metric: Annotated[str, typer.Option(help="cosine or euclidean")] = "cosine",
-    flip: Annotated[bool, typer.Option("--flip", help="Add the mirror image's embedding.")] = False,
+    k1: Annotated[int, typer.Option(help="Re-ranking: length of neighbour lists.")] = 20,
+    k2: Annotated[int, typer.Option(help="Re-ranking: neighbours averaged.")] = 6,
+    lam: Annotated[
+        float, typer.Option("--lambda", help="Re-ranking: weight of the plain distance.")
+    ] = 0.3,
+    expand: Annotated[
+        int, typer.Option(min=0, help="Query expansion with so many neighbours.")
+    ] = 0,
+    augment: Annotated[
+        int, typer.Option(min=0, help="Database augmentation with so many neighbours.")
+    ] = 0,
+    alpha: Annotated[float, typer.Option(help="Their weights are cosine to this power.")] = 0.0,
+    target_fpr: Annotated[
+        float | None, typer.Option(help="Store the threshold of this false positive rate.")
+    ] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Budget above the features, such as 500MiB or 2GiB.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Another tool's ONNX: input HEIGHTxWIDTH. [default: 256x128]")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Another tool's ONNX: three numbers. [default: ImageNet's]")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Another tool's ONNX: three numbers. [default: ImageNet's]")
+    ] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="Another tool's ONNX: rgb or bgr. [default: rgb]")
+    ] = None,
+    resize: Annotated[
+        str | None,
+        typer.Option(help="Another tool's ONNX: bilinear or bicubic. [default: bicubic]"),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
     device: DeviceOption = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for metrics.json and curves. [default: the run]"),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Judge a network: mAP, mINP and CMC by the data set's protocol."""
-    from reidkit import retrieval
-    from reidkit.data.manifest import open_dataset
+    """Judge a network or features: mAP, mINP, CMC, ROC, by the data set's protocol."""
+    from reidkit.cli.inputs import foreign_inputs, parse_memory
+    from reidkit.config import require
+    from reidkit.device import torch_device
     from reidkit.embed import load_embedder, newest_run
+    from reidkit.evaluate import Ranking
+    from reidkit.retrieval import RerankConfig
+
+    ranking = Ranking(
+        protocol=protocol,
+        metric=metric,
+        rerank=RerankConfig(k1, k2, lam) if rerank else None,
+        expand=expand,
+        augment=augment,
+        alpha=alpha,
+        max_memory=None if max_memory is None else parse_memory(max_memory),
+    )
+    inputs = foreign_inputs(size=size, mean=mean, std=std, channels=channels, resize=resize)
+    both = query_features is not None, gallery_features is not None
+    require(both[0] == both[1], "give both --query-features and --gallery-features")
+    require(not (any(both) and (model or dataset)), "give features files or a model, not both")
+    where = torch_device(device)
+    results: list[tuple[Options, dict[str, Report]]] = []
+    if query_features is not None and gallery_features is not None:
+        named, query, gallery = _read_files(query_features, gallery_features)
+        judged = _judge(query, gallery, ranking, str(named["protocol"]), where)
+        results.append((named, judged))
+    else:
+        path = model or newest_run()
+        embedder = load_embedder(path, device=str(where), inputs=inputs)
+        out = out or run_folder(path)
+        for name in dataset or [trained_on(path)]:
+            named, query, gallery = _embed(embedder, path, name, data_root, flip, batch)
+            judged = _judge(query, gallery, ranking, str(named["protocol"]), where)
+            results.append((named, judged))
+    documents = [_document(named, judged, target_fpr) for named, judged in results]
+    if out is not None:
+        _write(out, results, documents)
+    if json:
+        for document in documents:
+            document.pop("per_query")
+        print_json(documents[0] if len(documents) == 1 else {"results": documents})
+        return
+    _print(results, documents)
+
+
+def _embed(
+    embedder: Embedder, path: Path, name: str, data_root: Path | None, flip: bool, batch: int
+) -> tuple[Options, Embeddings, Embeddings]:
+    from reidkit.data.manifest import open_dataset
     from reidkit.evaluate import as_embeddings, embed_split
 
-    path = model or newest_run()
-    data = open_dataset(dataset or trained_on(path), data_root)
-    embedder = load_embedder(path, device=device)
+    data = open_dataset(name, data_root)
     sets = []
     for split in ("query", "gallery"):
-        with progress(f"embedding {split}") as on_progress:
+        with progress(f"embedding {data.name} {split}") as on_progress:
             features = embed_split(
                 embedder, data, split, flip=flip, batch=batch, on_progress=on_progress
             )
         sets.append(as_embeddings(features, split))
-    query, gallery = sets
-    reports = {"plain": retrieval.evaluate(query, gallery, protocol=data.protocol, metric=metric)}
-    if rerank:
-        reports["re-ranked"] = retrieval.evaluate(
-            query,
-            gallery,
-            protocol=data.protocol,
-            metric=metric,
-            rerank=retrieval.RerankConfig(),
-        )
-    if json:
-        document: dict[str, Any] = {
-            "model": str(path),
-            "model_sha256": embedder.source_hash,
-            "dataset": data.name,
-            "dataset_fingerprint": data.fingerprint,
-            "synthetic": data.synthetic,
-            "flip": flip,
-            **reports["plain"].to_dict(),
-            "reranked": reports["re-ranked"].to_dict() if rerank else None,
-        }
-        print_json(document)
-        return
-    print_reports(reports, title=f"{embedder.name} on {data.name}")
-    if data.synthetic:
-        print("synthetic data: not comparable with published numbers", file=sys.stderr)
+    named = {
+        "model": str(path),
+        "model_sha256": embedder.source_hash,
+        "dataset": data.name,
+        "dataset_fingerprint": data.fingerprint,
+        "synthetic": data.synthetic,
+        "flip": flip,
+        "protocol": data.protocol,
+    }
+    return named, sets[0], sets[1]
 
 
-def print_reports(reports: dict[str, Report], *, title: str) -> None:
-    """One line per report, percentages."""
-    rows = [
-        [
-            name,
-            *(f"{100 * value:.2f}" for value in (report.mAP, report.mINP)),
-            *(f"{100 * report.rank(k):.2f}" for k in RANKS),
-        ]
-        for name, report in reports.items()
-    ]
-    print_table(["", "mAP", "mINP", *(f"rank-{k}" for k in RANKS)], rows, title=title)
-    first = next(iter(reports.values()))
-    print(
-        f"protocol {first.protocol}, {first.metric}; {first.queries:,} queries"
-        f" ({first.queries_without_match} without a match), {first.gallery_size:,} gallery items"
-        f" and {first.junk:,} junk"
+def _read_files(query: Path, gallery: Path) -> tuple[Options, Embeddings, Embeddings]:
+    from reidkit.evaluate import as_embeddings
+    from reidkit.features import read_features
+
+    files = [read_features(path) for path in (query, gallery)]
+    attributes = files[0].attributes
+    named = {
+        "query_features": str(query),
+        "gallery_features": str(gallery),
+        "dataset": str(attributes.get("dataset", query.stem)),
+        "protocol": str(attributes.get("protocol", "market")),
+    }
+    sets = [as_embeddings(f, str(p)) for f, p in zip(files, (query, gallery), strict=True)]
+    return named, sets[0], sets[1]
+
+
+def _judge(
+    query: Embeddings, gallery: Embeddings, ranking: Ranking, protocol: str, device: Any
+) -> dict[str, Report]:
+    from reidkit.evaluate import judge
+    from reidkit.retrieval import forecast
+
+    expected = forecast(
+        len(query),
+        len(gallery),
+        query.dim,
+        rerank=ranking.rerank,
+        max_memory=ranking.max_memory,
+        device=device,
     )
+    if expected.seconds > 10:
+        log.info(
+            "ranking %s x %s will take about %.0f s and %.0f MiB above the features",
+            f"{len(query):,}",
+            f"{len(gallery):,}",
+            expected.seconds,
+            expected.memory / 2**20,
+        )
+    with stage_progress() as on_progress:
+        return judge(
+            query, gallery, ranking, protocol=protocol, device=device, on_progress=on_progress
+        )
+
+
+def _document(named: Options, judged: dict[str, Report], target_fpr: float | None) -> Options:
+    plain = judged["plain"]
+    document = {**named, **plain.to_dict(per_query=True)}
+    if plain.queries_without_match < plain.queries:
+        document["intervals"] = {name: vars(i) for name, i in plain.intervals().items()}
+    if target_fpr is not None:
+        assert plain.pairs is not None
+        document["operating_point"] = vars(plain.pairs.operating_point(target_fpr))
+    document["reranked"] = judged["re-ranked"].to_dict() if "re-ranked" in judged else None
+    return document
+
+
+def _write(
+    folder: Path, results: list[tuple[Options, dict[str, Report]]], documents: list[Options]
+) -> None:
+    import json
+
+    from reidkit.files import atomic
+    from reidkit.visualize import draw_curves
+
+    with atomic(folder / "metrics.json") as partial:
+        partial.write_text(json.dumps({"results": documents}, indent=1))
+    for named, judged in results:
+        path = folder / f"curves-{named['dataset']}.png"
+        draw_curves(judged, path, title=f"{named.get('model', 'features')} on {named['dataset']}")
+        log.info("%s", path)
+
+
+def _print(results: list[tuple[Options, dict[str, Report]]], documents: list[Options]) -> None:
+    rows = []
+    for (named, judged), document in zip(results, documents, strict=True):
+        for name, report in judged.items():
+            interval = document.get("intervals", {}).get("mAP") if name == "plain" else None
+            spread = f"{100 * interval['low']:.1f}-{100 * interval['high']:.1f}" if interval else ""
+            numbers = [report.mAP, report.mINP, *(report.rank(k) for k in RANKS)]
+            cells = [f"{100 * value:.2f}" for value in numbers]
+            rows.append([named["dataset"], name, cells[0], spread, *cells[1:]])
+    header = ["data set", "", "mAP", "95 %", "mINP", *(f"rank-{k}" for k in RANKS)]
+    source = results[0][0].get("model") or results[0][0]["query_features"]
+    print_table(header, rows, title=str(source))
+    for (named, judged), document in zip(results, documents, strict=True):
+        plain = judged["plain"]
+        print(
+            f"{named['dataset']}: protocol {plain.protocol}, {plain.metric}; "
+            f"{plain.queries:,} queries ({plain.queries_without_match} without a match), "
+            f"{plain.gallery_size:,} gallery items and {plain.junk:,} junk"
+        )
+        if "operating_point" in document:
+            point = document["operating_point"]
+            print(
+                f"{named['dataset']}: same person below distance {point['threshold']:.4f}: "
+                f"true positives {100 * point['tpr']:.2f} %, false {100 * point['fpr']:.4f} %"
+            )
+        if named.get("synthetic"):
+            print("synthetic data: not comparable with published numbers", file=sys.stderr)
+
+
+def run_folder(path: Path) -> Path | None:
+    """The run that a model belongs to, which keeps its results; None for a file of its own."""
+    folder = path if path.is_dir() else path.parent
+    return folder if (folder / "config.toml").is_file() else None
 
 
 def trained_on(path: Path) -> str:
@@ -108,7 +278,8 @@ def trained_on(path: Path) -> str:
     from reidkit.checkpoint import read_header
     from reidkit.errors import ConfigError
 
-    name = read_header(path).dataset if path.suffix == ".safetensors" else ""
+    file = path / "model.safetensors" if path.is_dir() else path
+    name = read_header(file).dataset if file.suffix == ".safetensors" else ""
     if not name:
         raise ConfigError("say on which data set: --dataset NAME")
     return name

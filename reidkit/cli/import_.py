@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from reidkit.cli.common import JsonOption, print_json
-from reidkit.cli.train import parse_size
+from reidkit.cli.inputs import parse_size
 
 
 def import_(

@@ -185,10 +185,10 @@ def open_parser(
     from dataclasses import replace
 
     from reidkit.device import torch_device
-    from reidkit.embed import open_session
     from reidkit.errors import ConfigError, suggest
     from reidkit.files import sha256
     from reidkit.masks.parser import PRESETS, OnnxParser
+    from reidkit.onnxfile import open_session
 
     if preset not in PRESETS:
         raise ConfigError(f"unknown --preset {preset!r}. {suggest(preset, PRESETS)}")

@@ -71,6 +71,7 @@ def train(
 ) -> None:
     """Train a network; writes checkpoints, settings and metrics into a folder under runs/."""
     from reidkit.checkpoint import read_header
+    from reidkit.cli.inputs import parse_size
     from reidkit.config import require
     from reidkit.data.manifest import open_dataset
     from reidkit.device import torch_device
@@ -188,16 +189,6 @@ def open_masks(arch: str, dataset: Dataset, path: Path | None) -> MaskStore:
     path = path or Path("masks") / f"{dataset.name}.h5"
     require_store(path, arch=arch, dataset=dataset.name)
     return MaskStore.open(path, dataset=dataset, parts=PARTS)
-
-
-def parse_size(text: str) -> list[int]:
-    """ "256x128" -> [256, 128]."""
-    from reidkit.errors import ConfigError
-
-    height, x, width = text.partition("x")
-    if not (x and height.isdigit() and width.isdigit()):
-        raise ConfigError(f"--size {text}: write HEIGHTxWIDTH in pixels, as 256x128")
-    return [int(height), int(width)]
 
 
 def make_watch(epochs: int, on_progress: Callable[[int, int], None]) -> Watch:

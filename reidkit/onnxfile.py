@@ -1,0 +1,160 @@
+"""Embedding models in ONNX files, ours and anybody's, in ONNX Runtime."""
+
+# B batch, H W pixels of the network's input, D embedding
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
+from reidkit.files import sha256
+from reidkit.preprocess import Preprocess
+from reidkit.tables import from_table, read_toml
+
+log = logging.getLogger(__name__)
+
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+class OnnxEmbedder:
+    """An ONNX file with one image input [B, 3, H, W] (or [B, H, W, 3]) and an embedding output.
+
+    A file that reidkit exported tells its preprocessing. For any other one it comes from `inputs`,
+    else from `<model>.toml` beside the file (keys of `Preprocess`), else it is ImageNet's at the
+    size that the input states. A batch size that is fixed in the file is kept by filling up.
+
+    Raises:
+        CheckpointError: if the file is no such model.
+        ConfigError: if `inputs` contradict the file.
+        RuntimeMissing: if the device is not there.
+    """
+
+    def __init__(self, path: Path, *, device: torch.device, inputs: Mapping[str, Any]) -> None:
+        self.session = open_session(path, device)
+        self.input, self.dtype, shape = _image_input(self.session, path)
+        self.channels_last = shape[-1] == 3 and shape[1] != 3
+        self.fixed_batch = shape[0]
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if "reidkit" in metadata:
+            header = json.loads(metadata["reidkit"])
+            if inputs:
+                raise ConfigError(
+                    f"{path} tells its own preprocessing: leave {', '.join(inputs)} out"
+                )
+            self.preprocess = from_table(Preprocess, header["preprocess"], where=str(path))
+            self.output, self.name = header["features_output"], f"{header['arch']} (ONNX)"
+        else:
+            size = shape[1:3] if self.channels_last else shape[2:4]
+            self.preprocess = _foreign_preprocess(path, size, inputs)
+            self.output, self.name = _embedding_output(self.session, path), path.stem
+        self.source_hash = sha256(path)
+        self.device = torch.device("cpu")  # ONNX Runtime copies to its own device
+
+    def embed(self, images: Tensor) -> Tensor:
+        """float32 [B, 3, H, W] -> float32 [B, D], as the file gives them."""
+        ordered = images.permute(0, 2, 3, 1) if self.channels_last else images
+        array: NDArray[Any] = np.ascontiguousarray(ordered.numpy(), self.dtype)
+        step = self.fixed_batch or len(array)
+        rows = [
+            self._run(array[start : start + step], step) for start in range(0, len(array), step)
+        ]
+        return torch.from_numpy(np.concatenate(rows))
+
+    def _run(self, array: NDArray[Any], batch: int) -> NDArray[np.float32]:
+        B = len(array)
+        if batch > B:
+            array = np.concatenate([array, np.repeat(array[-1:], batch - B, axis=0)])
+        (found,) = self.session.run([self.output], {self.input: array})
+        if len(found) != len(array) or found.size == 0:
+            raise CheckpointError(
+                f"{self.name}: output {self.output} has shape {list(found.shape)} for "
+                f"{len(array)} images, expected one embedding each"
+            )
+        rows: NDArray[np.float32] = found[:B].reshape(B, -1).astype(np.float32)
+        return rows
+
+
+def open_session(path: Path, device: torch.device) -> Any:
+    """An ONNX Runtime session that really runs where it was asked to.
+
+    Raises:
+        CheckpointError: if the file is missing or is not ONNX.
+        RuntimeMissing: if CUDA was asked for and ONNX Runtime fell back to the CPU.
+    """
+    import onnxruntime as ort
+
+    if not path.is_file():
+        raise CheckpointError(f"no such file: {path}. Write one: reidkit export --onnx")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.type == "cuda":
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints
+            ort.preload_dlls()
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+    try:
+        session = ort.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        if type(error).__module__.startswith("onnxruntime"):
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
+        raise
+    if device.type == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+        raise RuntimeMissing(
+            "--device cuda: ONNX Runtime could not load its CUDA provider and fell back to the "
+            "CPU. Install onnxruntime-gpu[cuda,cudnn] and remove onnxruntime, or use --device cpu"
+        )
+    return session
+
+
+def _image_input(session: Any, path: Path) -> tuple[str, type, list[int]]:
+    """Name, numpy type and shape of the one input; 0 where a size is free."""
+    inputs = session.get_inputs()
+    described = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
+    shape = [size if isinstance(size, int) and size > 0 else 0 for size in inputs[0].shape]
+    image = len(shape) == 4 and (shape[1] in (0, 3) or shape[3] == 3)
+    if len(inputs) != 1 or not image or inputs[0].type not in _TYPES:
+        raise CheckpointError(
+            f"{path} takes {described}; expected one image input, float [batch, 3, height, width]"
+        )
+    return inputs[0].name, _TYPES[inputs[0].type], shape
+
+
+def _embedding_output(session: Any, path: Path) -> str:
+    """The one output that can be an embedding: [batch, D], or [batch, D, 1, 1]."""
+    outputs = session.get_outputs()
+    flat = [o for o in outputs if len(o.shape) == 2 or list(o.shape[2:]) == [1, 1]]
+    if len(flat) != 1 and len(outputs) > 1:
+        described = ", ".join(f"{o.name} {o.shape}" for o in outputs)
+        raise CheckpointError(
+            f"{path} has the outputs {described}; expected one embedding [batch, D]"
+        )
+    name: str = (flat or outputs)[0].name
+    return name
+
+
+def _foreign_preprocess(path: Path, size: list[int], inputs: Mapping[str, Any]) -> Preprocess:
+    sidecar = path.with_suffix(".toml")
+    table = dict(read_toml(sidecar)) if sidecar.is_file() else {}
+    table |= inputs
+    fixed = all(size)
+    if "size" not in table and fixed:
+        table["size"] = size
+    preprocess = from_table(Preprocess, table, where=str(sidecar if not inputs else path))
+    if fixed and list(preprocess.size) != size:
+        found = "x".join(map(str, preprocess.size))
+        raise ConfigError(f"{path} takes images of {size[0]}x{size[1]} only, not --size {found}")
+    log.info("%s does not tell its preprocessing; using %s", path, dataclasses.asdict(preprocess))
+    return preprocess

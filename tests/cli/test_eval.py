@@ -1,0 +1,189 @@
+"""Checkpoint, anybody's ONNX, or features files: the same embeddings give the same numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from reidkit.features import read_features
+
+Run = Callable[..., str]
+
+
+def foreign_model(path: Path, shape: list[int | str], *, outputs: int = 1) -> Path:
+    """Anybody's model: the mean of each channel over 4x2 cells as an embedding of 24 numbers."""
+    last = shape[-1] == 3
+    x = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, shape)
+    y = helper.make_tensor_value_info("vector", TensorProto.FLOAT, [shape[0], 24])
+    size = [s for s in (shape[1:3] if last else shape[2:4]) if isinstance(s, int)]
+    kernel = [size[0] // 4, size[1] // 2]
+    nodes = [
+        helper.make_node("Transpose", ["pixels"], ["nchw"], perm=[0, 3, 1, 2])
+        if last
+        else helper.make_node("Identity", ["pixels"], ["nchw"]),
+        helper.make_node("AveragePool", ["nchw"], ["cells"], kernel_shape=kernel, strides=kernel),
+        helper.make_node("Flatten", ["cells"], ["vector"]),
+    ]
+    results = [y]
+    if outputs == 2:
+        nodes.append(helper.make_node("Flatten", ["cells"], ["second"]))
+        results.append(helper.make_tensor_value_info("second", TensorProto.FLOAT, [shape[0], 24]))
+    graph = helper.make_graph(nodes, "g", [x], results)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, path)
+    return path
+
+
+def score(run: Run, *arguments: object) -> dict[str, float]:
+    document: dict[str, float] = json.loads(run("eval", *arguments, "--device", "cpu", "--json"))
+    return document
+
+
+def test_anybodys_onnx_is_judged_whatever_its_batch_and_layout(
+    market: Path, run: Run, tmp_path: Path
+) -> None:
+    shapes: list[list[int | str]] = [
+        ["batch", 3, 64, 32],
+        [1, 3, 64, 32],
+        [5, 3, 64, 32],
+        ["batch", 64, 32, 3],
+    ]
+    scores = [
+        score(run, foreign_model(tmp_path / f"m{n}.onnx", shape), "--dataset", market)["mAP"]
+        for n, shape in enumerate(shapes)
+    ]
+    assert scores == pytest.approx([scores[0]] * 4, abs=1e-6) and scores[0] > 0.05
+
+
+def test_preprocessing_of_anybodys_onnx_comes_from_options_or_a_sidecar(
+    market: Path, run: Run, tmp_path: Path
+) -> None:
+    model = foreign_model(tmp_path / "m.onnx", ["batch", 3, 64, 32])
+    options = ("--mean", "0,0,0", "--std", "1,1,1", "--channels", "bgr", "--resize", "bilinear")
+    plain = score(run, model, "--dataset", market)
+    given = score(run, model, "--dataset", market, *options)
+    (tmp_path / "m.toml").write_text(
+        'mean = [0, 0, 0]\nstd = [1, 1, 1]\nchannels = "bgr"\ninterpolation = "bilinear"\n'
+    )
+    beside = score(run, model, "--dataset", market)
+    assert given["mAP"] == beside["mAP"] != plain["mAP"]
+
+
+def test_features_of_any_tool_give_the_numbers_of_the_model_they_came_from(
+    market: Path, trained: Path, run: Run, tmp_path: Path
+) -> None:
+    model = trained / "runs/one"
+    for split in ("query", "gallery"):
+        options = ("--dataset", market, "--split", split, "-o", f"{split}.h5", "--device", "cpu")
+        run("extract", model, *options)
+        features = read_features(tmp_path / f"{split}.h5")
+        kept = features.roles != 1  # a file without roles: junk has to be left out by hand
+        with h5py.File(tmp_path / f"bare-{split}.h5", "w") as file:
+            file["features"] = features.features[kept].astype(np.float64)
+            file["pids"] = features.pids[kept].astype(np.int32)
+            file["camids"] = features.camids[kept].astype(np.int16)
+    whole = score(run, model, "--dataset", market)
+    for prefix in ("", "bare-"):
+        files = [f"{prefix}{split}.h5" for split in ("query", "gallery")]
+        found = score(run, "--query-features", files[0], "--gallery-features", files[1])
+        assert found["mAP"] == pytest.approx(whole["mAP"], abs=1e-6)
+        assert found["cmc"] == whole["cmc"]
+
+
+def test_results_stay_with_the_run_and_two_runs_can_be_compared(
+    market: Path, trained: Path, run: Run, tmp_path: Path
+) -> None:
+    model = trained / "runs/one"
+    options = ("--dataset", market, "--target-fpr", "0.05", "--device", "cpu")
+    table = run("eval", model, *options)
+    stored = json.loads((model / "metrics.json").read_text())["results"][0]
+    assert f"{100 * stored['mAP']:.2f}" in table
+    assert stored["intervals"]["mAP"]["low"] <= stored["mAP"] <= stored["intervals"]["mAP"]["high"]
+    assert stored["operating_point"]["fpr"] <= 0.05
+    assert len(stored["per_query"]["average_precision"]) == stored["queries"]
+    assert (model / "curves-synth-market1501.png").read_bytes().startswith(b"\x89PNG")
+
+    other = foreign_model(tmp_path / "other.onnx", ["batch", 3, 64, 32])
+    run("eval", other, "--dataset", market, "-o", "other", "--device", "cpu")
+    tests = json.loads(run("compare", model, "other", "--json"))["tests"]
+    assert tests["mAP"]["first"] == pytest.approx(stored["mAP"])
+    assert 0 < tests["mAP"]["p_value"] <= 1
+    same = json.loads(run("compare", model, model, "--json"))["tests"]
+    assert same["mAP"]["difference"] == 0 and same["mAP"]["p_value"] == 1
+
+
+def test_one_model_on_several_data_sets_is_one_table(
+    market: Path, run: Run, tmp_path: Path
+) -> None:
+    model = foreign_model(tmp_path / "m.onnx", ["batch", 3, 64, 32])
+    both = ("--dataset", market, "--dataset", market)
+    found = json.loads(run("eval", model, *both, "--device", "cpu", "--json"))["results"]
+    assert [result["dataset"] for result in found] == ["synth-market1501"] * 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "expected"),
+    [
+        (["batch", 3, 64, 32], ["--size", "256x128"], "takes images of 64x32 only"),
+        (["batch", 3, 64, 32], ["--mean", "red"], "write three numbers"),
+        (["batch", 3, 64, 32], ["--mean", "0,0"], "mean must be a list of 3 numbers"),
+        (["batch", 3, 64, 32], ["--channels", "rbg"], "channels must be one of rgb, bgr"),
+        (["batch", 3, 64, 32], ["--max-memory", "lots"], "write a number and a unit"),
+        (["batch", 3, 64, 32], ["--max-memory", "1KiB"], "too small for one row of distances"),
+        (["batch", 3, 64, 32], ["--protocol", "markt"], "Did you mean market"),
+        (["batch", 3, 64, 32], ["--metric", "cosin"], "cosine"),
+        (["batch", 3, 64, 32], ["--rerank", "--k1", "5000"], "k1"),
+    ],
+)
+def test_impossible_evaluations_are_one_clear_line(
+    market: Path,
+    refuse: Run,
+    tmp_path: Path,
+    shape: list[int | str],
+    options: list[str],
+    expected: str,
+) -> None:
+    model = foreign_model(tmp_path / "m.onnx", shape)
+    assert expected in refuse("eval", model, "--dataset", market, "--device", "cpu", *options)
+
+
+def test_models_that_do_not_embed_images_are_refused(
+    market: Path, trained: Path, refuse: Run, tmp_path: Path
+) -> None:
+    two = foreign_model(tmp_path / "two.onnx", ["batch", 3, 64, 32], outputs=2)
+    assert "expected one embedding" in refuse("eval", two, "--dataset", market)
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    assert "ONNX Runtime cannot load it" in refuse("eval", "bad.onnx", "--dataset", market)
+    ours = trained / "runs/one"
+    assert "tells its own preprocessing" in refuse(
+        "eval", ours, "--dataset", market, "--size", "64x32"
+    )
+
+
+def test_features_that_cannot_be_ranked_are_refused(refuse: Run, tmp_path: Path) -> None:
+    def write(name: str, rows: np.ndarray) -> str:
+        with h5py.File(tmp_path / name, "w") as file:
+            file["features"] = rows
+            file["pids"] = np.arange(len(rows))
+            file["camids"] = np.ones(len(rows), int)
+        return name
+
+    good = write("good.h5", np.ones((4, 3)))
+    nan = write("nan.h5", np.array([[1, 2, 3], [np.nan, 0, 1]]))
+    zero = write("zero.h5", np.array([[1, 2, 3], [0, 0, 0]]))
+    wide = write("wide.h5", np.ones((4, 5)))
+    for query, gallery, expected in (
+        (nan, good, "1 of 2 vectors hold NaN"),
+        (good, zero, "1 of 2 vectors are zero"),
+        (good, wide, "vectors of length 3"),
+    ):
+        message = refuse("eval", "--query-features", query, "--gallery-features", gallery)
+        assert expected in message
+    assert "give both" in refuse("eval", "--query-features", good)
