@@ -1,6 +1,6 @@
 """Distances, rankings, metrics, re-ranking. Pure: features in, numbers out, no model, no file."""
 
-from reidkit.retrieval.embeddings import DISTRACTOR, JUNK, PERSON, ROLES, Embeddings
+from reidkit.retrieval.embeddings import DISTRACTOR, JUNK, PERSON, Embeddings
 from reidkit.retrieval.expansion import augment_database, expand_queries, pool_queries
 from reidkit.retrieval.index import RankedLists, top_n
 from reidkit.retrieval.pairs import IdentificationPoint, OperatingPoint, PairStatistics
@@ -16,7 +16,6 @@ __all__ = [
     "JUNK",
     "PERSON",
     "PROTOCOLS",
-    "ROLES",
     "CameraPair",
     "Embeddings",
     "Forecast",

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from reidkit.errors import DataError
+from reidkit.types import ROLES
 
-ROLES = ("person", "junk", "distractor")
-"""A role's code is its position here."""
-PERSON, JUNK, DISTRACTOR = range(3)
+PERSON, JUNK, DISTRACTOR = range(len(ROLES))
+"""A role's code is its position in `ROLES`."""
 
 _CHUNK = 1024  # rows whose squares are summed in float64 at a time: 16 MiB at D = 2048
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,12 @@ def full_precision() -> Iterator[None]:
 
     Training may allow "medium", which costs both kernels four digits, and ranks with them.
     """
-    before = torch.get_float32_matmul_precision()
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # somebody set precision per backend, which this function cannot tell
+        with _full_precision_of_backends():
+            yield
+        return
     if before == "highest":
         yield
         return
@@ -47,6 +53,20 @@ def full_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def _full_precision_of_backends() -> Iterator[None]:
+    mkldnn: Any = torch.backends.mkldnn
+    switches = (torch.backends.cuda.matmul, mkldnn.matmul, mkldnn.conv)
+    before = [switch.fp32_precision for switch in switches]
+    for switch in switches:
+        switch.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for switch, precision in zip(switches, before, strict=True):
+            switch.fp32_precision = precision
 
 
 def multiply(rows: Tensor, columns: Tensor, out: Tensor) -> None:

@@ -19,7 +19,8 @@ class Protocol:
     """A ranking rule.
 
     In all of them junk is left out of every ranking, a distractor is wrong for everybody, and
-    ties are broken by gallery order.
+    ties are broken by gallery order. Without cameras nothing else is left out: a picture that is
+    in query and gallery finds itself.
 
     Attributes:
         name: what users type.

@@ -25,20 +25,43 @@ def test_the_convolution_is_the_product_in_full_float32(B, C, D):
         assert (wide[:, :2] == 9).all() and (wide[:, -2:] == 9).all()
 
 
-def test_a_training_loop_that_allows_less_precision_changes_no_product():
+def errors():
+    """Largest error of both products on unit vectors."""
     torch.manual_seed(0)
     rows = torch.nn.functional.normalize(torch.randn(256, 2048))
     exact = rows.double() @ rows.double().T
+    found = []
+    for product in (multiply, convolve):
+        out = torch.empty(256, 256)
+        product(rows, rows, out)
+        found.append((out - exact).abs().max().item())
+    return found
+
+
+def test_a_training_loop_that_allows_less_precision_changes_no_product():
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        for product in (multiply, convolve):
-            out = torch.empty(256, 256)
-            product(rows, rows, out)
-            assert (out - exact).abs().max() < 1e-6
+        assert max(errors()) < 1e-6
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.mkldnn, "matmul"), reason="this torch has one switch for all"
+)
+def test_nor_does_less_precision_for_one_backend():
+    switches = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv)
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = "bf16"
+        assert max(errors()) < 1e-6
+        assert [switch.fp32_precision for switch in switches] == ["bf16", "bf16"]
+    finally:
+        for switch, precision in zip(switches, before, strict=True):
+            switch.fp32_precision = precision
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
