@@ -157,7 +157,7 @@ def to_toml(table: Mapping[str, Any]) -> str:
 
 def _write_table(table: Mapping[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
     plain = {k: v for k, v in table.items() if not isinstance(v, Mapping) and v is not None}
-    if path and plain:
+    if path and (plain or not table):
         lines += ["", f"[{'.'.join(map(_toml_key, path))}]"]
     lines += [f"{_toml_key(k)} = {_toml_value(v)}" for k, v in plain.items()]
     for key, value in table.items():

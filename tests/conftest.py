@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,16 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("synthetic") / "market"
     LAYOUTS["market1501"](root, train_pids=6, test_pids=5, seed=1, workers=1)
     return root
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Three training and three test people in the layout that is asked for, drawn once."""
+    base = tmp_path_factory.mktemp("layouts")
+
+    def draw(layout: str) -> Path:
+        if not (base / layout).exists():
+            LAYOUTS[layout](base / layout, train_pids=3, test_pids=3, seed=1, workers=1)
+        return base / layout
+
+    return draw

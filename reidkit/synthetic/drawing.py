@@ -37,11 +37,13 @@ around one; nobody: a false detection; stranger: somebody else."""
 
 @dataclass(frozen=True)
 class Shot:
-    """One image to draw. Paths are relative to the data set's root."""
+    """One image to draw. Paths are relative to the data set's root; `size` is (height, width) in
+    pixels, None as drawn."""
 
     image: str
     labels: str | None
     kind: ShotKind = "person"
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,14 @@ def draw_visit(
         elif shot.kind == "stranger":
             now, who = replace(now, pose=next(strange_moments).pose), stranger
         rgb, labels = render(who, camera, now, rng)
+        if shot.size is not None:
+            rgb, labels = (
+                np.asarray(Image.fromarray(pixels).resize(shot.size[::-1], by))
+                for pixels, by in (
+                    (rgb, Image.Resampling.BICUBIC),
+                    (labels, Image.Resampling.NEAREST),
+                )
+            )
         yield shot, rgb, labels
 
 
@@ -166,7 +176,10 @@ def _draw_batch(root: Path, visits: Sequence[Visit], seed: int, cameras: int) ->
     for visit in visits:
         quality = make_cameras(seed, cameras)[visit.camera - 1].quality
         for shot, rgb, labels in draw_visit(visit, seed=seed, cameras=cameras):
-            _write(root / shot.image, encode(rgb, "JPEG", quality=quality))
+            if shot.image.endswith(".png"):
+                _write(root / shot.image, encode(rgb, "PNG", compress_level=3))
+            else:
+                _write(root / shot.image, encode(rgb, "JPEG", quality=quality))
             if shot.labels is not None:
                 _write(root / shot.labels, encode(labels, "PNG", compress_level=3))
             count += 1

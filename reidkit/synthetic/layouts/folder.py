@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from reidkit.errors import DataError
 from reidkit.synthetic.drawing import Progress
+from reidkit.tables import to_toml
 
 PARTIAL = "synth.partial"
 MANIFEST = "manifest.toml"
@@ -34,17 +34,6 @@ class Writer(Protocol):
         on_progress: Progress | None = None,
         workers: int | None = None,
     ) -> None: ...
-
-
-@dataclass(frozen=True)
-class SplitCounts:
-    """What was written into one split; `images` counts every file, `ids` persons only."""
-
-    folder: str
-    images: int
-    ids: int
-    junk: int = 0
-    distractors: int = 0
 
 
 @contextlib.contextmanager
@@ -87,41 +76,39 @@ def new_folder(root: Path) -> Iterator[Path]:
 
 
 def write_manifest(
-    folder: Path,
-    *,
-    layout: str,
-    title: str,
-    seed: int,
-    cameras: int,
-    pattern: str,
-    roles: dict[str, str],
-    splits: dict[str, SplitCounts],
+    folder: Path, *, layout: str, title: str, seed: int, settings: Mapping[str, Any]
 ) -> None:
-    """Writes `manifest.toml`, the same schema as data_manifests/*.toml, flushed to disk."""
-    lines = [
-        f"# Drawn by `reidkit datasets synth --layout {layout}`. The counts are those written.",
-        "format = 1",
-        f'name = "synth-{layout}"',
-        f'title = "{title}"',
-        "synthetic = true",
-        f"seed = {seed}",
-        'home = "reidkit datasets synth"',
-        'licence = "CC0-1.0"',
-        'reader = "pattern"',
-        'protocol = "market"',
-        f"cameras = {cameras}",
-        f"pattern = '{pattern}'",
-        'labels = "labels"            # 20-label LIP maps, mirrored paths, .png',
-        "",
-        "[roles]                      # pid as written -> role",
-        *(f'"{pid}" = "{role}"' for pid, role in roles.items()),
-    ]
-    for name, counts in splits.items():
-        lines += ["", f"[splits.{name}]", f'folder = "{counts.folder}"']
-        lines += [f"images = {counts.images}", f"ids = {counts.ids}"]
-        if counts.junk or counts.distractors:
-            lines += [f"junk = {counts.junk}", f"distractors = {counts.distractors}"]
+    """Writes `manifest.toml`, the same schema as data_manifests/*.toml, flushed to disk.
+
+    `settings` is the rest of it: reader, protocol, cameras, splits and so on.
+    """
+    table = {
+        "format": 1,
+        "name": f"synth-{layout}",
+        "title": f"reidkit's synthetic {title}",
+        "synthetic": True,
+        "seed": seed,
+        "home": "reidkit datasets synth",
+        "licence": "CC0-1.0",
+        **settings,
+    }
     with (folder / MANIFEST).open("w", encoding="utf-8", newline="\n") as file:
-        file.write("\n".join(lines) + "\n")
+        file.write(f"# Drawn by `reidkit datasets synth --layout {layout}`; the counts are those")
+        file.write(" written.\n" + to_toml(table))
         file.flush()
         os.fsync(file.fileno())
+
+
+def check_numbers(*, train_pids: int, test_pids: int, seed: int, most: int) -> None:
+    """Refuses numbers that a layout cannot hold.
+
+    Raises:
+        DataError: says what was expected.
+    """
+    if train_pids < 1 or test_pids < 1 or train_pids + test_pids > most:
+        raise DataError(
+            f"{train_pids} training and {test_pids} test ids: expected at least one of each and at "
+            f"most {most} together."
+        )
+    if seed < 0:
+        raise DataError(f"seed {seed}: expected 0 or more.")

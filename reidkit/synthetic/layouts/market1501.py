@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from reidkit.errors import DataError
 from reidkit.synthetic.drawing import Progress, Shot, ShotKind, Visit, draw_files
-from reidkit.synthetic.layouts.folder import SplitCounts, new_folder, write_manifest
+from reidkit.synthetic.layouts.folder import check_numbers, new_folder, write_manifest
 
 CAMERAS = 6
 MAX_IDS = 9000
@@ -17,6 +17,7 @@ JUNK_SHARE, DISTRACTOR_SHARE = 0.10, 0.16
 """Bad boxes and true negatives per gallery image of a person."""
 PATTERN = r"(?P<pid>-1|\d{4})_c(?P<camid>\d)s\d+_\d+_\d+\.jpg"
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
+MORE = "images"
 
 
 def write_market1501(
@@ -40,13 +41,7 @@ def write_market1501(
     Raises:
         DataError: if `root` is not empty, the numbers are impossible or a file cannot be written.
     """
-    if train_pids < 1 or test_pids < 1 or train_pids + test_pids > MAX_IDS:
-        raise DataError(
-            f"{train_pids} training and {test_pids} test ids: expected at least one of each and at "
-            f"most {MAX_IDS} together."
-        )
-    if seed < 0:
-        raise DataError(f"seed {seed}: expected 0 or more.")
+    check_numbers(train_pids=train_pids, test_pids=test_pids, seed=seed, most=MAX_IDS)
     visits = plan(train_pids=train_pids, test_pids=test_pids, seed=seed)
     with new_folder(root) as folder:
         for name in (TRAIN, QUERY, GALLERY):
@@ -58,13 +53,48 @@ def write_market1501(
         write_manifest(
             folder,
             layout="market1501",
-            title="reidkit's synthetic pedestrians, Market-1501 layout",
+            title="pedestrians, Market-1501 layout",
             seed=seed,
-            cameras=CAMERAS,
-            pattern=PATTERN,
-            roles={"-1": "junk", "0000": "distractor"},
-            splits=_count(visits),
+            settings=settings(visits),
         )
+
+
+def write_market1501_500k(
+    root: Path,
+    *,
+    train_pids: int,
+    test_pids: int,
+    seed: int,
+    on_progress: Progress | None = None,
+    workers: int | None = None,
+) -> None:
+    """The same with a folder images/ of more distractors, twenty for each test id.
+
+    Raises:
+        DataError: as `write_market1501`.
+    """
+    check_numbers(train_pids=train_pids, test_pids=test_pids, seed=seed, most=MAX_IDS)
+    visits = plan(train_pids=train_pids, test_pids=test_pids, seed=seed)
+    table = settings(visits)
+    rng = np.random.default_rng([seed, 17])
+    for number in range(20 * test_pids):
+        camera = int(rng.integers(1, CAMERAS + 1))
+        shot = Shot(f"{MORE}/{number:07d}.jpg", None)
+        visits.append(Visit(30_000 + number, camera, (4, number), (shot,)))
+    gallery = table["splits"]["gallery"]
+    gallery["distractors_in"] = [MORE]
+    gallery["images"] += 20 * test_pids
+    gallery["distractors"] += 20 * test_pids
+    with new_folder(root) as folder:
+        for name in (TRAIN, QUERY, GALLERY):
+            (folder / name).mkdir()
+            (folder / "labels" / name).mkdir(parents=True)
+        (folder / MORE).mkdir()
+        draw_files(
+            folder, visits, seed=seed, cameras=CAMERAS, on_progress=on_progress, workers=workers
+        )
+        title = "pedestrians, Market-1501 layout with more distractors"
+        write_manifest(folder, layout="market1501-500k", title=title, seed=seed, settings=table)
 
 
 def plan(*, train_pids: int, test_pids: int, seed: int) -> list[Visit]:
@@ -152,7 +182,8 @@ def _extra(
     return Visit(person, camera, (2 if written == "-1" else 3, number), shots)
 
 
-def _count(visits: list[Visit]) -> dict[str, SplitCounts]:
+def settings(visits: list[Visit]) -> dict[str, Any]:
+    """The manifest's keys: how to read what was drawn, and the counts."""
     splits = {}
     for name, folder in (("train", TRAIN), ("query", QUERY), ("gallery", GALLERY)):
         pids = [
@@ -161,8 +192,19 @@ def _count(visits: list[Visit]) -> dict[str, SplitCounts]:
             for shot in visit.shots
             if shot.image.startswith(f"{folder}/")
         ]
-        people = set(pids) - {"-1", "0000"}
-        splits[name] = SplitCounts(
-            folder, len(pids), len(people), pids.count("-1"), pids.count("0000")
-        )
-    return splits
+        splits[name] = {
+            "folder": folder,
+            "images": len(pids),
+            "ids": len(set(pids) - {"-1", "0000"}),
+            "junk": pids.count("-1"),
+            "distractors": pids.count("0000"),
+        }
+    return {
+        "reader": "pattern",
+        "protocol": "market",
+        "cameras": CAMERAS,
+        "pattern": PATTERN,
+        "labels": "labels",
+        "roles": {"-1": "junk", "0000": "distractor"},
+        "splits": splits,
+    }
