@@ -215,10 +215,10 @@ BODY = (
     # (top, bottom, breadth) of head, upper body, lower body, shoes, in shares of the standing
     # height from the top of the head down. Heights of chin .870, hip .530 and ankle .039 above
     # the floor, shoulders .259 and hips .191 broad: Drillis and Contini 1966 (Winter,
-    # Biomechanics, fig. 4.1). Ours: the head two thirds as broad as tall, .08 for both arms, .03
-    # for clothes about the hips, feet a little apart.
+    # Biomechanics, fig. 4.1). Ours: the head two thirds as broad as tall, .03 for clothes about
+    # the hips, feet a little apart.
     (0.000, 0.130, 0.09),
-    (0.130, 0.470, 0.34),
+    (0.130, 0.470, 0.26),
     (0.470, 0.961, 0.22),
     (0.961, 1.000, 0.26),
 )
