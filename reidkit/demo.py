@@ -77,10 +77,20 @@ class DemoResult:
 
 
 def run_demo(
-    out: Path, *, seed: int = 0, device: str = "cpu", watch: DemoWatch | None = None
+    out: Path,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    train_pids: int = TRAIN_PIDS,
+    test_pids: int = TEST_PIDS,
+    recipe: Layer = RECIPE,
+    watch: DemoWatch | None = None,
 ) -> DemoResult:
     """Synthesises, prepares masks, trains, evaluates, re-ranks, extracts, exports, evaluates the
     export, and draws ranked lists, all under `out`.
+
+    Args:
+        recipe: changes to the architecture's own preset.
 
     Raises:
         ReidkitError: if `out` is not empty, or the export's mAP is not that of the checkpoint.
@@ -100,22 +110,22 @@ def run_demo(
     root, masks = out / "data", out / "masks" / "synth-market1501.h5"
     folder, onnx = out / "run", out / "run" / "model.onnx"
     best = folder / "model.safetensors"
-    with stage("synth", f"reidkit datasets synth {root} --train-pids {TRAIN_PIDS} ..."):
+    with stage("synth", f"reidkit datasets synth {root} --train-pids {train_pids} ..."):
         LAYOUTS["market1501"](
             root,
-            train_pids=TRAIN_PIDS,
-            test_pids=TEST_PIDS,
+            train_pids=train_pids,
+            test_pids=test_pids,
             seed=seed,
             on_progress=watch.on_progress,
         )
     data = open_dataset(str(root))
     with stage("prepare-masks", f"reidkit prepare-masks --dataset {root}"):
         _prepare_masks(root, data, masks, watch.on_progress)
-    config = load_run_config([preset_layer("iaunet"), RECIPE, Layer("demo", {"seed": seed})])
+    config = load_run_config([preset_layer("iaunet"), recipe, Layer("demo", {"seed": seed})])
     reports = {}
     with stage("evaluate untrained", "the same network before training"):
         reports["untrained"] = evaluate(
-            _untrained(config, device), data, on_progress=watch.on_progress
+            _untrained(config, train_pids, device), data, on_progress=watch.on_progress
         )
     with stage("train", f"reidkit train --arch iaunet --dataset {root} ..."):
         run(
@@ -177,11 +187,11 @@ def _prepare_masks(
     prepare(path, data, samples, source, split="train", progress=on_progress)
 
 
-def _untrained(config: RunConfig, device: str) -> Embedder:
+def _untrained(config: RunConfig, num_ids: int, device: str) -> Embedder:
     import torch
 
     torch.manual_seed(config.seed)
-    model = build_model(config, num_ids=TRAIN_PIDS)
+    model = build_model(config, num_ids=num_ids)
     return TorchEmbedder(model, preprocess=config.input, device=torch_device(device))
 
 
