@@ -35,6 +35,7 @@ class Header:
         num_ids: training identities, the rows of the classifier (0: none).
         dataset, fingerprint: what it was trained on.
         synthetic: trained on drawn pedestrians.
+        frames, stride: of the clips it was trained on; 0: it was trained on images.
         recipe: the whole run's settings, as a table.
         metrics: of its evaluation, with the epoch.
     """
@@ -46,6 +47,8 @@ class Header:
     dataset: str = ""
     fingerprint: str = ""
     synthetic: bool = False
+    frames: int = 0
+    stride: int = 0
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT

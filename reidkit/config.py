@@ -54,6 +54,20 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
+class ClipConfig:
+    """`[clip]`: what training takes from a tracklet; images are not concerned.
+
+    frames: of a clip. stride: frames from one to the next where the tracklet is long enough.
+    """
+
+    frames: int = 4
+    stride: int = 8
+
+    def __post_init__(self) -> None:
+        require(self.frames > 0 and self.stride > 0, "frames and stride must be positive")
+
+
+@dataclass(frozen=True)
 class SamplerConfig:
     """`[sampler]`: how a batch is made.
 
@@ -154,6 +168,7 @@ class RunConfig:
     arch: ArchConfig = field(default_factory=ArchConfig)
     input: Preprocess = field(default_factory=Preprocess)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -248,6 +263,7 @@ def known_keys(arch_options: type) -> list[str]:
 _TABLES: dict[str, Any] = {
     "input": Preprocess,
     "augment": AugmentConfig,
+    "clip": ClipConfig,
     "sampler": SamplerConfig,
     "loss": LossConfig,
     "optim": OptimConfig,

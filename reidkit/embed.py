@@ -1,13 +1,14 @@
 """One way to get an embedding: an `Embedder`, from a checkpoint or an ONNX file."""
 
-# B batch, H W pixels of the network's input, N images, D embedding
+# B batch, T frames, H W pixels of the network's input, N images or tracklets, D embedding
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reidkit import checkpoint
+from reidkit.data.clips import ClipRule, clip_weight, cover
 from reidkit.data.loading import pixel_batches
 from reidkit.device import torch_device
 from reidkit.errors import CheckpointError, ConfigError
@@ -35,16 +37,19 @@ class Embedder(Protocol):
         name: what it is, for tables and messages.
         preprocess: how its images are made.
         source_hash: sha256 of the file it came from, "" for a network in memory.
+        frames: of the clips it was made for; 0: it takes single images.
         device: where images should be.
     """
 
     name: str
     preprocess: Preprocess
     source_hash: str
+    frames: int
     device: torch.device
 
     def embed(self, images: Tensor) -> Tensor:
-        """float32 [B, 3, H, W] on `device` -> float32 [B, D] on the CPU, not L2-normalised."""
+        """float32 [B, 3, H, W], or clips [B, T, 3, H, W], on `device` -> float32 [B, D] on the CPU,
+        not L2-normalised."""
         ...
 
 
@@ -59,12 +64,14 @@ class TorchEmbedder:
         device: torch.device,
         name: str = "network",
         source_hash: str = "",
+        frames: int = 0,
     ) -> None:
         self.model = model.to(device)
         self.preprocess = preprocess
         self.device = device
         self.name = name
         self.source_hash = source_hash
+        self.frames = frames
 
     @torch.inference_mode()
     def embed(self, images: Tensor) -> Tensor:
@@ -103,6 +110,7 @@ def load_embedder(
         device=where,
         name=header.arch,
         source_hash=sha256(path),
+        frames=header.frames,
     )
 
 
@@ -137,14 +145,98 @@ def embed_images(
     Raises:
         DataError: at the first image that cannot be read.
     """
+    if embedder.frames:
+        one_each = [[path] for path in paths]
+        return embed_tracklets(embedder, one_each, flip=flip, batch=batch, on_progress=on_progress)
     rows: list[Tensor] = []
     done = 0
-    for pixels in pixel_batches(paths, embedder.preprocess, batch=batch):
+    batches = (paths[start : start + batch] for start in range(0, len(paths), batch))
+    for pixels in pixel_batches(batches, embedder.preprocess):
         images = embedder.preprocess.normalise(pixels.to(embedder.device))
-        embeddings = embedder.embed(images)
-        if flip:
-            embeddings = embeddings + embedder.embed(images.flip(-1))
-        rows.append(embeddings)
+        rows.append(_embed(embedder, images, flip))
         done += len(images)
         on_progress(done, len(paths))
     return torch.cat(rows).numpy() if rows else np.empty((0, 0), np.float32)
+
+
+class _Clip(NamedTuple):
+    """A clip to embed: whose it is, its frames, and its weight in the mean."""
+
+    row: int
+    frames: tuple[Path, ...]
+    weight: float
+
+
+def embed_tracklets(
+    embedder: Embedder,
+    tracklets: Sequence[Sequence[Path]],
+    *,
+    rule: ClipRule = "tclnet",
+    flip: bool = False,
+    batch: int = 64,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> NDArray[np.float32]:
+    """Embeddings of tracklets, in order: float32 [N, D], the mean over their clips.
+
+    Clips of all tracklets fill batches together, so memory depends on `batch` alone and short
+    tracklets waste nothing. The mean over embeddings is that over the vectors before the head's
+    batch norm, as the authors average: in evaluation mode the norm is affine.
+
+    Args:
+        tracklets: paths of each one's frames in order; an image is a tracklet of one frame.
+        rule: which clips (`data.clips.cover`); a network of single images sees every frame alone.
+        batch: frames at a time.
+
+    Raises:
+        DataError: at the first image that cannot be read.
+    """
+    T = embedder.frames or 1
+    if not embedder.frames and rule == "ap3d":
+        rule = "tclnet"  # the mean over frames is the same
+
+    def clips() -> Iterator[_Clip]:
+        for row, frames in enumerate(tracklets):
+            for clip in cover(len(frames), T=T, rule=rule):
+                yield _Clip(row, tuple(frames[k] for k in clip), clip_weight(clip, rule))
+
+    planned: deque[list[_Clip]] = deque()
+
+    def paths() -> Iterator[list[Path]]:
+        for group in _groups(clips(), frames=max(batch, T)):
+            planned.append(group)
+            yield [path for clip in group for path in clip.frames]
+
+    sums: NDArray[np.float32] | None = None
+    weights = np.zeros(len(tracklets), np.float32)
+    for pixels in pixel_batches(paths(), embedder.preprocess):
+        group = planned.popleft()
+        images = embedder.preprocess.normalise(pixels.to(embedder.device))
+        if embedder.frames:
+            images = images.reshape(len(group), -1, *images.shape[1:])  # [B*T, ...] -> [B, T, ...]
+        rows = _embed(embedder, images, flip).numpy()
+        if sums is None:
+            sums = np.zeros((len(tracklets), rows.shape[1]), np.float32)
+        owners = np.array([clip.row for clip in group])
+        shares = np.array([clip.weight for clip in group], np.float32)
+        np.add.at(sums, owners, rows * shares[:, None])
+        np.add.at(weights, owners, shares)
+        on_progress(int(owners.max()), len(tracklets))
+    on_progress(len(tracklets), len(tracklets))
+    return np.empty((0, 0), np.float32) if sums is None else sums / weights[:, None]
+
+
+def _groups(clips: Iterable[_Clip], *, frames: int) -> Iterator[list[_Clip]]:
+    """Clips of equal length in groups of at most so many frames."""
+    waiting: dict[int, list[_Clip]] = {}
+    for clip in clips:
+        T = len(clip.frames)
+        group = waiting.setdefault(T, [])
+        group.append(clip)
+        if (len(group) + 1) * T > frames:
+            yield waiting.pop(T)
+    yield from waiting.values()
+
+
+def _embed(embedder: Embedder, images: Tensor, flip: bool) -> Tensor:
+    embeddings = embedder.embed(images)
+    return embeddings + embedder.embed(images.flip(-1)) if flip else embeddings

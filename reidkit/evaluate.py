@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from reidkit import retrieval
-from reidkit.embed import Embedder, embed_images
+from reidkit.data.clips import ClipRule, frames_of, has_tracklets
+from reidkit.embed import Embedder, embed_images, embed_tracklets
 from reidkit.errors import DataError
 from reidkit.features import Features
 from reidkit.retrieval import Embeddings, Report, RerankConfig
@@ -28,9 +30,13 @@ def embed_split(
     *,
     flip: bool = False,
     batch: int = 64,
+    clips: ClipRule = "tclnet",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Features:
     """Embeddings of a whole split with what the data set knows of it, ready for a features file.
+
+    Args:
+        clips: how a tracklet is taken apart (`data.clips.cover`).
 
     Raises:
         DataError: if the split is empty or an image cannot be read.
@@ -38,8 +44,12 @@ def embed_split(
     items = getattr(dataset, split)
     if not items:
         raise DataError(f"{dataset.name} has no {split} split")
-    paths = [dataset.root / item.path for item in items]
-    rows = embed_images(embedder, paths, flip=flip, batch=batch, on_progress=on_progress)
+    shared: dict[str, Any] = {"flip": flip, "batch": batch, "on_progress": on_progress}
+    if has_tracklets(items):
+        tracklets = [[dataset.root / frame.path for frame in frames_of(item)] for item in items]
+        rows = embed_tracklets(embedder, tracklets, rule=clips, **shared)
+    else:
+        rows = embed_images(embedder, [dataset.root / item.path for item in items], **shared)
     return Features(
         features=rows,
         pids=np.array([item.pid for item in items], np.int64),
@@ -47,7 +57,7 @@ def embed_split(
         paths=tuple(item.path for item in items),
         roles=np.array([ROLES.index(item.role) for item in items], np.uint8),
         attributes={
-            **provenance(embedder, flip=flip),
+            **provenance(embedder, flip=flip, clips=clips if has_tracklets(items) else ""),
             "dataset": dataset.name,
             "dataset_fingerprint": dataset.fingerprint,
             "protocol": dataset.protocol,
@@ -56,12 +66,45 @@ def embed_split(
     )
 
 
-def provenance(embedder: Embedder, *, flip: bool) -> dict[str, str | bool]:
+def embed_own(
+    embedder: Embedder,
+    tracklets: Sequence[Sequence[Path]],
+    *,
+    rule: ClipRule = "tclnet",
+    flip: bool = False,
+    batch: int = 64,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Features:
+    """The same of anybody's own frames, whose identities are not known; an image is a tracklet of
+    one frame, and a tracklet is called after its first.
+
+    Raises:
+        DataError: if an image cannot be read.
+    """
+    shared: dict[str, Any] = {"flip": flip, "batch": batch, "on_progress": on_progress}
+    if all(len(frames) == 1 for frames in tracklets):
+        rows = embed_images(embedder, [frames[0] for frames in tracklets], **shared)
+    else:
+        rows = embed_tracklets(embedder, tracklets, rule=rule, **shared)
+    unknown = np.full(len(tracklets), -1, np.int64)
+    return Features(
+        features=rows,
+        pids=unknown,
+        camids=unknown,
+        paths=tuple(frames[0].as_posix() for frames in tracklets),
+        roles=np.zeros(len(tracklets), np.uint8),
+        attributes=provenance(embedder, flip=flip, clips=rule),
+    )
+
+
+def provenance(embedder: Embedder, *, flip: bool, clips: str = "") -> dict[str, str | bool | int]:
     """Attributes of a features file that tell how its rows were made."""
     return {
         "model": embedder.name,
         "model_sha256": embedder.source_hash,
         "preprocess": embedder.preprocess.to_json(),
+        "frames": embedder.frames,
+        "clips": clips,
         "flip": flip,
         "normalised": False,
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import logging
 import warnings
@@ -34,9 +35,11 @@ BATCHES = (1, 3, 8)
 
 @dataclass(frozen=True)
 class Parity:
-    """How ONNX Runtime's embeddings compare with PyTorch's at one batch size."""
+    """How ONNX Runtime's embeddings compare with PyTorch's at one batch size, and, for networks
+    that take clips, one number of frames (0: images)."""
 
     batch: int
+    frames: int
     cosine: float  # the lowest over the batch
     error: float  # the largest absolute difference of L2-normalised embeddings
 
@@ -48,8 +51,8 @@ class Parity:
 class Exported(nn.Module):
     """What is exported: embeddings as users want them, and the features they come from.
 
-    images float32 [B, 3, H, W] -> L2-normalised [B, D], and the same before normalisation, which
-    averaging over mirror images and clips needs.
+    images float32 [B, 3, H, W], or clips [B, T, 3, H, W] -> L2-normalised [B, D], and the same
+    before normalisation, which averaging over mirror images and clips needs.
     """
 
     def __init__(self, model: ReidModel) -> None:
@@ -83,7 +86,9 @@ def export_onnx(
         "arch": header.arch,
         "arch_config": header.arch_config,
         "preprocess": dataclasses.asdict(header.preprocess),
-        "input": "images",
+        "input": "clips" if header.frames else "images",
+        "frames": header.frames,
+        "stride": header.stride,
         "features_output": "features",
         "source_sha256": sha256(source),
         "dataset": header.dataset,
@@ -92,12 +97,17 @@ def export_onnx(
     }
     with atomic(target) as partial:
         _write(exported, partial, header.preprocess, metadata, input_name, output_name)
-        parities = compare(exported, partial, header.preprocess, batches)
+        shapes = [(batch, 0) for batch in batches]
+        if header.frames:
+            lengths = (header.frames, 1, header.frames + 3)
+            shapes = list(zip(batches, itertools.cycle(lengths), strict=False))
+        parities = compare(exported, partial, header.preprocess, shapes)
         failed = [parity for parity in parities if not parity.passed]
         if failed:
             worst = min(failed, key=lambda parity: parity.cosine)
             raise ReidkitError(
-                f"export of {source} failed its proof: at batch {worst.batch} ONNX Runtime's "
+                f"export of {source} failed its proof: at batch {worst.batch}"
+                f"{f' of {worst.frames} frames' if worst.frames else ''} ONNX Runtime's "
                 f"embeddings have cosine {worst.cosine:.6f} with PyTorch's, expected at least "
                 f"{MIN_COSINE}. {target} was not written"
             )
@@ -105,24 +115,27 @@ def export_onnx(
 
 
 def compare(
-    exported: nn.Module, path: Path, preprocess: Preprocess, batches: Sequence[int]
+    exported: nn.Module, path: Path, preprocess: Preprocess, shapes: Sequence[tuple[int, int]]
 ) -> list[Parity]:
-    """Both networks on the same images (smooth random pictures, normalised), per batch size."""
+    """Both networks on the same images (smooth random pictures, normalised), for each (batch,
+    frames); 0 frames are images."""
     session = open_session(path, torch.device("cpu"))
     name = session.get_inputs()[0].name
     generator = torch.Generator().manual_seed(0)
     parities = []
-    for batch in batches:
-        coarse = torch.rand(batch, 3, 16, 8, generator=generator)
+    for batch, frames in shapes:
+        coarse = torch.rand(batch * (frames or 1), 3, 16, 8, generator=generator)
         pixels = F.interpolate(coarse, preprocess.size, mode="bicubic").clamp(0, 1)
         noise = torch.rand(pixels.shape, generator=generator)
         pixels = ((0.8 * pixels + 0.2 * noise) * 255).round().to(torch.uint8)
         images = preprocess.normalise(pixels.permute(0, 2, 3, 1))
+        if frames:
+            images = images.reshape(batch, frames, *images.shape[1:])
         with torch.inference_mode():
             expected = exported(images)[0].double()
         found = torch.from_numpy(session.run(None, {name: images.numpy()})[0]).double()
         cosine = F.cosine_similarity(expected, found).min().item()
-        parities.append(Parity(batch, cosine, (expected - found).abs().max().item()))
+        parities.append(Parity(batch, frames, cosine, (expected - found).abs().max().item()))
     return parities
 
 
@@ -137,7 +150,10 @@ def _write(
     import onnx
 
     example = torch.zeros(2, 3, *preprocess.size)
-    batch = torch.export.Dim("batch", min=1)
+    dynamic = {0: torch.export.Dim("batch", min=1)}
+    if metadata["frames"]:
+        example = torch.zeros(2, 3, 3, *preprocess.size)
+        dynamic[1] = torch.export.Dim("frames", min=1)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet():
         warnings.simplefilter("ignore")  # the exporter's own, about its insides
         program = torch.onnx.export(
@@ -147,7 +163,7 @@ def _write(
             opset_version=OPSET,
             input_names=[input_name],
             output_names=[output_name, metadata["features_output"]],
-            dynamic_shapes={"images": {0: batch}},
+            dynamic_shapes={"images": dynamic},
             verbose=False,
         )
     assert program is not None, "the dynamo exporter returns a program"

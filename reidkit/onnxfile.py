@@ -1,6 +1,6 @@
 """Embedding models in ONNX files, ours and anybody's, in ONNX Runtime."""
 
-# B batch, H W pixels of the network's input, D embedding
+# B batch, T frames, H W pixels of the network's input, D embedding
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class OnnxEmbedder:
     A file that reidkit exported tells its preprocessing. For any other one it comes from `inputs`,
     else from `<model>.toml` beside the file (keys of `Preprocess`), else it is ImageNet's at the
     size that the input states. A batch size that is fixed in the file is kept by filling up.
+    reidkit's exports of video networks take clips [B, T, 3, H, W] and have `frames`.
 
     Raises:
         CheckpointError: if the file is no such model.
@@ -44,7 +45,7 @@ class OnnxEmbedder:
     def __init__(self, path: Path, *, device: torch.device, inputs: Mapping[str, Any]) -> None:
         self.session = open_session(path, device)
         self.input, self.dtype, shape = _image_input(self.session, path)
-        self.channels_last = shape[-1] == 3 and shape[1] != 3
+        self.channels_last = shape[-1] == 3 and shape[-3] != 3
         self.fixed_batch = shape[0]
         metadata = self.session.get_modelmeta().custom_metadata_map
         if "reidkit" in metadata:
@@ -55,7 +56,11 @@ class OnnxEmbedder:
                 )
             self.preprocess = from_table(Preprocess, header["preprocess"], where=str(path))
             self.output, self.name = header["features_output"], f"{header['arch']} (ONNX)"
+            self.frames = int(header.get("frames", 0))
         else:
+            self.frames = 0
+            if len(shape) == 5:
+                raise CheckpointError(f"{path} takes clips and was not exported by reidkit")
             size = shape[1:3] if self.channels_last else shape[2:4]
             self.preprocess = _foreign_preprocess(path, size, inputs)
             self.output, self.name = _embedding_output(self.session, path), path.stem
@@ -63,7 +68,8 @@ class OnnxEmbedder:
         self.device = torch.device("cpu")  # ONNX Runtime copies to its own device
 
     def embed(self, images: Tensor) -> Tensor:
-        """float32 [B, 3, H, W] -> float32 [B, D], as the file gives them."""
+        """float32 [B, 3, H, W], or clips [B, T, 3, H, W] -> float32 [B, D], as the file gives
+        them."""
         ordered = images.permute(0, 2, 3, 1) if self.channels_last else images
         array: NDArray[Any] = np.ascontiguousarray(ordered.numpy(), self.dtype)
         step = self.fixed_batch or len(array)
@@ -124,7 +130,7 @@ def _image_input(session: Any, path: Path) -> tuple[str, type, list[int]]:
     inputs = session.get_inputs()
     described = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
     shape = [size if isinstance(size, int) and size > 0 else 0 for size in inputs[0].shape]
-    image = len(shape) == 4 and (shape[1] in (0, 3) or shape[3] == 3)
+    image = len(shape) in (4, 5) and (shape[-3] in (0, 3) or shape[-1] == 3)
     if len(inputs) != 1 or not image or inputs[0].type not in _TYPES:
         raise CheckpointError(
             f"{path} takes {described}; expected one image input, float [batch, 3, height, width]"

@@ -18,6 +18,12 @@ DataRootOption = Annotated[
     Path | None,
     typer.Option("--data-root", help="Folder that holds the data sets. [default: REIDKIT_DATA]"),
 ]
+ClipsOption = Annotated[
+    str,
+    typer.Option(
+        help="Frames of a tracklet: tclnet (all, in clips), bicnet, ap3d, or first (one clip)."
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON document on stdout.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reidkit.cli.common import (
+    ClipsOption,
     DataRootOption,
     DeviceOption,
     JsonOption,
@@ -20,6 +21,7 @@ from reidkit.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from reidkit.data.clips import ClipRule
     from reidkit.embed import Embedder
     from reidkit.evaluate import Ranking
     from reidkit.retrieval import Embeddings, Report
@@ -49,6 +51,7 @@ def evaluate(
     ] = None,
     metric: Annotated[str, typer.Option(help="cosine or euclidean")] = "cosine",
     flip: Annotated[bool, typer.Option("--flip", help="Add the mirror image's embedding.")] = False,
+    clips: ClipsOption = "tclnet",
     rerank: Annotated[
         bool, typer.Option("--rerank", help="Also re-rank by k-reciprocal encoding.")
     ] = False,
@@ -97,6 +100,7 @@ def evaluate(
     """Judge a network or features: mAP, mINP, CMC, ROC, by the data set's protocol."""
     from reidkit.cli.inputs import foreign_inputs, parse_memory
     from reidkit.config import require
+    from reidkit.data.clips import check_rule
     from reidkit.device import torch_device
     from reidkit.embed import load_embedder, newest_run
     from reidkit.evaluate import Ranking
@@ -126,7 +130,9 @@ def evaluate(
         embedder = load_embedder(path, device=str(where), inputs=inputs)
         out = out or run_folder(path)
         for name in dataset or [trained_on(path)]:
-            named, query, gallery = _embed(embedder, path, name, data_root, flip, batch)
+            named, query, gallery = _embed(
+                embedder, path, name, data_root, flip, batch, check_rule(clips)
+            )
             judged = _judge(query, gallery, ranking, str(named["protocol"]), where)
             results.append((named, judged))
     documents = [_document(named, judged, target_fpr) for named, judged in results]
@@ -141,8 +147,15 @@ def evaluate(
 
 
 def _embed(
-    embedder: Embedder, path: Path, name: str, data_root: Path | None, flip: bool, batch: int
+    embedder: Embedder,
+    path: Path,
+    name: str,
+    data_root: Path | None,
+    flip: bool,
+    batch: int,
+    clips: ClipRule,
 ) -> tuple[Options, Embeddings, Embeddings]:
+    from reidkit.data.clips import has_tracklets
     from reidkit.data.manifest import open_dataset
     from reidkit.evaluate import as_embeddings, embed_split
 
@@ -151,7 +164,7 @@ def _embed(
     for split in ("query", "gallery"):
         with progress(f"embedding {data.name} {split}") as on_progress:
             features = embed_split(
-                embedder, data, split, flip=flip, batch=batch, on_progress=on_progress
+                embedder, data, split, flip=flip, batch=batch, clips=clips, on_progress=on_progress
             )
         sets.append(as_embeddings(features, split))
     named = {
@@ -161,6 +174,8 @@ def _embed(
         "dataset_fingerprint": data.fingerprint,
         "synthetic": data.synthetic,
         "flip": flip,
+        "frames": embedder.frames,
+        "clips": clips if has_tracklets(data.gallery) else None,
         "protocol": data.protocol,
     }
     return named, sets[0], sets[1]

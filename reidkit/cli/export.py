@@ -38,8 +38,9 @@ def export(
         print_json({"file": str(target), "parity": [dataclasses.asdict(p) for p in parities]})
         return
     for parity in parities:
+        clips = f" x {parity.frames} frames" if parity.frames else ""
         print(
-            f"batch {parity.batch}: cosine >= {parity.cosine:.6f}, "
+            f"batch {parity.batch}{clips}: cosine >= {parity.cosine:.6f}, "
             f"absolute error <= {parity.error:.1e}"
         )
     print(target)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import glob
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from reidkit.cli.common import DataRootOption, DeviceOption, JsonOption, print_json, progress
-
-if TYPE_CHECKING:
-    from reidkit.embed import Embedder
-    from reidkit.features import Features
+from reidkit.cli.common import (
+    ClipsOption,
+    DataRootOption,
+    DeviceOption,
+    JsonOption,
+    print_json,
+    progress,
+)
 
 
 def extract(
@@ -27,6 +30,10 @@ def extract(
     images: Annotated[
         str | None, typer.Option(help="Your own pictures: a folder, a file or a glob.")
     ] = None,
+    tracklets: Annotated[
+        Path | None, typer.Option(help="Your own tracklets: a folder with a folder of frames each.")
+    ] = None,
+    clips: ClipsOption = "tclnet",
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write.")] = Path("features.h5"),
     data_root: DataRootOption = None,
     flip: Annotated[bool, typer.Option("--flip", help="Add the mirror image's embedding.")] = False,
@@ -36,13 +43,18 @@ def extract(
 ) -> None:
     """Write embeddings of a data set's split, or of your own pictures, to an HDF5 file."""
     from reidkit.config import require
+    from reidkit.data.clips import check_rule
     from reidkit.data.manifest import SPLITS, open_dataset
     from reidkit.embed import load_embedder, newest_run
     from reidkit.errors import suggest
-    from reidkit.evaluate import embed_split
+    from reidkit.evaluate import embed_own, embed_split
     from reidkit.features import write_features
 
-    require((dataset is None) != (images is None), "give either --dataset NAME or --images PATH")
+    require(
+        sum(source is not None for source in (dataset, images, tracklets)) == 1,
+        "give either --dataset NAME or --images PATH or --tracklets FOLDER",
+    )
+    rule = check_rule(clips)
     require(split in SPLITS, f"unknown split {split!r}. {suggest(split, SPLITS)}")
     embedder = load_embedder(model or newest_run(), device=device)
     with progress("embedding") as on_progress:
@@ -53,11 +65,14 @@ def extract(
                 split,  # type: ignore[arg-type]  # checked above
                 flip=flip,
                 batch=batch,
+                clips=rule,
                 on_progress=on_progress,
             )
         else:
-            assert images is not None
-            features = _embed_pictures(embedder, images, flip, batch, on_progress)
+            own = find_tracklets(tracklets) if tracklets else [[p] for p in find_images(images)]
+            features = embed_own(
+                embedder, own, rule=rule, flip=flip, batch=batch, on_progress=on_progress
+            )
     write_features(out, features)
     rows, length = features.features.shape
     if json:
@@ -66,33 +81,28 @@ def extract(
         print(f"{out}: {rows:,} embeddings of length {length}")
 
 
-def _embed_pictures(
-    embedder: Embedder, images: str, flip: bool, batch: int, on_progress: object
-) -> Features:
-    import numpy as np
+def find_tracklets(folder: Path) -> list[list[Path]]:
+    """The frames in every folder below `folder` that holds images, in the order of their names."""
+    from reidkit.data.readers.rows import list_images
+    from reidkit.errors import DataError
 
-    from reidkit.embed import embed_images
-    from reidkit.evaluate import provenance
-    from reidkit.features import Features
-
-    paths = find_images(images)
-    rows = embed_images(embedder, paths, flip=flip, batch=batch, on_progress=on_progress)  # type: ignore[arg-type]
-    N = len(paths)
-    return Features(
-        features=rows,
-        pids=np.full(N, -1, np.int64),
-        camids=np.full(N, -1, np.int64),
-        paths=tuple(path.as_posix() for path in paths),
-        roles=np.zeros(N, np.uint8),
-        attributes=provenance(embedder, flip=flip),
-    )
+    found: dict[Path, list[Path]] = {}
+    for name in list_images(folder):
+        found.setdefault((folder / name).parent, []).append(folder / name)
+    if not found or folder in found:
+        where = "nothing" if not found else f"images in {folder} itself"
+        raise DataError(
+            f"--tracklets {folder}: found {where}, expected one sub-folder per tracklet"
+        )
+    return list(found.values())
 
 
-def find_images(images: str) -> list[Path]:
+def find_images(images: str | None) -> list[Path]:
     """Image files in a folder (and below), at a path, or by a glob, sorted."""
     from reidkit.data.readers.rows import IMAGE_SUFFIXES, list_images
     from reidkit.errors import DataError
 
+    assert images is not None
     path = Path(images).expanduser()
     if path.is_dir():
         found = [path / name for name in list_images(path)]

@@ -1,11 +1,11 @@
 """From samples on disk to batches of tensors."""
 
-# B batch, H W pixels of the network's input, h w mask
+# B batch, T frames of a clip, H W pixels of the network's input, h w mask
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,11 +17,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from reidkit.config import AugmentConfig
+from reidkit.config import AugmentConfig, ClipConfig
+from reidkit.data.clips import draw_clip, frames_of, has_tracklets
 from reidkit.data.sampler import Draw, TrainBatches
-from reidkit.data.transforms import augment_image, augment_mask, draw_augmentation, erase
+from reidkit.data.transforms import (
+    Augmentation,
+    augment_image,
+    augment_mask,
+    draw_augmentation,
+    erase,
+)
 from reidkit.preprocess import Preprocess, read_image
-from reidkit.types import Batch, Sample
+from reidkit.types import Batch, Item, Sample
 
 
 class Masks(Protocol):
@@ -35,26 +42,33 @@ class Masks(Protocol):
 class RawBatch(NamedTuple):
     """A batch as workers make it: small, and ready to be pinned."""
 
-    pixels: Tensor  # uint8 [B, H, W, 3]
+    pixels: Tensor  # uint8 [B, H, W, 3], or clips [B, T, H, W, 3]
     boxes: Tensor  # int64 [B, 4], erasing rectangles
     labels: Tensor  # int64 [B]
     camids: Tensor  # int64 [B]
-    masks: Tensor | None  # uint8 [B, h, w]
+    masks: Tensor | None  # uint8 [B, h, w], or [B, T, h, w]
     draws: list[Draw]
 
 
 class TrainImages(TorchDataset[RawBatch]):
-    """Training images, fetched a batch at a time."""
+    """Training images, or clips of training tracklets, fetched a batch at a time.
+
+    Args:
+        samples: images give batches of images; if there are tracklets among them, all become clips
+            (an image is a tracklet of one frame).
+        clip: how many frames of a tracklet, and how far apart.
+    """
 
     def __init__(
         self,
-        samples: Sequence[Sample],
+        samples: Sequence[Item],
         *,
         root: Path,
         labels: Sequence[int],
         preprocess: Preprocess,
         augment: AugmentConfig,
         masks: Masks | None,
+        clip: ClipConfig | None = None,
     ) -> None:
         self.samples = samples
         self.root = root
@@ -62,31 +76,45 @@ class TrainImages(TorchDataset[RawBatch]):
         self.preprocess = preprocess
         self.augment = augment
         self.masks = masks
+        self.clip = (clip or ClipConfig()) if has_tracklets(samples) else None
 
     def __getitems__(self, draws: list[Draw]) -> RawBatch:
-        samples = [self.samples[draw.index] for draw in draws]
         size, scale = self.preprocess.size, self.augment.crop_scale
-        augmentations = [
-            draw_augmentation(self.augment, size, np.random.default_rng(draw.seed))
-            for draw in draws
-        ]
-        pixels = np.empty((len(draws), *size, 3), np.uint8)
-        for row, (sample, augmentation) in enumerate(zip(samples, augmentations, strict=True)):
-            image = read_image(self.root / sample.path)
+        frames: list[tuple[Sample, Augmentation]] = []
+        augmentations: list[Augmentation] = []
+        for draw in draws:
+            rng = np.random.default_rng(draw.seed)
+            augmentations.append(draw_augmentation(self.augment, size, rng))
+            frames += [(frame, augmentations[-1]) for frame in self._frames(draw.index, rng)]
+        pixels = np.empty((len(frames), *size, 3), np.uint8)
+        for row, (frame, augmentation) in enumerate(frames):
+            image = read_image(self.root / frame.path)
             pixels[row] = augment_image(image, augmentation, self.preprocess, scale)
         masks = None
         if self.masks is not None:
-            maps = self.masks.read([sample.path for sample in samples])
-            pairs = zip(maps, augmentations, strict=True)
-            masks = torch.from_numpy(np.stack([augment_mask(m, a, size, scale) for m, a in pairs]))
+            maps = self.masks.read([frame.path for frame, _ in frames])
+            pairs = zip(maps, frames, strict=True)
+            masks = np.stack([augment_mask(m, a, size, scale) for m, (_, a) in pairs])
         return RawBatch(
-            pixels=torch.from_numpy(pixels),
+            pixels=self._by_clip(pixels),
             boxes=torch.tensor([a.erase for a in augmentations]),
             labels=torch.tensor([self.labels[draw.index] for draw in draws]),
-            camids=torch.tensor([sample.camid for sample in samples]),
-            masks=masks,
+            camids=torch.tensor([self.samples[draw.index].camid for draw in draws]),
+            masks=None if masks is None else self._by_clip(masks),
             draws=draws,
         )
+
+    def _frames(self, index: int, rng: np.random.Generator) -> list[Sample]:
+        frames = frames_of(self.samples[index])
+        if self.clip is None:
+            return list(frames)
+        T, stride = self.clip.frames, self.clip.stride
+        return [frames[k] for k in draw_clip(len(frames), T=T, stride=stride, rng=rng)]
+
+    def _by_clip(self, frames: NDArray[np.uint8]) -> Tensor:
+        """[B*T, ...] -> [B, T, ...] for clips, [B, ...] as it is for images."""
+        found = torch.from_numpy(frames)
+        return found if self.clip is None else _clips(found, self.clip.frames)
 
     def path(self, draw: Draw) -> str:
         """The relative path of a drawn sample."""
@@ -94,12 +122,17 @@ class TrainImages(TorchDataset[RawBatch]):
 
     def finish(self, raw: RawBatch, device: torch.device) -> Batch:
         """Normalises and erases on the device: the batch as the network sees it."""
-        images = self.preprocess.normalise(raw.pixels.to(device, non_blocking=True))
+        T = 1 if self.clip is None else self.clip.frames
+        pixels = raw.pixels.to(device, non_blocking=True).flatten(0, -4)  # [B*T, H, W, 3]
+        images = self.preprocess.normalise(pixels)
         noise = None
         if self.augment.erase_noise:
             seed = np.random.default_rng(raw.draws[0].seed).integers(2**63)
             noise = torch.Generator().manual_seed(int(seed))
-        images = erase(images, raw.boxes, self.augment.erase_value, noise)
+        boxes = raw.boxes.repeat_interleave(T, dim=0)  # one rectangle for all frames of a clip
+        images = erase(images, boxes, self.augment.erase_value, noise)
+        if self.clip is not None:
+            images = _clips(images, T)
         return Batch(
             images=images,
             labels=raw.labels.to(device, non_blocking=True),
@@ -122,11 +155,16 @@ def train_loader(
     )
 
 
+def _clips(frames: Tensor, T: int) -> Tensor:
+    """[B*T, ...] -> [B, T, ...]."""
+    return frames.reshape(-1, T, *frames.shape[1:])
+
+
 def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def train_labels(samples: Sequence[Sample]) -> tuple[list[int], int]:
+def train_labels(samples: Sequence[Item]) -> tuple[list[int], int]:
     """Contiguous labels 0..N-1 in the order of the sorted pids, and N."""
     pids = sorted({sample.pid for sample in samples})
     label = {pid: number for number, pid in enumerate(pids)}
@@ -134,12 +172,13 @@ def train_labels(samples: Sequence[Sample]) -> tuple[list[int], int]:
 
 
 def pixel_batches(
-    paths: Sequence[Path], preprocess: Preprocess, *, batch: int, threads: int = 4
+    batches: Iterable[Sequence[Path]], preprocess: Preprocess, *, threads: int = 4
 ) -> Iterator[Tensor]:
-    """Images decoded and resized, in order: uint8 [B, H, W, 3], the last batch shorter.
+    """Images decoded and resized, in order: uint8 [B, H, W, 3] for each batch of B paths; a path
+    that comes twice in a batch is decoded once.
 
-    Pillow lets go of the interpreter while it decodes and resizes, so threads suffice. Two batches
-    are in flight.
+    Pillow lets go of the interpreter while it decodes and resizes, so threads suffice. Three
+    batches at most are in memory.
 
     Raises:
         DataError: at the first image that cannot be read.
@@ -150,9 +189,14 @@ def pixel_batches(
 
     with ThreadPoolExecutor(threads) as pool:
         in_flight: deque[list[Future[NDArray[np.uint8]]]] = deque()
-        for start in range(0, len(paths), batch):
-            in_flight.append([pool.submit(load, p) for p in paths[start : start + batch]])
+
+        def first() -> Tensor:
+            return torch.from_numpy(np.stack([f.result() for f in in_flight.popleft()]))
+
+        for batch in batches:
+            futures = {path: pool.submit(load, path) for path in dict.fromkeys(batch)}
+            in_flight.append([futures[path] for path in batch])
             if len(in_flight) > 2:
-                yield torch.from_numpy(np.stack([f.result() for f in in_flight.popleft()]))
+                yield first()
         while in_flight:
-            yield torch.from_numpy(np.stack([f.result() for f in in_flight.popleft()]))
+            yield first()

@@ -16,10 +16,11 @@ import torch
 
 from reidkit import checkpoint
 from reidkit.config import RunConfig, to_table
+from reidkit.data.clips import has_tracklets, train_items
 from reidkit.data.loading import Masks, RawBatch, TrainImages, train_labels, train_loader
 from reidkit.data.sampler import TrainBatches
 from reidkit.embed import TorchEmbedder
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError
 from reidkit.evaluate import evaluate
 from reidkit.files import atomic
 from reidkit.models.base import ReidModel
@@ -30,7 +31,7 @@ from reidkit.tables import to_toml
 from reidkit.training.loop import EpochReport, train_epoch
 from reidkit.training.optim import build_optimizer, learning_rate, set_learning_rate
 from reidkit.training.resume import State, load_state, save_state
-from reidkit.types import Dataset, Sample
+from reidkit.types import Dataset
 
 BEST = "model.safetensors"
 LAST = "last.safetensors"
@@ -71,7 +72,7 @@ def run(
         CheckpointError: if a resumed run's state is missing or damaged.
     """
     watch = watch or Watch()
-    samples = _images(dataset)
+    samples = train_items(dataset)
     labels, num_ids = train_labels(samples)
     torch.manual_seed(config.seed)
     model = build_model(config, num_ids=num_ids)
@@ -95,6 +96,7 @@ def run(
         preprocess=config.input,
         augment=config.augment,
         masks=masks if needs_masks(config, model) else None,
+        clip=config.clip,
     )
     batches = TrainBatches(
         labels,
@@ -135,7 +137,8 @@ def run(
         record: dict[str, Any] = dataclasses.asdict(report)
         best, seconds = state.best, state.seconds + report.seconds
         if is_due(epoch + 1, config.test.every, config.schedule.epochs):
-            embedder = TorchEmbedder(model, preprocess=config.input, device=device)
+            frames = config.clip.frames if images.clip else 0
+            embedder = TorchEmbedder(model, preprocess=config.input, device=device, frames=frames)
             judged = evaluate(embedder, dataset, flip=config.test.flip, metric=config.test.metric)
             watch.on_evaluation(epoch, judged)
             metrics = {"epoch": epoch + 1, **judged.to_dict()}
@@ -191,17 +194,12 @@ def make_header(
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
         synthetic=dataset.synthetic,
+        frames=config.clip.frames if has_tracklets(dataset.train) else 0,
+        stride=config.clip.stride if has_tracklets(dataset.train) else 0,
         recipe=to_table(config),
         metrics=metrics,
         git=checkpoint.git_version(),
     )
-
-
-def _images(dataset: Dataset) -> list[Sample]:
-    samples = [item for item in dataset.train if isinstance(item, Sample)]
-    if not samples:
-        raise DataError(f"{dataset.name} has no training images")
-    return samples
 
 
 def _with_dataset(config: RunConfig, dataset: Dataset) -> dict[str, Any]:

@@ -1,0 +1,153 @@
+"""Which frames make a clip: the authors' rules, checked by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reidkit.config import AugmentConfig, ClipConfig
+from reidkit.data.clips import check_rule, cover, cut, draw_clip, train_items
+from reidkit.data.loading import TrainImages
+from reidkit.data.sampler import Draw
+from reidkit.errors import ConfigError
+from reidkit.preprocess import Preprocess
+from reidkit.types import Dataset, Item, Sample, Tracklet
+
+
+def drawn(n: int, T: int = 4, stride: int = 8) -> list[list[int]]:
+    return [draw_clip(n, T=T, stride=stride, rng=np.random.default_rng(k)) for k in range(300)]
+
+
+def test_long_tracklets_are_sampled_at_the_stride_from_a_uniform_start() -> None:
+    """40 frames: starts 0 .. 40 - 24 - 1 = 15."""
+    clips = drawn(40)
+    assert all(np.diff(clip).tolist() == [8, 8, 8] for clip in clips)
+    assert {clip[0] for clip in clips} == set(range(16))
+    assert {clip[0] for clip in drawn(32)} == set(range(8))  # exactly T * stride
+
+
+def test_shorter_ones_give_different_frames_in_order_and_the_shortest_repeat() -> None:
+    for clip in drawn(31):
+        assert clip == sorted(set(clip)) and len(clip) == 4 and clip[-1] < 31
+    assert {tuple(clip) for clip in drawn(4)} == {(0, 1, 2, 3)}
+    repeated = drawn(3)
+    assert all(clip == sorted(clip) and len(clip) == 4 for clip in repeated)
+    assert {frame for clip in repeated for frame in clip} == {0, 1, 2}
+    assert drawn(1)[0] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "n", "clips"),
+    [
+        ("tclnet", 8, [(0, 1, 2, 3), (4, 5, 6, 7)]),
+        ("tclnet", 6, [(0, 1, 2, 3), (4, 5, 4, 5)]),
+        ("tclnet", 3, [(0, 1, 2, 0)]),
+        ("tclnet", 1, [(0, 0, 0, 0)]),
+        ("bicnet", 6, [(0, 1, 2, 3), (4, 5, 0, 1)]),
+        ("bicnet", 3, [(0, 1, 2, 0)]),
+        ("ap3d", 5, [(0, 1, 2, 3, 4)]),
+        ("ap3d", 33, [tuple(range(32)), (32,)]),
+        ("first", 25, [(0, 8, 16, 24)]),
+        ("first", 24, [(0, 4, 8, 12)]),
+        ("first", 13, [(0, 4, 8, 12)]),
+        ("first", 12, [(0, 2, 4, 6)]),
+        ("first", 6, [(0, 1, 2, 3)]),
+        ("first", 3, [(0, 1, 2, 0)]),
+    ],
+)
+def test_test_time_clips_of_four(rule: str, n: int, clips: list[tuple[int, ...]]) -> None:
+    assert cover(n, T=4, rule=check_rule(rule)) == clips
+
+
+@pytest.mark.parametrize("rule", ["tclnet", "bicnet", "ap3d"])
+def test_every_frame_is_in_some_clip(rule: str) -> None:
+    for n in range(1, 70):
+        clips = cover(n, T=4, rule=check_rule(rule))
+        assert {frame for clip in clips for frame in clip} == set(range(n))
+
+
+def test_an_unknown_rule_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean tclnet"):
+        check_rule("tcnet")
+
+
+def walk(name: str, n: int, pid: int = 1) -> Tracklet:
+    return Tracklet(tuple(Sample(f"{name}/{k:03d}.png", pid, 1) for k in range(n)))
+
+
+@pytest.mark.parametrize(
+    ("n", "lengths"), [(10, [10]), (32, [32]), (63, [63]), (64, [32, 32]), (100, [32, 32, 36])]
+)
+def test_dense_cutting_gives_the_last_chunk_the_rest(n: int, lengths: list[int]) -> None:
+    whole = walk("a", n)
+    chunks = cut(whole, 32)
+    assert [len(chunk.frames) for chunk in chunks] == lengths
+    assert tuple(frame for chunk in chunks for frame in chunk.frames) == whole.frames
+
+
+def dataset(root: Path, *items: Item, dense: int = 0) -> Dataset:
+    return Dataset("toy", root, items, (), (), "market", "", dense=dense)
+
+
+def test_only_a_data_set_that_says_so_is_cut(tmp_path: Path) -> None:
+    image = Sample("x.png", 2, 1)
+    assert train_items(dataset(tmp_path, walk("a", 70), image)) == [walk("a", 70), image]
+    assert len(train_items(dataset(tmp_path, walk("a", 70), image, dense=32))) == 3
+
+
+class ConstantMasks:
+    """The mask of frame k is full of k."""
+
+    def read(self, paths: list[str]) -> np.ndarray:
+        numbers = [int(path[-7:-4]) for path in paths]
+        return np.stack([np.tile(np.arange(4, dtype=np.uint8), (8, 1)) + n for n in numbers])
+
+
+def clips(root: Path, augment: AugmentConfig, *, frames: int = 12) -> TrainImages:
+    """Frame k is grey k, with a white left half."""
+    for k in range(frames):
+        pixels = np.full((16, 8, 3), k, np.uint8)
+        pixels[:, :4] = 255
+        (root / "a").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(root / f"a/{k:03d}.png")
+    return TrainImages(
+        [walk("a", frames)],
+        root=root,
+        labels=[0],
+        preprocess=Preprocess(size=(16, 8), mean=(0, 0, 0), std=(1, 1, 1)),
+        augment=augment,
+        masks=ConstantMasks(),  # type: ignore[arg-type]
+        clip=ClipConfig(frames=3, stride=2),
+    )
+
+
+def test_flip_and_erasing_are_drawn_once_for_all_frames_and_masks_follow(tmp_path: Path) -> None:
+    source = clips(tmp_path, AugmentConfig(flip=0.5, erase=1.0))
+    flips = set()
+    for seed in range(12):
+        raw = source.__getitems__([Draw(0, (seed, 0, 0))])
+        assert raw.pixels.shape == (1, 3, 16, 8, 3) and raw.masks is not None
+        mirrored = [bool(frame[0, 0, 0] != 255) for frame in raw.pixels[0]]
+        assert len(set(mirrored)) == 1
+        flips.add(mirrored[0])
+        shown = raw.pixels[0].amin((1, 2, 3))
+        assert shown.diff().tolist() == [2, 2]  # the stride
+        left = raw.masks[0, :, 0, 3 if mirrored[0] else 0]
+        assert left.tolist() == shown.tolist()  # each frame has its own mask, flipped alike
+        images = source.finish(raw, torch.device("cpu")).images
+        assert images.shape == (1, 3, 3, 16, 8)
+        erased = images[0, :, 1] == source.augment.erase_value[1]
+        assert torch.equal(erased[0], erased[1]) and torch.equal(erased[0], erased[2])
+        assert 0 < erased[0].sum() < 16 * 8
+    assert flips == {True, False}
+
+
+def test_images_among_tracklets_become_clips_of_one_repeated_frame(tmp_path: Path) -> None:
+    source = clips(tmp_path, AugmentConfig(flip=0.0, erase=0.0), frames=1)
+    source.samples = [source.samples[0].frames[0]]  # type: ignore[union-attr]
+    raw = source.__getitems__([Draw(0, (0, 0, 0))])
+    assert torch.equal(raw.pixels[0, 0], raw.pixels[0, 2])
