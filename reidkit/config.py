@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from reidkit.errors import ConfigError, suggest
 from reidkit.preprocess import Preprocess
@@ -35,9 +35,10 @@ class AugmentConfig:
     """`[augment]`: what training does to an image, in this order: crop, flip, erase."""
 
     flip: float = 0.5
-    crop: Literal["none", "translate"] = "none"
+    crop: Literal["none", "translate", "pad"] = "none"
     crop_probability: float = 0.5
     crop_scale: float = 1.125  # translate: resize to size * crop_scale, then crop at random
+    crop_padding: int = 0  # pad: so many black pixels on every side, then crop at random
     erase: float = 0.5
     erase_area: tuple[float, float] = (0.02, 0.4)
     erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)  # height / width, uniform
@@ -51,6 +52,12 @@ class AugmentConfig:
         low, high = self.erase_area
         require(0 < low <= high < 1, f"erase_area must rise within (0, 1), got {low, high}")
         require(self.crop_scale >= 1, f"crop_scale must be >= 1, got {self.crop_scale}")
+        require(self.crop_padding >= 0, f"crop_padding must be >= 0, got {self.crop_padding}")
+        require(
+            self.crop != "pad" or self.crop_scale == 1,
+            f"crop = pad moves the image at its own size: set crop_scale to 1.0, got "
+            f"{self.crop_scale}",
+        )
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,8 @@ class SamplerConfig:
     """`[sampler]`: how a batch is made.
 
     groups: each id's images shuffled and cut into groups of K, all groups shuffled (IAUnet).
-    pk: every id once per epoch with K images (RGA). shuffle: plain (PFSA).
+    pk: every id once per epoch with K images (RGA). shuffle: plain (PFSA). `batch` is the global
+    batch, however many processes share it.
     """
 
     kind: Literal["groups", "pk", "shuffle"] = "groups"
@@ -94,6 +102,7 @@ class LossConfig:
     identity: mean cross entropy of the main logits. parts_identity, deep: cross entropies of the
     stripe classifiers and of deep supervision, each summed over its classifiers (PFSA).
     triplet: batch hard. part_attention: binary cross entropy of part maps with the masks.
+    overlap: how much the class activations of several branches cover each other (CAMA).
     """
 
     identity: float = 1.0
@@ -105,16 +114,23 @@ class LossConfig:
     part_attention: float = 0.5
     parts_identity: float = 0.0
     deep: float = 0.0
+    overlap: float = 0.0
 
     def __post_init__(self) -> None:
         require(0 <= self.smoothing < 1, f"smoothing must lie in [0, 1): {self.smoothing}")
-        weights = (self.identity, self.triplet, self.part_attention, self.parts_identity, self.deep)
+        require(self.margin >= 0, f"margin must be >= 0, got {self.margin}")
+        names = ("identity", "triplet", "part_attention", "parts_identity", "deep", "overlap")
+        weights = [getattr(self, name) for name in names]
         require(min(weights) >= 0 and max(weights) > 0, "weights must be >= 0, one above 0")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """`[optim]`: the optimiser. Backbone parameters learn at lr * backbone_factor."""
+    """`[optim]`: the optimiser. Backbone parameters learn at lr * backbone_factor.
+
+    ema: decay of an exponential moving average of the weights, which is then what is judged and
+    saved; 0 for none.
+    """
 
     name: Literal["adam", "sgd"] = "adam"
     lr: float = 3.5e-4
@@ -122,8 +138,10 @@ class OptimConfig:
     momentum: float = 0.9
     nesterov: bool = True
     backbone_factor: float = 1.0
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
+        require(0 <= self.ema < 1, f"ema must lie in [0, 1), got {self.ema}")
         require(self.lr > 0, f"lr must be positive, got {self.lr}")
         require(self.weight_decay >= 0, f"weight_decay must be >= 0: {self.weight_decay}")
 
@@ -151,7 +169,11 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class TestConfig:
-    """`[test]`: how an embedding is judged."""
+    """`[test]`: how an embedding is judged, and on whom.
+
+    val_fraction: share of the training identities that are kept out of training to choose the best
+    checkpoint by; 0 chooses by the test set, as the papers did.
+    """
 
     __test__ = False  # not a test case, whatever pytest thinks of its name
 
@@ -159,6 +181,10 @@ class TestConfig:
     flip: bool = False  # add the mirrored image's embedding
     every: int = 10  # epochs between evaluations; 0: only after the last
     batch: int = 64
+    val_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.val_fraction < 1, f"val_fraction must lie in [0, 1): {self.val_fraction}")
 
 
 @dataclass(frozen=True)
@@ -176,7 +202,8 @@ class RunConfig:
     test: TestConfig = field(default_factory=TestConfig)
     weights: str = "auto"  # ImageNet weights of the backbone: auto (download), none, or a file
     seed: int = 0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False  # torch.compile of the network
 
 
 def require(condition: bool, message: str) -> None:
@@ -200,7 +227,7 @@ def load_run_config(layers: Iterable[Layer]) -> RunConfig:
         ConfigError: for an unknown key, a wrong type or an impossible value; names the layer.
     """
     layers = [_with_arch_table(layer) for layer in layers]
-    spec = get_arch(arch_name(layers))
+    spec = get_arch(arch_name(layers, default=ArchConfig.name))
     merged: dict[str, Any] = {"input": {"size": list(spec.input_size)}}
     options: dict[str, Any] = {}
     for layer in layers:
@@ -212,11 +239,15 @@ def load_run_config(layers: Iterable[Layer]) -> RunConfig:
     return dataclasses.replace(from_table(RunConfig, merged, where=where), arch=arch)
 
 
-def arch_name(layers: Iterable[Layer]) -> str:
+@overload
+def arch_name(layers: Iterable[Layer], *, default: str) -> str: ...
+@overload
+def arch_name(layers: Iterable[Layer], *, default: None) -> str | None: ...
+def arch_name(layers: Iterable[Layer], *, default: str | None) -> str | None:
     """The architecture that layers ask for: the last one named, or the default."""
     tables = [_with_arch_table(layer).table.get("arch", {}) for layer in layers]
     names: list[str] = [table["name"] for table in tables if "name" in table]
-    return names[-1] if names else ArchConfig.name
+    return names[-1] if names else default
 
 
 def _with_arch_table(layer: Layer) -> Layer:
@@ -272,12 +303,47 @@ _TABLES: dict[str, Any] = {
 }
 
 
-def preset_layer(name: str) -> Layer:
-    """A recipe from `reidkit/presets`, by name."""
+@dataclass(frozen=True)
+class Recipe:
+    """`[recipe]` of a preset: what it is, and for whom it is the default.
+
+    Attributes:
+        title, source: for lists and for the reader.
+        archs: architectures that it is the recipe of.
+        datasets: only on these; empty: on all for which no other recipe is.
+        extends: another preset that this one changes.
+    """
+
+    title: str
+    source: str = ""
+    archs: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    extends: str = ""
+
+
+def read_preset(name: str) -> tuple[Recipe, dict[str, Any]]:
+    """A recipe from `reidkit/presets` by name, and its settings with those it extends.
+
+    Raises:
+        ConfigError: if there is none; names the nearest.
+    """
     known = list_presets()
     if name not in known:
         raise ConfigError(f"unknown preset {name!r}. {suggest(name, known)}")
-    return file_layer(PRESETS / f"{name}.toml")
+    table = read_toml(PRESETS / f"{name}.toml")
+    recipe = from_table(Recipe, table.pop("recipe", {}), where=f"{name}.toml: recipe")
+    if recipe.extends:
+        table = merge(read_preset(recipe.extends)[1], table)
+    return recipe, table
+
+
+def preset_layer(name: str, *, arch: str | None = None) -> Layer:
+    """A recipe as a layer of settings. For another architecture than its own (`arch`), it says
+    nothing about `[arch]`: options belong to one architecture."""
+    table = read_preset(name)[1]
+    if arch is not None and table.get("arch", {}).get("name") != arch:
+        table.pop("arch", None)
+    return Layer(f"{name}.toml", table)
 
 
 def list_presets() -> list[str]:
@@ -285,9 +351,29 @@ def list_presets() -> list[str]:
 
 
 def default_preset(arch: str, dataset: str) -> str | None:
-    """The published recipe of an architecture on a data set, or else the architecture's own."""
-    known, dataset = list_presets(), dataset.partition("@")[0]
-    return next((name for name in (f"{arch}-{dataset}", arch) if name in known), None)
+    """The published recipe of an architecture on a data set, or else the architecture's own.
+
+    A drawn stand-in (`synth-market1501`) counts as what it stands for.
+    """
+    dataset = dataset.partition("@")[0].removeprefix("synth-")
+    general = None
+    for name in list_presets():
+        recipe, _ = read_preset(name)
+        if arch in recipe.archs:
+            if dataset in recipe.datasets:
+                return name
+            if not recipe.datasets:
+                general = name
+    return general
+
+
+def with_recipe(layers: Iterable[Layer], *, preset: str | None, dataset: str) -> list[Layer]:
+    """The layers on top of a recipe: the one named, "none", or the default of what they ask for."""
+    layers = list(layers)
+    asked = arch_name(layers, default=None)
+    if preset is None:
+        preset = default_preset(asked or ArchConfig.name, dataset) or "none"
+    return layers if preset == "none" else [preset_layer(preset, arch=asked), *layers]
 
 
 def file_layer(path: Path) -> Layer:
@@ -321,3 +407,23 @@ def to_table(config: RunConfig) -> dict[str, Any]:
     table = dataclasses.asdict(config)
     table["arch"] = {"name": config.arch.name, **dataclasses.asdict(config.arch.options)}
     return table
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Every key whose value differs between two nested tables: "optim.lr: 0.1, now 0.2"."""
+    old, new = (_flatten(table) for table in (before, after))
+    return [
+        f"{key}: {old.get(key, 'not set')}, now {new.get(key, 'not set')}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat

@@ -7,6 +7,7 @@ All are computed in float32, also under autocast.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -16,9 +17,23 @@ from torch import Tensor
 from reidkit.config import LossConfig
 from reidkit.types import Batch, ModelOutput
 
+Gather = Callable[[Tensor], Tensor]
+"""The batches [B, ...] of all processes in a row, this process's own part with its gradient."""
 
-def compute_losses(output: ModelOutput, batch: Batch, weights: LossConfig) -> dict[str, Tensor]:
-    """Every term with a weight above 0, unweighted, and "total", their weighted sum: scalars."""
+
+def compute_losses(
+    output: ModelOutput,
+    batch: Batch,
+    weights: LossConfig,
+    *,
+    gather: Gather = lambda local: local,
+) -> dict[str, Tensor]:
+    """Every term with a weight above 0, unweighted, and "total", their weighted sum: scalars.
+
+    Args:
+        gather: what the triplets' positives and negatives are taken from, where several processes
+            share a batch; the other terms are means over samples and need nothing from others.
+    """
     terms: dict[str, Tensor] = {}
     for name, logits, reduce in (
         ("identity", output.logits, torch.mean),
@@ -34,9 +49,12 @@ def compute_losses(output: ModelOutput, batch: Batch, weights: LossConfig) -> di
             batch.labels,
             margin=None if weights.soft_margin else weights.margin,
             distance=weights.distance,
+            gather=gather,
         )
     if weights.part_attention > 0 and batch.masks is not None:
         terms["part_attention"] = part_attention(output.part_maps, batch.masks)
+    if weights.overlap > 0:
+        terms["overlap"] = overlap(output.class_maps, batch.labels)
     terms["total"] = torch.stack([getattr(weights, k) * v for k, v in terms.items()]).sum()
     return terms
 
@@ -59,6 +77,7 @@ def batch_hard_triplet(
     *,
     margin: float | None,
     distance: Literal["cosine", "euclidean"],
+    gather: Gather = lambda local: local,
 ) -> Tensor:
     """Batch-hard triplet loss, Hermans et al. 2017, eq. 5; mean over anchors.
 
@@ -69,13 +88,14 @@ def batch_hard_triplet(
     Args:
         features: [B, D].
         labels: int64 [B]; a batch with one identity has no negative and gives 0.
+        gather: anchors are the B local features, positives and negatives are gathered ones.
     Returns:
         scalar, float32 or wider.
     """
     features = _wide(features)
     with torch.autocast(features.device.type, enabled=False):
-        distances = _pairwise(features, distance)  # [B, D] -> [B, B]
-    same = labels[:, None] == labels[None]
+        distances = _pairwise(features, gather(features), distance)  # [B, D] -> [B, all]
+    same = labels[:, None] == gather(labels)[None]
     farthest = distances.masked_fill(~same, -torch.inf).amax(1)
     nearest = distances.masked_fill(same, torch.inf).amin(1)
     gap = farthest - nearest  # -inf without a negative
@@ -83,12 +103,11 @@ def batch_hard_triplet(
     return losses.mean()
 
 
-def _pairwise(features: Tensor, distance: Literal["cosine", "euclidean"]) -> Tensor:
+def _pairwise(anchors: Tensor, others: Tensor, distance: Literal["cosine", "euclidean"]) -> Tensor:
     if distance == "cosine":
-        unit = F.normalize(features)
-        return -(unit @ unit.mT)
-    square = features.pow(2).sum(1)
-    squared = square[:, None] + square[None] - 2 * (features @ features.mT)
+        return -(F.normalize(anchors) @ F.normalize(others).mT)
+    squares = (x.pow(2).sum(1) for x in (anchors, others))
+    squared = next(squares)[:, None] + next(squares)[None] - 2 * (anchors @ others.mT)
     return squared.clamp(min=1e-12).sqrt()
 
 
@@ -120,6 +139,30 @@ def part_attention(part_maps: tuple[Tensor, ...], masks: Tensor) -> Tensor:
         with torch.autocast(probabilities.device.type, enabled=False):
             losses.append(F.binary_cross_entropy(probabilities, target))
     return torch.stack(losses).mean()
+
+
+def overlap(class_maps: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+    """How far the branches look at the same places: mean over the batch of the soft intersection
+    over union of their class activation maps, each scaled to a greatest value of 1.
+
+    CAMA (Yang et al., CVPR 2019) penalises overlapped activation of its branches; its thresholds
+    are not in our sources, so this is the penalty's idea in a form without any.
+
+    Args:
+        class_maps: each [B, C, h, w], a classifier's response at every position.
+        labels: int64 [B]; the map of the true class is looked at.
+    Returns:
+        scalar in [0, 1], float32 or wider; 1 where all branches agree.
+    Raises:
+        ValueError: if there are fewer than two maps.
+    """
+    if len(class_maps) < 2:
+        raise ValueError("overlap needs two branches: set loss.overlap to 0")
+    rows = torch.arange(len(labels), device=labels.device)
+    maps = torch.stack([F.relu(_wide(x)[rows, labels]) for x in class_maps])  # [K, B, h, w]
+    maps = maps / maps.amax((2, 3), keepdim=True).clamp(min=1e-12)
+    shared, covered = maps.amin(0).sum((1, 2)), maps.amax(0).sum((1, 2))
+    return (shared / covered.clamp(min=1e-12)).mean()
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from reidkit.config import LossConfig
-from reidkit.losses import batch_hard_triplet, compute_losses, cross_entropy, part_attention
+from reidkit.losses import (
+    batch_hard_triplet,
+    compute_losses,
+    cross_entropy,
+    overlap,
+    part_attention,
+)
 from reidkit.types import Batch, ModelOutput
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -144,3 +150,24 @@ def test_total_is_the_weighted_sum_and_a_weight_of_nought_leaves_a_term_out() ->
 def test_part_maps_are_demanded_when_their_loss_is() -> None:
     with pytest.raises(ValueError, match=r"set loss\.part_attention to 0"):
         part_attention((), torch.zeros(1, 4, 4, dtype=torch.uint8))
+
+
+def test_overlap_is_the_soft_intersection_of_the_true_classes_maps() -> None:
+    maps = [random(3, 5, 4, 2).requires_grad_() for _ in range(3)]
+    labels = torch.tensor([4, 0, 2])
+    total = torch.zeros((), dtype=torch.float64)
+    for b in range(3):
+        scaled = [m[b, labels[b]].clamp(min=0) / m[b, labels[b]].max() for m in maps]
+        cells = [(torch.stack([s[y, x] for s in scaled])) for y in range(4) for x in range(2)]
+        total = total + sum(c.min() for c in cells) / sum(c.max() for c in cells)
+    same_value_and_gradient(overlap(tuple(maps), labels), total / 3, maps[1])
+    same = maps[0]
+    assert overlap((same, same), labels).item() == pytest.approx(1)
+
+
+def test_branches_that_look_at_different_places_do_not_overlap() -> None:
+    left, right = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+    left[..., 0], right[..., 1] = 1, 1
+    assert overlap((left, right), torch.tensor([0])).item() == 0
+    with pytest.raises(ValueError, match=r"set loss\.overlap to 0"):
+        overlap((left,), torch.tensor([0]))

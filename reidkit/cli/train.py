@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,13 +18,13 @@ from reidkit.cli.common import (
     DeviceOption,
     JsonOption,
     print_json,
-    progress,
 )
 
 if TYPE_CHECKING:
-    from reidkit.config import RunConfig
+    from reidkit.config import Layer, RunConfig
     from reidkit.masks.store import MaskStore
     from reidkit.retrieval import Report
+    from reidkit.training.distributed import Group
     from reidkit.training.loop import EpochReport
     from reidkit.training.run import Watch
     from reidkit.types import Dataset
@@ -61,114 +63,222 @@ def train(
         typer.Option(help="ImageNet weights: auto (download), none, or a file. [default: auto]"),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same run.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16")] = None,
+    compile_: Annotated[
+        bool | None, typer.Option("--compile", help="torch.compile the network.")
+    ] = None,
+    ema: Annotated[
+        float | None, typer.Option(help="optim.ema: decay of the weights' moving average")
+    ] = None,
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="test.val_fraction: choose the best checkpoint by so many of the training "
+            "identities, held out, instead of by the test set"
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 2,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write TensorBoard's events.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build all, time three steps, say what a run takes.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, or the newest.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Train a network; writes checkpoints, settings and metrics into a folder under runs/."""
-    from reidkit.checkpoint import read_header
+    """Train a network; writes checkpoints, settings and metrics into a folder under runs/.
+
+    Processes share every batch under torchrun: torchrun --nproc-per-node 4 -m reidkit train ...
+    """
     from reidkit.cli.inputs import parse_size
+    from reidkit.training.distributed import joined_group
+
+    flags = {
+        "arch.name": arch,
+        "schedule.epochs": epochs,
+        "sampler.batch": batch,
+        "optim.lr": lr,
+        "optim.ema": ema,
+        "test.val_fraction": val_fraction,
+        "input.size": None if size is None else parse_size(size),
+        "weights": weights,
+        "seed": seed,
+        "precision": precision,
+        "compile": compile_,
+    }
+    asked = Asked(flags, preset, config, tuple(set_ or ()))
+    with joined_group(device) as (group, own_device):
+        if not group.leads:
+            logging.getLogger().setLevel(logging.WARNING)
+        job = Job(dataset, data_root, masks, out, own_device, workers, tensorboard, group)
+        if dry_run:
+            _dry_run(job, asked, json=json)
+        else:
+            _train(job, asked, resume=resume, json=json)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says about settings."""
+
+    flags: Mapping[str, object]
+    preset: str | None
+    file: Path | None
+    assign: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the command line says about where, from what and with whom."""
+
+    dataset: str
+    data_root: Path | None
+    masks: Path | None
+    out: Path | None
+    device: str
+    workers: int
+    tensorboard: bool
+    group: Group
+
+
+def _train(job: Job, asked: Asked, *, resume: bool, json: bool) -> None:
+    from reidkit.checkpoint import read_header
     from reidkit.config import require
     from reidkit.data.manifest import open_dataset
     from reidkit.device import torch_device
-    from reidkit.training.run import build_model, needs_masks, new_folder, run
+    from reidkit.training.run import new_folder, run
 
-    data = open_dataset(dataset, data_root)
-    folder = out
+    data = open_dataset(job.dataset, job.data_root)
+    folder = job.out
     if resume:
-        folder = folder or newest_folder()
-        settings = load_resumed(folder, data)
+        folder = job.group.from_leader(folder or newest_folder())
+        settings = load_resumed(folder, asked)
     else:
-        flags = {
-            "arch.name": arch,
-            "schedule.epochs": epochs,
-            "sampler.batch": batch,
-            "optim.lr": lr,
-            "input.size": None if size is None else parse_size(size),
-            "weights": weights,
-            "seed": seed,
-            "precision": precision,
-        }
-        settings = load_settings(data.name, flags, preset=preset, file=config, assign=set_ or [])
-        folder = folder or new_folder(settings.arch.name, data.name)
-        taken = (folder / "config.toml").exists()
+        settings = load_settings(data.name, asked)
+        folder = job.group.from_leader(folder or new_folder(settings.arch.name, data.name))
+        taken = job.group.from_leader((folder / "config.toml").exists())
         require(not taken, f"{folder} holds a run. Go on with it by --resume, or take another -o")
-    store = None
-    if needs_masks(settings, build_model(settings, num_ids=1)):
-        store = open_masks(settings.arch.name, data, masks)
     log.info("run: %s", folder)
-    with progress("training") as on_progress:
+    with _bar(settings.schedule.epochs, shown=job.group.leads) as watch:
         best = run(
             settings,
             data,
             folder=folder,
-            masks=store,
-            device=torch_device(device),
-            workers=workers,
+            masks=_masks(settings, data, job.masks),
+            device=torch_device(job.device),
+            workers=job.workers,
             resume=resume,
-            watch=make_watch(settings.schedule.epochs, on_progress),
+            watch=watch,
+            group=job.group,
+            tensorboard=job.tensorboard,
         )
+    if not job.group.leads:
+        return
     metrics = read_header(best).metrics
     if json:
         print_json({"run": str(folder), "model": str(best), "metrics": metrics})
         return
-    print(f"best of the epochs that were judged on the test set: epoch {metrics['epoch']}")
-    print(f"mAP {100 * metrics['mAP']:.1f}  rank-1 {100 * metrics['cmc'][0]:.1f}")
+    print(f"best checkpoint: epoch {metrics['epoch']}, chosen by the {metrics['chosen_by']}")
+    print(f"mAP {100 * metrics['mAP']:.1f}  rank-1 {100 * metrics['cmc'][0]:.1f} on the test set")
     print(best)
     if data.synthetic:
         print("synthetic data: not comparable with published numbers", file=sys.stderr)
 
 
-def load_settings(
-    dataset: str,
-    flags: Mapping[str, object],
-    *,
-    preset: str | None,
-    file: Path | None,
-    assign: list[str],
-) -> RunConfig:
-    """Settings from preset, file, environment, `--set` and flags, in that order."""
-    from reidkit.config import (
-        Layer,
-        arch_name,
-        default_preset,
-        environment_layer,
-        file_layer,
-        load_run_config,
-        preset_layer,
-        set_layer,
+def _dry_run(job: Job, asked: Asked, *, json: bool) -> None:
+    import dataclasses
+
+    from reidkit.data.manifest import open_dataset
+    from reidkit.device import torch_device
+    from reidkit.training.dryrun import dry_run
+
+    data = open_dataset(job.dataset, job.data_root)
+    settings = load_settings(data.name, asked)
+    forecast = dry_run(
+        settings,
+        data,
+        masks=_masks(settings, data, job.masks),
+        device=torch_device(job.device),
+        workers=job.workers,
     )
+    if json:
+        print_json(dataclasses.asdict(forecast))
+        return
+    width = max(len(name) for name, _ in forecast.shapes)
+    for name, shape in forecast.shapes:
+        print(f"{name:{width}}  {shape}")
+    each = " ".join(f"{seconds:.2f}" for seconds in forecast.step_seconds)
+    losses = "  ".join(f"{name} {value:.3f}" for name, value in forecast.losses.items())
+    print(f"parameters    {forecast.parameters:,} ({forecast.trainable:,} trainable)")
+    print(f"training set  {forecast.identities:,} identities, {forecast.images:,} images")
+    print(f"steps         {forecast.steps:,} an epoch, {forecast.epochs:,} epochs")
+    print(f"step          {each} s ({forecast.precision}), loading included")
+    print(f"training      {forecast.seconds / 3600:.2f} h, evaluations left out")
+    print(f"peak memory   {forecast.memory / 2**30:.2f} GiB")
+    print(f"losses        {losses}")
+
+
+def _masks(settings: RunConfig, data: Dataset, path: Path | None) -> MaskStore | None:
+    from reidkit.training.run import build_model, needs_masks
+
+    if needs_masks(settings, build_model(settings, num_ids=1)):
+        return open_masks(settings.arch.name, data, path)
+    return None
+
+
+def load_settings(dataset: str, asked: Asked) -> RunConfig:
+    """Settings from preset, file, environment, `--set` and flags, in that order."""
+    from reidkit.config import load_run_config, with_recipe
+
+    layers = with_recipe(_layers(asked), preset=asked.preset, dataset=dataset)
+    log.info("settings: %s", ", ".join(layer.where for layer in layers if layer.table))
+    settings = load_run_config(layers)
+    if layers[0].where.endswith(".toml"):
+        _warn_of_batch(load_run_config(layers[:1]), settings)
+    return settings
+
+
+def _layers(asked: Asked) -> list[Layer]:
+    from reidkit.config import Layer, environment_layer, file_layer, set_layer
     from reidkit.tables import nested
 
-    given = {name: value for name, value in flags.items() if value is not None}
-    layers = [file_layer(file)] if file else []
-    layers += [environment_layer(), set_layer(assign), Layer("flags", nested(given))]
-    if preset is None:
-        preset = default_preset(arch_name(layers), dataset) or "none"
-    if preset != "none":
-        layers.insert(0, preset_layer(preset))
-        log.info("recipe: %s", preset)
-    return load_run_config(layers)
+    given = {name: value for name, value in asked.flags.items() if value is not None}
+    layers = [file_layer(asked.file)] if asked.file else []
+    return [*layers, environment_layer(), set_layer(asked.assign), Layer("flags", nested(given))]
 
 
-def load_resumed(folder: Path, dataset: Dataset) -> RunConfig:
-    """The settings of an earlier run, if its data are still the same."""
-    from reidkit.config import Layer, load_run_config
-    from reidkit.errors import ConfigError
+def _warn_of_batch(recipe: RunConfig, settings: RunConfig) -> None:
+    """Another batch than the recipe's makes its learning rate another one."""
+    before, now = recipe.sampler.batch, settings.sampler.batch
+    if before == now or settings.optim.lr != recipe.optim.lr:
+        return
+    scaled = recipe.optim.lr * now / before
+    log.warning(
+        "the recipe's learning rate %g belongs to its batch of %d; in proportion, a batch of %d "
+        "takes --lr %.3g",
+        recipe.optim.lr,
+        before,
+        now,
+        scaled,
+    )
+
+
+def load_resumed(folder: Path, asked: Asked) -> RunConfig:
+    """The settings of an earlier run, with what is asked for now on top: whether they still are the
+    same is checked against the run's own file."""
+    from reidkit.config import Layer, load_run_config, preset_layer
     from reidkit.tables import read_toml
 
     table = read_toml(folder / "config.toml")
-    before = table.pop("dataset", {}).get("fingerprint")
-    if before != dataset.fingerprint:
-        raise ConfigError(
-            f"{folder} was trained on other data: its fingerprint is {str(before)[:12]}, that of "
-            f"{dataset.name} in {dataset.root} is {dataset.fingerprint[:12]}. Start a new run"
-        )
-    return load_run_config([Layer(f"{folder}/config.toml", table)])
+    table.pop("dataset", None)
+    layers = [Layer(f"{folder}/config.toml", table), *_layers(asked)]
+    if asked.preset not in (None, "none"):
+        layers.insert(1, preset_layer(str(asked.preset)))
+    return load_run_config(layers)
 
 
 def newest_folder(runs: Path = Path("runs")) -> Path:
@@ -193,27 +303,74 @@ def open_masks(arch: str, dataset: Dataset, path: Path | None) -> MaskStore:
 
 def make_watch(epochs: int, on_progress: Callable[[int, int], None]) -> Watch:
     """Progress over all steps of the run; a line per epoch and per evaluation on stderr."""
+    from reidkit.training.history import epoch_line, evaluation_line
     from reidkit.training.run import Watch
 
     def on_epoch(report: EpochReport) -> None:
-        losses = "  ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
-        log.info(
-            "epoch %d/%d  lr %.2e  %s  accuracy %.1f%%  %.0f images/s",
-            report.epoch + 1,
-            epochs,
-            report.lr,
-            losses,
-            100 * report.accuracy,
-            report.images / report.seconds,
-        )
+        log.info("%s", epoch_line(report, epochs))
 
     def on_evaluation(epoch: int, report: Report) -> None:
-        log.info(
-            "epoch %d: mAP %.1f  rank-1 %.1f", epoch + 1, 100 * report.mAP, 100 * report.rank(1)
-        )
+        log.info("%s", evaluation_line(epoch, report))
 
     return Watch(
         on_step=lambda epoch, step, steps: on_progress(epoch * steps + step, epochs * steps),
         on_epoch=on_epoch,
         on_evaluation=on_evaluation,
     )
+
+
+@contextlib.contextmanager
+def _bar(epochs: int, *, shown: bool) -> Iterator[Watch]:
+    """Watches a run: a line per epoch and evaluation on stderr, and on a terminal a bar with
+    losses, steps a second, time left and memory."""
+    from reidkit.training.run import Watch
+
+    if not shown:
+        yield Watch()
+        return
+    watch = make_watch(epochs, lambda done, total: None)
+    if not sys.stderr.isatty():
+        yield watch
+        return
+
+    import dataclasses
+
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}  {task.fields[losses]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("training", total=None, rate="", losses="")
+
+        def on_step(epoch: int, step: int, steps: int) -> None:
+            bar.update(task, completed=epoch * steps + step, total=epochs * steps)
+            speed = bar.tasks[0].speed
+            bar.update(task, rate=f"{speed:.2f} steps/s" if speed else "")
+
+        def on_losses(losses: dict[str, float]) -> None:
+            text = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+            bar.update(task, losses=f"{text}  {memory_text()}")
+
+        yield dataclasses.replace(watch, on_step=on_step, on_losses=on_losses)
+
+
+def memory_text() -> str:
+    """Peak memory so far, for people."""
+    import torch
+
+    from reidkit.training.memory import peak_memory
+
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    return f"{peak_memory(torch.device(kind)) / 2**30:.1f} GiB"

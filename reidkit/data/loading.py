@@ -26,6 +26,7 @@ from reidkit.data.transforms import (
     augment_mask,
     draw_augmentation,
     erase,
+    erase_noise,
 )
 from reidkit.preprocess import Preprocess, read_image
 from reidkit.types import Batch, Item, Sample
@@ -127,9 +128,10 @@ class TrainImages(TorchDataset[RawBatch]):
         images = self.preprocess.normalise(pixels)
         noise = None
         if self.augment.erase_noise:
-            seed = np.random.default_rng(raw.draws[0].seed).integers(2**63)
-            noise = torch.Generator().manual_seed(int(seed))
-        boxes = raw.boxes.repeat_interleave(T, dim=0)  # one rectangle for all frames of a clip
+            seeds = [(*draw.seed, t) for draw in raw.draws for t in range(T)]
+            noise = erase_noise(images.shape, raw.boxes.repeat_interleave(T, dim=0), seeds)
+        boxes = raw.boxes.to(device, non_blocking=True)
+        boxes = boxes.repeat_interleave(T, dim=0)  # one rectangle for all frames of a clip
         images = erase(images, boxes, self.augment.erase_value, noise)
         if self.clip is not None:
             images = _clips(images, T)

@@ -82,7 +82,9 @@ def _shuffle(labels: NDArray[np.int64], K: int, rng: np.random.Generator) -> NDA
 
 
 class TrainBatches:
-    """Every batch of a run from `start_epoch` on, as lists of `Draw`: the loader's batch sampler.
+    """Every batch of a run from a step of an epoch on, as lists of `Draw`: the loader's batch
+    sampler. Of a batch that `size` processes share, process `rank` gets the rank-th slice; as
+    groups of one identity stand together, slices hold whole identities.
 
     One pass over all epochs, so that workers and prefetching never stop between them.
     """
@@ -97,6 +99,8 @@ class TrainBatches:
         seed: int,
         epochs: int,
         start_epoch: int = 0,
+        start_step: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.labels = labels
         self.kind: SamplerKind = kind
@@ -105,6 +109,8 @@ class TrainBatches:
         self.seed = seed
         self.epochs = epochs
         self.start_epoch = start_epoch
+        self.start_step = start_step
+        self.share = share
 
     def epoch(self, epoch: int) -> list[list[Draw]]:
         batches = epoch_batches(
@@ -125,4 +131,8 @@ class TrainBatches:
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for epoch in range(self.start_epoch, self.epochs):
-            yield from self.epoch(epoch)
+            first = self.start_step if epoch == self.start_epoch else 0
+            rank, size = self.share
+            part = self.batch // size
+            for batch in self.epoch(epoch)[first:]:
+                yield batch[rank * part : (rank + 1) * part]

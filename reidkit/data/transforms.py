@@ -27,7 +27,8 @@ class Augmentation:
     """What happens to one sample (all frames of a clip share one).
 
     Attributes:
-        crop: (top, left) in the image enlarged by `crop_scale`, or None: resized as it is.
+        crop: (top, left) in the image enlarged by `crop_scale`, outside of which all is black; or
+            None: resized as it is.
         flip: mirrored left to right.
         erase: (top, left, height, width) in pixels of the network's input; no area: nothing.
     """
@@ -45,6 +46,9 @@ def draw_augmentation(
     if config.crop == "translate" and rng.random() < config.crop_probability:
         room = [round(side * config.crop_scale) - side for side in size]
         crop = (int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1)))
+    elif config.crop == "pad" and rng.random() < config.crop_probability:
+        top, left = (int(p) for p in rng.integers(2 * config.crop_padding + 1, size=2))
+        crop = (top - config.crop_padding, left - config.crop_padding)
     flip = bool(rng.random() < config.flip)
     erase = (0, 0, 0, 0)
     if rng.random() < config.erase:
@@ -81,9 +85,24 @@ def augment_image(
     if augmentation.crop is None:
         pixels = preprocess.pixels(image)
     else:
-        (top, left), (H, W) = augmentation.crop, preprocess.size
-        pixels = preprocess.pixels(image, scale=crop_scale)[top : top + H, left : left + W]
+        pixels = _window(
+            preprocess.pixels(image, scale=crop_scale), augmentation.crop, preprocess.size
+        )
     return pixels[:, ::-1] if augmentation.flip else pixels
+
+
+def _window(
+    pixels: NDArray[np.uint8], corner: tuple[int, int], size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """The part of `pixels` that begins at `corner`, black where it reaches over the edge."""
+    (top, left), (H, W) = corner, size
+    inside = pixels[max(top, 0) : top + H, max(left, 0) : left + W]
+    if inside.shape[:2] == (H, W):
+        return inside
+    window = np.zeros((H, W, 3), np.uint8)
+    y, x = max(-top, 0), max(-left, 0)
+    window[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    return window
 
 
 def augment_mask(
@@ -96,12 +115,19 @@ def augment_mask(
             ((start + (np.arange(cells) + 0.5) * side / cells) / (crop_scale * side) * cells)
             for start, side, cells in zip(augmentation.crop, size, mask.shape, strict=True)
         )
-        mask = mask[rows.astype(np.intp)][:, columns.astype(np.intp)]
+        rows, columns = (np.floor(places).astype(np.intp) for places in (rows, columns))
+        inside = _within(rows, mask.shape[0])[:, None] & _within(columns, mask.shape[1])
+        h, w = mask.shape
+        mask = mask[rows.clip(0, h - 1)][:, columns.clip(0, w - 1)] * inside.astype(np.uint8)
     return mask[:, ::-1] if augmentation.flip else mask
 
 
+def _within(places: NDArray[np.intp], cells: int) -> NDArray[np.bool_]:
+    return (places >= 0) & (places < cells)
+
+
 def erase(
-    images: Tensor, boxes: Tensor, value: Sequence[float], noise: torch.Generator | None = None
+    images: Tensor, boxes: Tensor, value: Sequence[float], noise: Tensor | None = None
 ) -> Tensor:
     """Fills a rectangle of each normalised image.
 
@@ -109,7 +135,7 @@ def erase(
         images: float32 [B, 3, H, W].
         boxes: int64 [B, 4], (top, left, height, width).
         value: per channel, in the normalised space.
-        noise: N(0, 1) per pixel from this generator (on the CPU) in place of `value`.
+        noise: like images, in place of `value`.
     """
     B, _, H, W = images.shape
     top, left, height, width = (edge.view(B, 1) for edge in boxes.to(images.device).unbind(1))
@@ -119,5 +145,18 @@ def erase(
     if noise is None:
         fill = torch.tensor(value, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
     else:
-        fill = torch.randn(images.shape, generator=noise).to(images)
+        fill = noise.to(images, non_blocking=True)
     return torch.where(inside, fill, images)
+
+
+def erase_noise(shape: torch.Size, boxes: Tensor, seeds: Sequence[tuple[int, ...]]) -> Tensor:
+    """N(0, 1) per pixel for `erase`, float32 [B, 3, H, W] on the CPU; each sample's from its own
+    seed, so that it does not depend on the rest of the batch. Samples without a box get none."""
+    noise = torch.zeros(shape)
+    for row, (box, seed) in enumerate(zip(boxes.tolist(), seeds, strict=True)):
+        if box[2] and box[3]:
+            top, left, height, width = box
+            rng = np.random.default_rng([*seed, 1])
+            patch = rng.standard_normal((shape[1], height, width), np.float32)
+            noise[row, :, top : top + height, left : left + width] = torch.from_numpy(patch)
+    return noise

@@ -13,6 +13,7 @@ from reidkit.data.transforms import (
     draw_augmentation,
     draw_erasing,
     erase,
+    erase_noise,
 )
 from reidkit.preprocess import Preprocess
 
@@ -80,13 +81,34 @@ def test_erase_fills_the_box_and_nothing_else() -> None:
     assert images.abs().sum() == 0  # arguments are not touched
 
 
-def test_erasing_with_noise_repeats_with_its_generator() -> None:
-    boxes = torch.tensor([[0, 0, 6, 5]])
-    first, second = (
-        erase(torch.zeros(1, 3, 6, 5), boxes, (0, 0, 0), torch.Generator().manual_seed(3))
-        for _ in range(2)
-    )
-    assert torch.equal(first, second) and first.std() > 0.5
+def test_noise_belongs_to_the_sample_and_fills_the_box_alone() -> None:
+    boxes = torch.tensor([[1, 2, 40, 30], [0, 0, 0, 0], [5, 5, 8, 8]])
+    shape, seeds = torch.Size([3, 3, 64, 32]), [(0, 1, 2), (0, 1, 3), (0, 1, 4)]
+    noise = erase_noise(shape, boxes, seeds)
+    alone = erase_noise(torch.Size([1, 3, 64, 32]), boxes[:1], seeds[:1])
+    assert torch.equal(noise[:1], alone)  # whatever else is in the batch
+    assert noise[1].abs().sum() == 0
+    inside = noise[0, :, 1:41, 2:32]
+    assert abs(inside.mean()) < 0.1 and abs(inside.std() - 1) < 0.1
+    filled = erase(torch.full(shape, 7.0), boxes, (0, 0, 0), noise)
+    assert torch.equal(filled[0, :, 1:41, 2:32], inside) and (filled[1] == 7).all()
+    assert (filled[0] == 7).sum() == 3 * (64 * 32 - 40 * 30)
+
+
+def test_a_padded_crop_moves_image_and_mask_alike_and_is_black_outside() -> None:
+    config = AugmentConfig(crop="pad", crop_probability=1.0, crop_scale=1.0, crop_padding=3)
+    corners = {
+        draw_augmentation(config, SIZE, np.random.default_rng(seed)).crop for seed in range(400)
+    }
+    assert corners == {(top, left) for top in range(-3, 4) for left in range(-3, 4)}
+    moved = Augmentation((-3, 2), False, (0, 0, 0, 0))
+    pixels = augment_image(picture(), moved, PLAIN, 1.0)
+    assert (pixels[:3] == 0).all() and (pixels[:, -2:] == 0).all()
+    assert (pixels[3:, :-2] == np.asarray(picture())[:-3, 2:]).all()
+    mask = np.random.default_rng(3).integers(1, 5, SIZE, np.uint8)
+    moved_mask = augment_mask(mask, moved, SIZE, 1.0)
+    assert (moved_mask[3:, :-2] == mask[:-3, 2:]).all()
+    assert (moved_mask[:3] == 0).all() and (moved_mask[:, -2:] == 0).all()
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])

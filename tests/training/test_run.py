@@ -12,7 +12,9 @@ from reidkit import checkpoint
 from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
 from reidkit.data.manifest import open_dataset
 from reidkit.errors import CheckpointError, ConfigError, DataError, ReidkitError
-from reidkit.training.run import Watch, is_due, new_folder, run
+from reidkit.tables import to_toml
+from reidkit.training.run import is_due, new_folder, run
+from reidkit.training.setup import document
 
 
 def settings(**tables: object) -> RunConfig:
@@ -24,6 +26,7 @@ def settings(**tables: object) -> RunConfig:
         "test": {"every": 1},
         "loss": {"part_attention": 0.0},
         "weights": "none",
+        "precision": "fp32",
     }
     return load_run_config([preset_layer("iaunet"), Layer("test", small), Layer("test", tables)])
 
@@ -43,6 +46,8 @@ def test_a_run_writes_checkpoints_settings_and_history(market: Path, tmp_path: P
         "resume.pt",
         "metrics.jsonl",
         "metrics.csv",
+        "curves.png",
+        "train.log",
     }
     header = checkpoint.read_header(best)
     assert (header.arch, header.dataset, header.num_ids) == ("iaunet", "synth-market1501", 6)
@@ -61,37 +66,11 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-class Killed(Exception):
-    """Stands for kill -9: nothing after it runs."""
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.load(folder / "last.safetensors")[0].state_dict()
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
-    market: Path, tmp_path: Path, workers: int
-) -> None:
-    config = settings(schedule={"epochs": 3}, test={"every": 0})
-    train(market, tmp_path / "whole", config)
-
-    def die(epoch: int, step: int, steps: int) -> None:
-        if (epoch, step) == (1, 2):
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(market, tmp_path / "cut", config, workers=workers, watch=Watch(on_step=die))
-    train(market, tmp_path / "cut", config, workers=workers, resume=True)
-    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
-    assert whole.keys() == cut.keys()
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)
-    losses = [[r["losses"] for r in history(tmp_path / name)] for name in ("whole", "cut")]
-    assert losses[0] == losses[1]
-
-
 def test_what_cannot_be_resumed_says_so(market: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="stopped before its first epoch ended"):
+    with pytest.raises(ConfigError, match="holds no run"):
+        train(market, tmp_path, settings(), resume=True)
+    (tmp_path / "config.toml").write_text(to_toml(document(settings(), open_dataset(str(market)))))
+    with pytest.raises(CheckpointError, match="stopped before its first step"):
         train(market, tmp_path, settings(), resume=True)
     (tmp_path / "resume.pt").write_bytes(b"half a file")
     with pytest.raises(CheckpointError, match=r"resume\.pt"):

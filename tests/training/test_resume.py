@@ -1,0 +1,106 @@
+"""A run killed at any step and resumed ends with the bits of one that was never stopped."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from killed_run import main, settings
+
+from reidkit.data.manifest import open_dataset
+from reidkit.errors import CheckpointError
+from reidkit.training.history import read_history
+from reidkit.training.resume import read_state
+from reidkit.training.run import run
+
+# A server that has imported torch once forks a fresh process for every run.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["killed_run"])
+
+
+def process(market: Path, folder: Path, *, workers: int, epoch: int, step: int) -> int:
+    job = PROCESSES.Process(target=main, args=(str(market), str(folder), workers, epoch, step))
+    job.start()
+    job.join(300)
+    assert job.exitcode in (0, -signal.SIGKILL)
+    return job.exitcode
+
+
+@pytest.fixture(scope="module")
+def whole(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert process(market, folder, workers=0, epoch=99, step=99) == 0
+    return folder
+
+
+def same_bits(first: object, second: object) -> bool:
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and torch.equal(first, second)
+    if isinstance(first, dict):
+        assert isinstance(second, dict)
+        return first.keys() == second.keys() and all(same_bits(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        assert isinstance(second, list | tuple)
+        return len(first) == len(second) and all(map(same_bits, first, second))
+    return first == second
+
+
+@pytest.mark.parametrize(("workers", "epoch", "step"), [(0, 1, 2), (2, 0, 2)])
+def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(
+    market: Path, whole: Path, tmp_path: Path, workers: int, epoch: int, step: int
+) -> None:
+    folder = tmp_path / "cut"
+    killed = process(market, folder, workers=workers, epoch=epoch, step=step)
+    assert killed == -signal.SIGKILL
+    position = read_state(folder)["position"]
+    assert position[:2] == [epoch, step - 1]  # the state before the step that was killed
+    assert process(market, folder, workers=workers, epoch=-1, step=0) == 0
+    once, twice = read_state(whole), read_state(folder)
+    for part in ("model", "optimizer", "average", "random"):
+        assert same_bits(once[part], twice[part]), part
+    for name in ("lr", "losses", "accuracy", "images"):
+        assert [r[name] for r in read_history(whole)] == [r[name] for r in read_history(folder)]
+    models = [(run / "last.safetensors").read_bytes() for run in (whole, folder)]
+    assert models[0] == models[1]
+
+
+def resume(market: Path, folder: Path, **tables: object) -> None:
+    run(
+        settings(**tables),
+        open_dataset(str(market)),
+        folder=folder,
+        masks=None,
+        device=torch.device("cpu"),
+        workers=0,
+        resume=True,
+    )
+
+
+def test_a_changed_recipe_is_refused_with_the_difference(market: Path, whole: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        resume(market, whole, optim={"lr": 0.5}, augment={"flip": 0.25})
+    message = str(caught.value)
+    assert "augment.flip: 0.5, now 0.25" in message and "optim.lr: 0.01, now 0.5" in message
+    assert "schedule" not in message
+
+
+def test_changed_data_are_refused_with_the_difference(
+    market: Path, whole: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "market"
+    subprocess.run(["cp", "-r", market, copy], check=True)
+    victim = sorted((copy / "bounding_box_train").glob("*.jpg"))[0]
+    before = len(list(victim.parent.glob("*.jpg")))
+    victim.unlink()
+    with pytest.raises(CheckpointError, match=rf"train: {before}, now {before - 1}.*fingerprint"):
+        resume(copy, whole)
+
+
+def test_data_may_move(market: Path, whole: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere"
+    subprocess.run(["cp", "-r", market, copy], check=True)
+    resume(copy, whole)  # finished long ago: nothing left to do, and nothing to refuse
