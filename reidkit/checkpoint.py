@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,15 +105,20 @@ def read_header(path: Path) -> Header:
         raise CheckpointError(f"{path}: damaged header: {error}") from error
 
 
-def load(path: Path) -> tuple[ReidModel, Header]:
+def load(path: Path, *, options: Mapping[str, Any] | None = None) -> tuple[ReidModel, Header]:
     """The network, rebuilt from the header, in evaluation mode on the CPU.
+
+    Args:
+        options: of the architecture, in place of the header's, such as {"embedding": "pre-bn"}.
 
     Raises:
         CheckpointError: if the file is not ours, or its tensors are not the network's.
+        ConfigError: if the architecture has no such option.
     """
     from safetensors.torch import load_file
 
     header = read_header(path)
+    header = dataclasses.replace(header, arch_config={**header.arch_config, **(options or {})})
     model = build(header)
     try:
         model.load_state_dict(load_file(path), strict=True)

@@ -85,12 +85,17 @@ class TorchEmbedder:
 
 
 def load_embedder(
-    path: Path, *, device: str = "auto", inputs: Mapping[str, Any] | None = None
+    path: Path,
+    *,
+    device: str = "auto",
+    inputs: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Embedder:
     """The embedder in a file: a checkpoint (.safetensors), a run's folder, or an .onnx file.
 
     Args:
         inputs: fields of `Preprocess` for an ONNX file that does not tell its own.
+        options: of a checkpoint's architecture, in place of its own.
 
     Raises:
         CheckpointError, RuntimeMissing: as the embedders and `checkpoint.load` do.
@@ -100,10 +105,12 @@ def load_embedder(
         path = path / "model.safetensors"
     where = torch_device(device)
     if path.suffix == ".onnx":
+        if options:
+            raise ConfigError(f"{path} is fixed; {', '.join(options)} can be set for a checkpoint")
         return OnnxEmbedder(path, device=where, inputs=inputs or {})
     if inputs:
         raise ConfigError(f"{path} tells its own preprocessing: leave {', '.join(inputs)} out")
-    model, header = checkpoint.load(path)
+    model, header = checkpoint.load(path, options=options)
     return TorchEmbedder(
         model,
         preprocess=header.preprocess,

@@ -25,6 +25,10 @@ ClipsOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
+EmbeddingOption = Annotated[
+    str | None,
+    typer.Option(help="post-bn or pre-bn, where the network has both. [default: as trained]"),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON document on stdout.")
 ]

@@ -13,6 +13,7 @@ from reidkit.cli.common import (
     ClipsOption,
     DataRootOption,
     DeviceOption,
+    EmbeddingOption,
     JsonOption,
     print_json,
     print_table,
@@ -67,6 +68,10 @@ def evaluate(
         int, typer.Option(min=0, help="Database augmentation with so many neighbours.")
     ] = 0,
     alpha: Annotated[float, typer.Option(help="Their weights are cosine to this power.")] = 0.0,
+    multi_query: Annotated[
+        Path | None,
+        typer.Option(help="Pool each query over its person's images by its camera in this folder."),
+    ] = None,
     target_fpr: Annotated[
         float | None, typer.Option(help="Store the threshold of this false positive rate.")
     ] = None,
@@ -89,6 +94,7 @@ def evaluate(
         str | None,
         typer.Option(help="Another tool's ONNX: bilinear or bicubic. [default: bicubic]"),
     ] = None,
+    embedding: EmbeddingOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
     device: DeviceOption = "auto",
     out: Annotated[
@@ -98,7 +104,7 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Judge a network or features: mAP, mINP, CMC, ROC, by the data set's protocol."""
-    from reidkit.cli.inputs import foreign_inputs, parse_memory
+    from reidkit.cli.inputs import embedding_option, foreign_inputs, parse_memory
     from reidkit.config import require
     from reidkit.data.clips import check_rule
     from reidkit.device import torch_device
@@ -127,12 +133,17 @@ def evaluate(
         results.append((named, judged))
     else:
         path = model or newest_run()
-        embedder = load_embedder(path, device=str(where), inputs=inputs)
+        embedder = load_embedder(
+            path, device=str(where), inputs=inputs, options=embedding_option(embedding)
+        )
         out = out or run_folder(path)
         for name in dataset or [trained_on(path)]:
             named, query, gallery = _embed(
                 embedder, path, name, data_root, flip, batch, check_rule(clips)
             )
+            if multi_query is not None:
+                named["multi_query"] = str(multi_query)
+                query = _pool(embedder, query, multi_query, name, data_root, flip, batch)
             judged = _judge(query, gallery, ranking, str(named["protocol"]), where)
             results.append((named, judged))
     documents = [_document(named, judged, target_fpr) for named, judged in results]
@@ -179,6 +190,32 @@ def _embed(
         "protocol": data.protocol,
     }
     return named, sets[0], sets[1]
+
+
+def _pool(
+    embedder: Embedder,
+    query: Embeddings,
+    folder: Path,
+    name: str,
+    data_root: Path | None,
+    flip: bool,
+    batch: int,
+) -> Embeddings:
+    """Multi-query: Market-1501 gives the further images of each query in its folder gt_bbox."""
+    from dataclasses import replace
+
+    from reidkit.data.manifest import SplitSpec, locate, read_dataset
+    from reidkit.evaluate import as_embeddings, embed_split
+    from reidkit.retrieval import pool_queries
+
+    manifest, _ = locate(name, data_root)
+    alone = replace(manifest, splits={"train": SplitSpec(folder=folder.name)})
+    data = read_dataset(alone, folder.resolve().parent)
+    with progress(f"embedding {folder.name}") as on_progress:
+        images = embed_split(
+            embedder, data, "train", flip=flip, batch=batch, on_progress=on_progress
+        )
+    return pool_queries(query, as_embeddings(images, str(folder)))
 
 
 def _read_files(query: Path, gallery: Path) -> tuple[Options, Embeddings, Embeddings]:
@@ -292,8 +329,13 @@ def trained_on(path: Path) -> str:
     """The data set in a checkpoint's header, for `eval` without --dataset."""
     from reidkit.checkpoint import read_header
     from reidkit.errors import ConfigError
+    from reidkit.tables import read_toml
 
     file = path / "model.safetensors" if path.is_dir() else path
+    run = run_folder(path)
+    root = read_toml(run / "config.toml").get("dataset", {}).get("root") if run else None
+    if root and (Path(root) / "manifest.toml").is_file():
+        return str(root)  # a set of its own, known by its place
     name = read_header(file).dataset if file.suffix == ".safetensors" else ""
     if not name:
         raise ConfigError("say on which data set: --dataset NAME")

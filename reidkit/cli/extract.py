@@ -12,6 +12,7 @@ from reidkit.cli.common import (
     ClipsOption,
     DataRootOption,
     DeviceOption,
+    EmbeddingOption,
     JsonOption,
     print_json,
     progress,
@@ -37,11 +38,13 @@ def extract(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write.")] = Path("features.h5"),
     data_root: DataRootOption = None,
     flip: Annotated[bool, typer.Option("--flip", help="Add the mirror image's embedding.")] = False,
+    embedding: EmbeddingOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Write embeddings of a data set's split, or of your own pictures, to an HDF5 file."""
+    from reidkit.cli.inputs import embedding_option
     from reidkit.config import require
     from reidkit.data.clips import check_rule
     from reidkit.data.manifest import SPLITS, open_dataset
@@ -56,7 +59,9 @@ def extract(
     )
     rule = check_rule(clips)
     require(split in SPLITS, f"unknown split {split!r}. {suggest(split, SPLITS)}")
-    embedder = load_embedder(model or newest_run(), device=device)
+    embedder = load_embedder(
+        model or newest_run(), device=device, options=embedding_option(embedding)
+    )
     with progress("embedding") as on_progress:
         if dataset is not None:
             features = embed_split(

@@ -51,3 +51,8 @@ def _numbers(option: str, text: str) -> list[float]:
         return [float(number) for number in text.replace(",", " ").split()]
     except ValueError as error:
         raise ConfigError(f"{option} {text}: write three numbers, as 0.485,0.456,0.406") from error
+
+
+def embedding_option(embedding: str | None) -> dict[str, str]:
+    """`--embedding` as an option of an architecture."""
+    return {} if embedding is None else {"embedding": embedding}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -187,3 +188,33 @@ def test_features_that_cannot_be_ranked_are_refused(refuse: Run, tmp_path: Path)
         message = refuse("eval", "--query-features", query, "--gallery-features", gallery)
         assert expected in message
     assert "give both" in refuse("eval", "--query-features", good)
+
+
+def test_multi_query_pools_the_further_images_of_each_query(
+    market: Path, trained: Path, run: Run, tmp_path: Path
+) -> None:
+    """With each query as its own only image nothing changes; with the gallery's it does."""
+    model = trained / "runs/one"
+    plain = score(run, model, "--dataset", market)
+    alone = score(run, model, "--dataset", market, "--multi-query", market / "query")
+    assert alone["mAP"] == pytest.approx(plain["mAP"], abs=1e-6)
+    more = tmp_path / "gt_bbox"
+    shutil.copytree(market / "query", more)
+    for image in (market / "bounding_box_test").glob("0[1-9]*.jpg"):
+        shutil.copy(image, more)
+    for image in (market / "bounding_box_test").glob("00[0-9][1-9]*.jpg"):
+        shutil.copy(image, more)
+    pooled = score(run, model, "--dataset", market, "--multi-query", more)
+    assert pooled["mAP"] != plain["mAP"]
+
+
+def test_either_side_of_the_batch_norm_can_be_judged(
+    market: Path, trained: Path, run: Run, refuse: Run
+) -> None:
+    model = trained / "runs/one"
+    after = score(run, model, "--dataset", market)
+    before = score(run, model, "--dataset", market, "--embedding", "pre-bn")
+    same = score(run, model, "--dataset", market, "--embedding", "post-bn")
+    assert before["mAP"] != after["mAP"] == same["mAP"]
+    message = refuse("eval", model, "--dataset", market, "--embedding", "mid-bn")
+    assert "embedding must be one of post-bn, pre-bn" in message
