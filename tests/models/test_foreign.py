@@ -164,6 +164,25 @@ def test_options_that_are_given_win(tmp_path):
     assert found.config.last_stride == 2
 
 
+def test_a_number_that_numpy_1_wrote_is_read(tmp_path):
+    state = files.filled(files.iaunet())
+    path = files.write(tmp_path / "old.pth", state, zipped=False, wrapper={"rank1": files.rank1()})
+    content = path.read_bytes()
+    assert b"numpy._core.multiarray" in content
+    path.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert import_weights(path, format="iaunet-reference", arch="iaunet").num_ids == 10
+
+
+def test_safetensors_with_a_module_prefix_are_read(tmp_path):
+    from safetensors.torch import save_file
+
+    state = files.filled(files.torchvision_resnet50())
+    named = {f"module.{name}": tensor.clone().contiguous() for name, tensor in state.items()}
+    save_file(named, tmp_path / "w.safetensors")
+    found = import_weights(tmp_path / "w.safetensors", format="torchvision", arch="baseline")
+    assert len(found.matched) == 318
+
+
 def test_a_missing_tensor_of_the_embedding_is_named(tmp_path):
     shapes = files.iaunet()
     del shapes["IAU3.g.weight"], shapes["bn.running_mean"]
