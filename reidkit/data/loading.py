@@ -19,6 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from reidkit.config import AugmentConfig, ClipConfig
 from reidkit.data.clips import draw_clip, frames_of, has_tracklets
+from reidkit.data.decode import read_for_training
 from reidkit.data.sampler import Draw, TrainBatches
 from reidkit.data.transforms import (
     Augmentation,
@@ -89,7 +90,7 @@ class TrainImages(TorchDataset[RawBatch]):
             frames += [(frame, augmentations[-1]) for frame in self._frames(draw.index, rng)]
         pixels = np.empty((len(frames), *size, 3), np.uint8)
         for row, (frame, augmentation) in enumerate(frames):
-            image = read_image(self.root / frame.path)
+            image = read_for_training(self.root / frame.path)
             pixels[row] = augment_image(image, augmentation, self.preprocess, scale)
         masks = None
         if self.masks is not None:
@@ -132,7 +133,7 @@ class TrainImages(TorchDataset[RawBatch]):
             noise = erase_noise(images.shape, raw.boxes.repeat_interleave(T, dim=0), seeds)
         boxes = raw.boxes.to(device, non_blocking=True)
         boxes = boxes.repeat_interleave(T, dim=0)  # one rectangle for all frames of a clip
-        images = erase(images, boxes, self.augment.erase_value, noise)
+        images = erase(images, boxes, self.augment.erase_value, noise, own=True)
         if self.clip is not None:
             images = _clips(images, T)
         return Batch(
