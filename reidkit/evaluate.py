@@ -14,13 +14,14 @@ import torch
 
 from reidkit import retrieval
 from reidkit.data.clips import ClipRule, frames_of, has_tracklets
-from reidkit.embed import Embedder, embed_images, embed_tracklets
+from reidkit.embed import Classifier, Embedder, embed_images, embed_tracklets
 from reidkit.errors import DataError
 from reidkit.features import Features
 from reidkit.retrieval import Embeddings, Report, RerankConfig
 from reidkit.types import ROLES, Dataset
 
 Split = Literal["train", "query", "gallery"]
+CLASSIFICATION = "classification"
 
 
 def embed_split(
@@ -35,13 +36,23 @@ def embed_split(
 ) -> Features:
     """Embeddings of a whole split with what the data set knows of it, ready for a features file.
 
+    Where classes are to be told apart (protocol "classification"), a query's row is the
+    classifier's probabilities and the gallery has one unit vector per class, in the order of
+    training labels: the nearest class is the likeliest, and rank-k is top-k accuracy.
+
     Args:
         clips: how a tracklet is taken apart (`data.clips.cover`).
 
     Raises:
         DataError: if the split is empty or an image cannot be read.
+        ConfigError: if classes are to be told apart and the network has no classifier.
     """
     items = getattr(dataset, split)
+    if dataset.protocol == CLASSIFICATION and split != "train":
+        classes = sorted({item.pid for item in dataset.train})
+        if split == "gallery":
+            return _class_vectors(embedder, dataset, classes)
+        embedder = Classifier(embedder)
     if not items:
         raise DataError(f"{dataset.name} has no {split} split")
     shared: dict[str, Any] = {"flip": flip, "batch": batch, "on_progress": on_progress}
@@ -62,6 +73,24 @@ def embed_split(
             "dataset_fingerprint": dataset.fingerprint,
             "protocol": dataset.protocol,
             "split": split,
+        },
+    )
+
+
+def _class_vectors(embedder: Embedder, dataset: Dataset, classes: list[int]) -> Features:
+    C = len(classes)
+    return Features(
+        features=np.eye(C, dtype=np.float32),
+        pids=np.array(classes, np.int64),
+        camids=np.zeros(C, np.int64),
+        paths=("",) * C,
+        roles=np.zeros(C, np.uint8),
+        attributes={
+            **provenance(embedder, flip=False),
+            "dataset": dataset.name,
+            "dataset_fingerprint": dataset.fingerprint,
+            "protocol": dataset.protocol,
+            "split": "gallery",
         },
     )
 

@@ -45,6 +45,8 @@ PROTOCOLS = {
     for protocol in (
         Protocol("market"),
         Protocol("none", cameras=False),
+        # the gallery is one item per class, so that rank-1 is the classifier's accuracy
+        Protocol("classification", cameras=False),
         Protocol("mars", queries_in_gallery=True),
         # CUHK03's single-gallery-shot CMC in its two published variants: torchreid draws ten
         # galleries and takes AP from the whole one; deep-person-reid and the authors of IAUnet
