@@ -56,9 +56,9 @@ def report(paths: list[Path], rounds: int) -> None:
     ways: dict[str, Callable[[], None]] = {
         "Pillow + torchvision v1": lambda: peer(paths),
         "ours, the same output": lambda: each(
-            batches, lambda batch: source.finish(source.__getitems__(batch), cpu)
+            batches, lambda batch: source.finish(source.batch(batch), cpu)
         ),
-        "ours, batch work on the device": lambda: each(batches, source.__getitems__),
+        "ours, batch work on the device": lambda: each(batches, source.batch),
     }
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(rounds):

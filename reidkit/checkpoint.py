@@ -63,12 +63,13 @@ def save(path: Path, model: ReidModel, header: Header) -> None:
     Raises:
         ReidkitError: if the file cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     text = json.dumps(dataclasses.asdict(header))
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     with atomic(path) as partial:
-        save_file(tensors, partial, metadata={"reidkit": text})
+        # not save_file: its errors are its own and its files are readable by their owner alone
+        partial.write_bytes(to_bytes(tensors, metadata={"reidkit": text}))
 
 
 def read_header(path: Path) -> Header:
@@ -93,7 +94,10 @@ def read_header(path: Path) -> Header:
         ) from error
     if text is None:
         raise CheckpointError(f"{path} has no reidkit header: it was not written by reidkit")
-    table = json.loads(text)
+    try:
+        table = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged header: {error}. Copy the file anew") from error
     if table.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: checkpoint format {table.get('format')}, reidkit {reidkit.__version__} reads "
@@ -123,7 +127,11 @@ def load(path: Path, *, options: Mapping[str, Any] | None = None) -> tuple[ReidM
     try:
         model.load_state_dict(load_file(path), strict=True)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit {header.arch}: {error}") from error
+        first, *rest = str(error).splitlines()[1:] or [str(error)]
+        more = f" (and {len(rest)} more)" if rest else ""
+        raise CheckpointError(
+            f"{path} does not fit the {header.arch} of its header: {first.strip()}{more}"
+        ) from error
     return model.eval(), header
 
 

@@ -50,6 +50,8 @@ def write_features(path: Path, features: Features) -> None:
     Raises:
         ReidkitError: if the file cannot be written.
     """
+    if path.exists() and not _holds_features(path):
+        raise DataError(f"{path} is not a features file: not written over. Take another -o")
     with atomic(path) as partial, h5py.File(partial, "w") as file:
         file["features"] = features.features
         file["pids"] = features.pids
@@ -97,6 +99,14 @@ def read_features(path: Path) -> Features:
         roles=roles.astype(np.uint8),
         attributes=attributes,
     )
+
+
+def _holds_features(path: Path) -> bool:
+    try:
+        with h5py.File(path, "r") as file:
+            return "features" in file
+    except OSError:
+        return False
 
 
 def _read(file: h5py.File, name: str, path: Path) -> NDArray[Any]:

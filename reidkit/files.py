@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,10 +33,43 @@ def atomic(path: Path) -> Iterator[Path]:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise ReidkitError(f"cannot write {path}: {error.strerror or error}") from error
+        raise ReidkitError(f"cannot write {path}: {reason(error)}") from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Holds a folder against other processes that would write to it; where the system has no such
+    locks (Windows), nothing is held.
+
+    Raises:
+        ReidkitError: if another process holds it.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ReidkitError(
+            f"another process is writing to {folder}. Wait for it, or take another -o"
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+def reason(error: OSError) -> str:
+    """What went wrong in a few words, out of HDF5's many, too."""
+    if error.strerror:
+        return error.strerror
+    told = re.search(r"error message = '([^']+)'", str(error))
+    return told[1] if told else str(error).splitlines()[0]
 
 
 def sha256(path: Path) -> str:

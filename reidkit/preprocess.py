@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reidkit.errors import ConfigError, DataError
 
@@ -100,13 +100,22 @@ def read_image(path: Path) -> Image.Image:
                     f"{path}: {width}x{height} pixels, more than the cap of {PIXEL_CAP:,}. "
                     "Crop it to one person first"
                 )
-            return image.convert("RGB")
+            return to_rgb(image)
     except FileNotFoundError as error:
         raise DataError(f"no such image: {path}") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise DataError(f"cannot read image {path}: {_reason(error)}. Replace or remove it") from (
             error
         )
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any image as 8-bit RGB, upright as its EXIF orientation says; 16 bits are scaled to 8."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):  # convert() would clip 16 bits instead of scaling them
+        values = np.asarray(upright).astype(np.uint32)
+        upright = Image.fromarray((values >> 8).astype(np.uint8))
+    return upright.convert("RGB")
 
 
 def _reason(error: Exception) -> str:

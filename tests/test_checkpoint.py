@@ -59,8 +59,8 @@ def rewrite(path: Path, **changes: object) -> None:
         ({"format": 99}, "checkpoint format 99, reidkit .* reads format 1"),
         ({"num_ids": "many"}, "damaged header.*num_ids must be a whole number"),
         ({"arch": "iaunett"}, "Did you mean iaunet"),
-        ({"num_ids": 4}, "does not fit iaunet"),
-        ({"arch_config": {"backbone": "resnet34"}}, "does not fit iaunet"),
+        ({"num_ids": 4}, "does not fit the iaunet of its header"),
+        ({"arch_config": {"backbone": "resnet34"}}, "does not fit the iaunet of its header"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -83,3 +83,16 @@ def test_other_files_are_refused_with_the_next_step(tmp_path: Path) -> None:
     save_file({"weight": torch.ones(1)}, path)
     with pytest.raises(CheckpointError, match="no reidkit header"):
         checkpoint.load(path)
+
+
+def test_a_header_that_is_not_json_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"weight": torch.ones(1)}, path, metadata={"reidkit": '{"x":'})
+    with pytest.raises(CheckpointError, match="damaged header"):
+        checkpoint.load(path)
+
+
+def test_colleagues_may_read_a_checkpoint(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "m.safetensors", *small())
+    (tmp_path / "other").touch()
+    assert (tmp_path / "m.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

@@ -70,3 +70,19 @@ def test_a_picture_above_the_pixel_cap_is_refused_before_decoding(
     picture().save(tmp_path / "large.png")
     with pytest.raises(DataError, match="20x40 pixels, more than the cap of 799"):
         read_image(tmp_path / "large.png")
+
+
+def test_sixteen_bits_are_scaled_to_eight_and_not_clipped(tmp_path: Path) -> None:
+    grey = np.linspace(0, 65535, 64 * 32).reshape(64, 32).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    found = np.asarray(read_image(tmp_path / "deep.png"))
+    assert (found == (grey >> 8).astype(np.uint8)[..., None]).all()
+
+
+def test_a_picture_taken_sideways_is_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
+    picture().save(tmp_path / "phone.png", exif=exif)
+    found = read_image(tmp_path / "phone.png")
+    assert found.size == (40, 20)
+    assert (np.asarray(found) == np.rot90(np.asarray(picture()), k=-1)).all()

@@ -15,6 +15,7 @@ from reidkit.cli.common import (
     DeviceOption,
     EmbeddingOption,
     JsonOption,
+    open_data,
     print_json,
     print_table,
     progress,
@@ -167,10 +168,9 @@ def _embed(
     clips: ClipRule,
 ) -> tuple[Options, Embeddings, Embeddings]:
     from reidkit.data.clips import has_tracklets
-    from reidkit.data.manifest import open_dataset
     from reidkit.evaluate import as_embeddings, embed_split
 
-    data = open_dataset(name, data_root)
+    data = open_data(name, data_root)
     sets = []
     for split in ("query", "gallery"):
         with progress(f"embedding {data.name} {split}") as on_progress:

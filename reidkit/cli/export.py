@@ -26,12 +26,14 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write model.onnx, once ONNX Runtime has given the same embeddings as PyTorch."""
+    from reidkit.config import require
     from reidkit.embed import newest_run
     from reidkit.export import export_onnx
 
     source = model or newest_run()
     if source.is_dir():
         source = source / "model.safetensors"
+    require(source.suffix != ".onnx", f"{source} is ONNX already. Give the checkpoint it came from")
     target = out or source.with_name("model.onnx")
     parities = export_onnx(source, target, input_name=input_name, output_name=output_name)
     if json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +15,12 @@ from reidkit.cli.common import (
     DeviceOption,
     EmbeddingOption,
     JsonOption,
+    open_data,
     print_json,
     progress,
 )
+
+log = logging.getLogger(__name__)
 
 
 def extract(
@@ -47,7 +51,7 @@ def extract(
     from reidkit.cli.inputs import embedding_option
     from reidkit.config import require
     from reidkit.data.clips import check_rule
-    from reidkit.data.manifest import SPLITS, open_dataset
+    from reidkit.data.manifest import SPLITS
     from reidkit.embed import load_embedder, newest_run
     from reidkit.errors import suggest
     from reidkit.evaluate import embed_own, embed_split
@@ -66,7 +70,7 @@ def extract(
         if dataset is not None:
             features = embed_split(
                 embedder,
-                open_dataset(dataset, data_root),
+                open_data(dataset, data_root),
                 split,  # type: ignore[arg-type]  # checked above
                 flip=flip,
                 batch=batch,
@@ -111,6 +115,9 @@ def find_images(images: str | None) -> list[Path]:
     path = Path(images).expanduser()
     if path.is_dir():
         found = [path / name for name in list_images(path)]
+        others = sum(p.is_file() for p in path.rglob("*")) - len(found)
+        if others:
+            log.info("%d files in %s are not images by their names and are left out", others, path)
     elif path.is_file():
         found = [path]
     else:

@@ -17,6 +17,7 @@ from reidkit.cli.common import (
     DatasetOption,
     DeviceOption,
     JsonOption,
+    open_data,
     print_json,
 )
 
@@ -148,11 +149,10 @@ class Job:
 def _train(job: Job, asked: Asked, *, resume: bool, json: bool) -> None:
     from reidkit.checkpoint import read_header
     from reidkit.config import require
-    from reidkit.data.manifest import open_dataset
     from reidkit.device import torch_device
     from reidkit.training.run import new_folder, run
 
-    data = open_dataset(job.dataset, job.data_root)
+    data = open_data(job.dataset, job.data_root)
     folder = job.out
     if resume:
         folder = job.group.from_leader(folder or newest_folder())
@@ -163,7 +163,7 @@ def _train(job: Job, asked: Asked, *, resume: bool, json: bool) -> None:
         taken = job.group.from_leader((folder / "config.toml").exists())
         require(not taken, f"{folder} holds a run. Go on with it by --resume, or take another -o")
     log.info("run: %s", folder)
-    with _bar(settings.schedule.epochs, shown=job.group.leads) as watch:
+    with _bar(settings.schedule.epochs, shown=job.group.leads) as watch, _stopped(job, folder):
         best = run(
             settings,
             data,
@@ -189,14 +189,23 @@ def _train(job: Job, asked: Asked, *, resume: bool, json: bool) -> None:
         print("synthetic data: not comparable with published numbers", file=sys.stderr)
 
 
+@contextlib.contextmanager
+def _stopped(job: Job, folder: Path) -> Iterator[None]:
+    """Ctrl-C ends with the line that goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        log.info("stopped. Go on: reidkit train --dataset %s --resume -o %s", job.dataset, folder)
+        raise
+
+
 def _dry_run(job: Job, asked: Asked, *, json: bool) -> None:
     import dataclasses
 
-    from reidkit.data.manifest import open_dataset
     from reidkit.device import torch_device
     from reidkit.training.dryrun import dry_run
 
-    data = open_dataset(job.dataset, job.data_root)
+    data = open_data(job.dataset, job.data_root)
     settings = load_settings(data.name, asked)
     forecast = dry_run(
         settings,
@@ -297,7 +306,7 @@ def open_masks(arch: str, dataset: Dataset, path: Path | None) -> MaskStore:
     from reidkit.types import PARTS
 
     path = path or Path("masks") / f"{dataset.name}.h5"
-    require_store(path, arch=arch, dataset=dataset.name)
+    require_store(path, arch=arch, dataset=dataset)
     return MaskStore.open(path, dataset=dataset, parts=PARTS)
 
 

@@ -44,5 +44,5 @@ def _decode_jpeg(encoded: Tensor) -> Tensor:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The image decoding", DeprecationWarning)
-        pixels: Tensor = decode_jpeg(encoded, mode=ImageReadMode.RGB)
+        pixels: Tensor = decode_jpeg(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
     return pixels

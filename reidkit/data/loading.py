@@ -29,6 +29,7 @@ from reidkit.data.transforms import (
     erase,
     erase_noise,
 )
+from reidkit.errors import ReidkitError
 from reidkit.preprocess import Preprocess, read_image
 from reidkit.types import Batch, Item, Sample
 
@@ -52,7 +53,7 @@ class RawBatch(NamedTuple):
     draws: list[Draw]
 
 
-class TrainImages(TorchDataset[RawBatch]):
+class TrainImages(TorchDataset[RawBatch | ReidkitError]):
     """Training images, or clips of training tracklets, fetched a batch at a time.
 
     Args:
@@ -80,7 +81,20 @@ class TrainImages(TorchDataset[RawBatch]):
         self.masks = masks
         self.clip = (clip or ClipConfig()) if has_tracklets(samples) else None
 
-    def __getitems__(self, draws: list[Draw]) -> RawBatch:
+    def __getitems__(self, draws: list[Draw]) -> RawBatch | ReidkitError:
+        """A batch; an error comes back as a value, since torch would bury its one line in a
+        worker's traceback."""
+        try:
+            return self.batch(draws)
+        except ReidkitError as error:
+            return error
+
+    def batch(self, draws: list[Draw]) -> RawBatch:
+        """A batch as drawn.
+
+        Raises:
+            DataError: at the first image that cannot be read.
+        """
         size, scale = self.preprocess.size, self.augment.crop_scale
         frames: list[tuple[Sample, Augmentation]] = []
         augmentations: list[Augmentation] = []
@@ -146,9 +160,13 @@ class TrainImages(TorchDataset[RawBatch]):
 
 def train_loader(
     images: TrainImages, batches: TrainBatches, *, workers: int, pin: bool
-) -> DataLoader[RawBatch]:
-    """Batches in order, whatever the number of workers."""
-    return DataLoader(
+) -> Iterator[RawBatch]:
+    """Batches in order, whatever the number of workers.
+
+    Raises:
+        DataError: at the first image that cannot be read.
+    """
+    loader: Iterable[RawBatch | ReidkitError] = DataLoader(
         images,
         batch_sampler=batches,
         collate_fn=_as_it_is,
@@ -156,6 +174,10 @@ def train_loader(
         pin_memory=pin,
         generator=torch.Generator().manual_seed(0),  # leaves the global generator alone
     )
+    for batch in loader:
+        if isinstance(batch, ReidkitError):
+            raise batch
+        yield batch
 
 
 def _clips(frames: Tensor, T: int) -> Tensor:

@@ -99,22 +99,29 @@ def write_store(
         raise MaskError(f"cannot write {partial}: {reason}. {advice}") from error
 
 
-def store_complaint(path: Path, *, dataset: str) -> str:
-    """Why there is no mask store at `path`, and what to type."""
-    run = f"Run: reidkit prepare-masks --dataset {dataset} --labels DIR"
-    if path.with_name(path.name + ".partial").exists():
-        return f"{path} is unfinished.\n       {run} (it resumes)"
-    return f"{path} is missing.\n       {run}"
+def how_to_make(path: Path, dataset: Dataset, *, more: str = "") -> str:
+    """The line that tells what to type for masks of `dataset` at `path`."""
+    own = (dataset.root / "manifest.toml").is_file()  # such a set is known by its place
+    where = "" if path == Path("masks") / f"{dataset.name}.h5" else f" -o {path}"
+    name = dataset.root if own else dataset.name
+    return f"\n       Run: reidkit prepare-masks --dataset {name} --labels DIR{where}{more}"
 
 
-def require_store(path: Path, *, arch: str, dataset: str) -> None:
+def require_store(path: Path, *, arch: str, dataset: Dataset) -> None:
     """Passes if there is a file at `path`; `MaskStore.open` verifies it.
 
     Raises:
         MaskError: that `arch` needs it, and what to type.
     """
     if not path.exists():
-        raise MaskError(f"{arch} needs part masks and {store_complaint(path, dataset=dataset)}")
+        raise MaskError(f"{arch} needs part masks and {_absent(path, dataset)}")
+
+
+def _absent(path: Path, dataset: Dataset | None) -> str:
+    unfinished = path.with_name(path.name + ".partial").exists()
+    said = f"{path} is {'unfinished' if unfinished else 'missing'}."
+    more = " (it resumes)" if unfinished else ""
+    return said + (how_to_make(path, dataset, more=more) if dataset else "")
 
 
 class MaskStore:
@@ -149,29 +156,24 @@ class MaskStore:
             MaskError: if it is missing, unfinished, damaged, of another version or data set, or
                 has other parts.
         """
-        name = dataset.name if dataset else path.stem
         if not path.exists():
-            raise MaskError(store_complaint(path, dataset=name))
+            raise MaskError(_absent(path, dataset))
         layout = read_layout(path)
         header = layout.header
-        run = f"Run: reidkit prepare-masks --dataset {name} --labels DIR"
+        run = how_to_make(path, dataset, more=" --overwrite") if dataset else ""
         if dataset and header.fingerprint != dataset.fingerprint:
             raise MaskError(
                 f"{path} holds masks of {header.dataset} (fingerprint {header.fingerprint[:12]}),"
-                f" expected {dataset.name} ({dataset.fingerprint[:12]}) as it is on disk."
-                f"\n       {run}"
+                f" expected {dataset.name} ({dataset.fingerprint[:12]}) as it is on disk.{run}"
             )
         if parts and header.parts != parts:
             raise MaskError(
-                f"{path} has the parts {', '.join(header.parts)}; expected {', '.join(parts)}."
-                f"\n       {run}"
+                f"{path} has the parts {', '.join(header.parts)}; expected {', '.join(parts)}.{run}"
             )
         with path.open("rb") as file:
             left = len(layout.paths) - int(_done(file, layout).sum())
         if left:
-            raise MaskError(
-                f"{path}: {left} of {len(layout.paths)} masks are not done.\n      {run}"
-            )
+            raise MaskError(f"{path}: {left} of {len(layout.paths)} masks are not done.{run}")
         return cls(path, layout=layout)
 
     @property

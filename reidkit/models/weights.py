@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -134,9 +136,10 @@ def _download(name: str) -> Mapping[str, Tensor]:
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     target = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:
-        state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
-            weights.url, progress=False, check_hash=True, map_location="cpu", weights_only=True
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # it prints
+            state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
+                weights.url, progress=False, check_hash=True, map_location="cpu", weights_only=True
+            )
     except (URLError, OSError, RuntimeError) as error:
         raise RuntimeMissing(
             f"cannot download {weights.url} ({error}). Put that file at {target}, "

@@ -20,7 +20,7 @@ from reidkit.config import RunConfig, to_table
 from reidkit.data.loading import Masks, RawBatch, train_loader
 from reidkit.embed import TorchEmbedder
 from reidkit.errors import ConfigError
-from reidkit.files import atomic
+from reidkit.files import atomic, only_writer
 from reidkit.retrieval import Report
 from reidkit.tables import read_toml, to_toml
 from reidkit.training.distributed import ALONE, Group
@@ -110,7 +110,10 @@ def run(
     history = History(folder, tensorboard=tensorboard) if group.leads else None
     if not resume:
         save_state(folder, state, setup.learner, group=group)
-    with warnings_in(folder / "train.log") if group.leads else contextlib.nullcontext():
+    with (
+        only_writer(folder) if group.leads else contextlib.nullcontext(),
+        warnings_in(folder / "train.log") if group.leads else contextlib.nullcontext(),
+    ):
         if journal is not None:
             start = f"epoch {state.epoch + 1}, step {state.step + 1}"
             journal.write(f"{'goes on' if resume else 'starts'} at {start}; {_origin(setup)}")
@@ -250,7 +253,7 @@ def _explained(
         yield
     except NotFiniteStep as found:
         draws = group.share(drawn[found.step])
-        raw = setup.images.__getitems__(list(draws))
+        raw = setup.images.batch(list(draws))
         batch = setup.images.finish(raw, device)
         setup.model.train()
         stepper = dataclasses.replace(setup.stepper, network=setup.model)
@@ -279,7 +282,7 @@ def _explain_memory(
     fits = None
     if group.size == 1:
         setup.learner.optimizer.zero_grad(set_to_none=True)
-        raw: RawBatch = setup.images.__getitems__(list(draws))
+        raw: RawBatch = setup.images.batch(list(draws))
         multiple = 2 if sampler.kind == "shuffle" else sampler.samples_per_id
         host = setup.images.finish(raw, torch.device("cpu"))
         fits = fitting_batch(

@@ -177,3 +177,45 @@ def test_cuda_is_refused_where_there_is_none(market: Path, trained: Path, refuse
     assert "unknown device" in refuse(
         "eval", trained / "runs/one", "--dataset", market, "--device", "gpu"
     )
+
+
+def test_a_broken_training_image_is_one_line_also_from_a_worker(
+    market: Path, tmp_path: Path, refuse: Refuse
+) -> None:
+    shutil.copytree(market, tmp_path / "copy")
+    victim = sorted((tmp_path / "copy/bounding_box_train").glob("*.jpg"))[0]
+    victim.write_bytes(victim.read_bytes()[:300])
+    for workers in ("0", "2"):
+        options = [*TINY, *NO_PARTS, "--workers", workers, "-o", f"run{workers}"]
+        message = refuse("train", "--dataset", "copy", *options)
+        assert victim.name in message and message.count("\n") == 1
+
+
+def test_a_data_set_that_is_not_whole_is_said_before_it_is_used(
+    market: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(market, tmp_path / "copy")
+    sorted((tmp_path / "copy/bounding_box_test").glob("-1*.jpg"))[0].unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "reidkit", "eval", trained / "runs/one", "--dataset", "copy"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "is not as published: [gallery]" in done.stderr
+    assert "reidkit datasets verify copy" in done.stderr
+
+
+def test_files_that_are_not_features_are_never_written_over(
+    market: Path, trained: Path, refuse: Refuse
+) -> None:
+    masks = trained / "masks/synth-market1501.h5"
+    before = masks.read_bytes()
+    options = ("--dataset", market, "-o", masks, "--device", "cpu")
+    assert "is not a features file" in refuse("extract", trained / "runs/one", *options)
+    assert masks.read_bytes() == before
+
+
+def test_an_onnx_file_is_not_exported_again(refuse: Refuse) -> None:
+    assert "is ONNX already" in refuse("export", "model.onnx")

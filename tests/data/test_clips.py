@@ -129,7 +129,7 @@ def test_flip_and_erasing_are_drawn_once_for_all_frames_and_masks_follow(tmp_pat
     source = clips(tmp_path, AugmentConfig(flip=0.5, erase=1.0))
     flips = set()
     for seed in range(12):
-        raw = source.__getitems__([Draw(0, (seed, 0, 0))])
+        raw = source.batch([Draw(0, (seed, 0, 0))])
         assert raw.pixels.shape == (1, 3, 16, 8, 3) and raw.masks is not None
         mirrored = [bool(frame[0, 0, 0] != 255) for frame in raw.pixels[0]]
         assert len(set(mirrored)) == 1
@@ -149,5 +149,5 @@ def test_flip_and_erasing_are_drawn_once_for_all_frames_and_masks_follow(tmp_pat
 def test_images_among_tracklets_become_clips_of_one_repeated_frame(tmp_path: Path) -> None:
     source = clips(tmp_path, AugmentConfig(flip=0.0, erase=0.0), frames=1)
     source.samples = [source.samples[0].frames[0]]  # type: ignore[union-attr]
-    raw = source.__getitems__([Draw(0, (0, 0, 0))])
+    raw = source.batch([Draw(0, (0, 0, 0))])
     assert torch.equal(raw.pixels[0, 0], raw.pixels[0, 2])

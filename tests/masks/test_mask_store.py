@@ -151,10 +151,10 @@ def test_a_path_that_cannot_be_a_key_is_refused(toy: Dataset, tmp_path: Path):
         write_store(tmp_path / "toy.h5", toy, [broken], lip_source(toy))
 
 
-def test_a_missing_store_says_what_to_type():
+def test_a_missing_store_says_what_to_type(toy: Dataset):
     path = Path("masks/market1501.h5")
     with pytest.raises(MaskError) as caught:
-        require_store(path, arch="iaunet", dataset="market1501")
+        require_store(path, arch="iaunet", dataset=replace(toy, name="market1501"))
     assert str(caught.value) == (
         "iaunet needs part masks and masks/market1501.h5 is missing.\n"
         "       Run: reidkit prepare-masks --dataset market1501 --labels DIR"
@@ -162,7 +162,7 @@ def test_a_missing_store_says_what_to_type():
 
 
 def test_a_store_of_another_data_set_or_other_parts_is_refused(toy: Dataset, written: Path):
-    require_store(written, arch="iaunet", dataset="toy")
+    require_store(written, arch="iaunet", dataset=toy)
     assert MaskStore.open(written, dataset=toy, parts=PARTS).parts == PARTS
     with pytest.raises(MaskError, match=r"masks of toy \(fingerprint 000000000000\), expected"):
         MaskStore.open(written, dataset=replace(toy, fingerprint="f" * 64))

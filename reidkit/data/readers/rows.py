@@ -11,7 +11,7 @@ from typing import NamedTuple
 from reidkit.errors import DataError
 from reidkit.types import Item, Role, Sample, Tracklet
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SHOWN = 12
 """Problems that a message lists before it counts the others."""
 
