@@ -140,7 +140,7 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
-        x = input.float()
+        x = input if input.dtype == torch.float64 else input.float()
         dims = [d for d in range(x.dim()) if d != 1]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = x.numel() // x.shape[1] * dist.get_world_size()
@@ -188,9 +188,7 @@ def wrap(model: nn.Module, device: torch.device, group: Group) -> nn.Module:
     """The module to call in a training step: gradients are averaged over the group."""
     if group.size == 1:
         return model
-    return nn.parallel.DistributedDataParallel(
-        model,
-        device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # batch norms agree already
-        static_graph=True,  # a recipe may leave a classifier out of its loss
-    )
+    # not static_graph=True: it finds a network's outputs in tuples and dicts, not in ModelOutput,
+    # and would leave the first step's gradients unaveraged
+    ids = [device] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(model, device_ids=ids)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from reidkit.config import RunConfig
 from reidkit.data.loading import Masks, train_loader
+from reidkit.models.backbone import Backbone
 from reidkit.models.base import ReidModel
 from reidkit.training.distributed import ALONE
 from reidkit.training.memory import peak_memory
@@ -113,11 +114,9 @@ def _trace(setup: Setup, images: Tensor) -> list[tuple[str, str]]:
     """Shapes of two samples' way through the network, in evaluation mode."""
     model: ReidModel = setup.model
     shapes: list[tuple[str, str]] = []
-    named = [
-        (name, module)
-        for name, module in model.named_modules()
-        if name.rpartition(".")[2].startswith(("layer", "stage", "classifier"))
-        and "." not in name.partition("backbone.")[2]
+    backbone: Backbone = model.backbone  # type: ignore[assignment]  # all our networks have one
+    named: list[tuple[str, nn.Module]] = [
+        (f"stage {stage}", backbone.units(stage)[-1]) for stage in (1, 2, 3, 4)
     ]
 
     def hook(name: str) -> Callable[[nn.Module, object, object], None]:

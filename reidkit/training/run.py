@@ -163,6 +163,7 @@ def _train(
                 on_losses=watch.on_losses,
                 on_position=partial(saver.within_epoch, state),
             )
+        report = _over_group(report, group)
         watch.on_epoch(report)
         if journal is not None:
             journal.write(epoch_line(report, epochs))
@@ -183,6 +184,19 @@ def _train(
             history.add(record, last=last)
         state = State(state.epoch + 1, 0, best, state.seconds + report.seconds)
         saver.save(state)
+
+
+def _over_group(report: EpochReport, group: Group) -> EpochReport:
+    """Means over all processes, whose slices are of equal size."""
+    reports = group.gather(report)
+    return dataclasses.replace(
+        report,
+        losses={
+            name: sum(r.losses[name] for r in reports) / len(reports) for name in report.losses
+        },
+        accuracy=sum(r.accuracy for r in reports) / len(reports),
+        images=sum(r.images for r in reports),
+    )
 
 
 class _Saver:

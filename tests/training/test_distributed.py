@@ -1,0 +1,84 @@
+"""Two processes on a CPU compute what one computes on the same global batch."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from group_run import STEPS, steps, whole_run
+
+from reidkit.errors import ConfigError
+from reidkit.training.distributed import Group, check_split
+from reidkit.training.history import read_history
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["group_run", "killed_run"])
+
+Work = Callable[[str, str, str, int, int, int], None]
+
+
+def start(work: Work, market: Path, out: Path, *, size: int, distance: str = "cosine") -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    jobs = [
+        PROCESSES.Process(target=work, args=(str(market), str(out), distance, rank, size, port))
+        for rank in range(size)
+    ]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(300)
+    assert [job.exitcode for job in jobs] == [0] * size
+
+
+def test_losses_and_weights_are_those_of_one_process(market: Path, tmp_path: Path) -> None:
+    """Batch norm, hard triplets and gradients see the whole batch: in float64, three updates later,
+    losses agree to 1e-6 and weights to 1e-8."""
+    found = {}
+    for size in (1, 2):
+        out = tmp_path / f"{size}.pt"
+        start(steps, market, out, size=size, distance="euclidean")
+        found[size] = torch.load(out, weights_only=True)
+    assert len(found[1]["losses"]) == 1 and len(found[2]["losses"]) == 2
+    for step in range(STEPS):
+        alone = found[1]["losses"][0][step]
+        for name, value in alone.items():
+            shared = [losses[step][name] for losses in found[2]["losses"]]
+            assert sum(shared) / 2 == pytest.approx(value, abs=1e-6, rel=1e-6), (step, name)
+    assert found[1]["model"].keys() == found[2]["model"].keys()
+    for name, value in found[1]["model"].items():
+        torch.testing.assert_close(found[2]["model"][name], value, rtol=1e-5, atol=1e-8)
+
+
+def test_a_shared_run_writes_one_folder_like_that_of_one_process(
+    market: Path, tmp_path: Path
+) -> None:
+    for size in (1, 2):
+        start(whole_run, market, tmp_path / str(size), size=size)
+    names = [sorted(path.name for path in (tmp_path / str(size)).iterdir()) for size in (1, 2)]
+    assert names[0] == names[1]
+    (alone,), (shared,) = (read_history(tmp_path / str(size)) for size in (1, 2))
+    assert shared["images"] == alone["images"]
+    # in float32, rounding grows with every update of the epoch
+    assert shared["losses"] == pytest.approx(alone["losses"], rel=3e-2)
+    for count in ("queries", "gallery"):
+        assert shared["test"][count] == alone["test"][count]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_shares_are_contiguous_and_nearly_equal(size: int) -> None:
+    items = list(range(13))
+    shares = [Group(rank, size).share(items) for rank in range(size)]
+    assert [item for share in shares for item in share] == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_batch_that_cannot_be_split_names_what_can() -> None:
+    check_split(64, 4, 8)
+    with pytest.raises(ConfigError, match=r"Start 1, 2, 4, 8, 16 processes, or take --batch 60"):
+        check_split(64, 4, 3)
