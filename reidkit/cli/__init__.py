@@ -25,6 +25,7 @@ from reidkit.cli import (
     masks,
     models,
     prepare_masks,
+    reproduce,
     train,
 )
 from reidkit.errors import ReidkitError
@@ -40,6 +41,7 @@ app.add_typer(datasets.app, name="datasets")
 app.command("prepare-masks")(prepare_masks.prepare_masks)
 app.add_typer(masks.app, name="masks")
 app.command("train")(train.train)
+app.command("reproduce")(reproduce.reproduce)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("extract")(extract.extract)

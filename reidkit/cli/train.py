@@ -168,7 +168,7 @@ def _train(job: Job, asked: Asked, *, resume: bool, json: bool) -> None:
             settings,
             data,
             folder=folder,
-            masks=_masks(settings, data, job.masks),
+            masks=open_needed_masks(settings, data, job.masks),
             device=torch_device(job.device),
             workers=job.workers,
             resume=resume,
@@ -210,7 +210,7 @@ def _dry_run(job: Job, asked: Asked, *, json: bool) -> None:
     forecast = dry_run(
         settings,
         data,
-        masks=_masks(settings, data, job.masks),
+        masks=open_needed_masks(settings, data, job.masks),
         device=torch_device(job.device),
         workers=job.workers,
     )
@@ -231,7 +231,8 @@ def _dry_run(job: Job, asked: Asked, *, json: bool) -> None:
     print(f"losses        {losses}")
 
 
-def _masks(settings: RunConfig, data: Dataset, path: Path | None) -> MaskStore | None:
+def open_needed_masks(settings: RunConfig, data: Dataset, path: Path | None) -> MaskStore | None:
+    """The mask store, if the loss looks at parts."""
     from reidkit.training.run import build_model, needs_masks
 
     if needs_masks(settings, build_model(settings, num_ids=1)):
