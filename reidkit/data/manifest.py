@@ -263,7 +263,7 @@ def read_dataset(manifest: Manifest, root: Path) -> Dataset:
         query=query,
         gallery=gallery,
         protocol=manifest.protocol,
-        fingerprint=fingerprint(train, query, gallery, variant=manifest.variant),
+        fingerprint=fingerprint(train, query, gallery),
         synthetic=manifest.synthetic,
         dense=manifest.dense,
     )
@@ -285,9 +285,9 @@ def open_dataset(dataset: str, data_root: Path | None = None) -> Dataset:
     return read_dataset(*locate(dataset, data_root))
 
 
-def fingerprint(*splits: tuple[Item, ...], variant: str = "") -> str:
-    """sha256 over the variant, and relative paths and labels of all splits, hexadecimal."""
-    digest = hashlib.sha256(variant.encode())
+def fingerprint(*splits: tuple[Item, ...]) -> str:
+    """sha256 over the relative paths and labels of all splits, hexadecimal."""
+    digest = hashlib.sha256()
     for number, split in enumerate(splits):
         for item in split:
             frames = item.frames if isinstance(item, Tracklet) else (item,)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import random
 import re
-from collections import defaultdict
 from pathlib import Path
 
 from reidkit.data.readers.rows import list_images
@@ -72,30 +71,38 @@ def _camera(path: str, pattern: str) -> str:
 
 
 def _divide(rows: list[dict[str, str]], seed: int) -> None:
-    """Train and test by people, then queries by person and camera; nobody is left without match."""
+    """Train and test by people, then queries; whoever is a query has a match in the gallery."""
     people = sorted({row["pid"] for row in rows})
-    chosen = set(random.Random(seed).sample(people, len(people) // 2))
-    seen: dict[str, dict[str, str]] = defaultdict(dict)
-    units = {
-        pid: {(r["camid"], r["tracklet"] or r["path"]) for r in rows if r["pid"] == pid}
-        for pid in people
-    }
+    train = set(random.Random(seed).sample(people, len(people) // 2))
+    seen: dict[str, dict[str, dict[str, None]]] = {}  # person -> camera -> images or tracklets
     for row in rows:
-        pid, camid, unit = row["pid"], row["camid"], row["tracklet"] or row["path"]
-        if pid in chosen:
-            row["split"] = "train"
-            continue
-        cameras = {camera for camera, _ in units[pid]}
-        first = seen[pid].setdefault(camid, unit)
-        enough = len(units[pid]) > 1 if cameras == {""} else len(cameras) > 1
-        spare = sum(camera == camid for camera, _ in units[pid]) > 1 or cameras == {""}
-        row["split"] = "query" if first == unit and enough and spare else "gallery"
-    lonely = {r["pid"] for r in rows if r["split"] == "query"}
-    if not lonely:
+        cameras = seen.setdefault(row["pid"], {})
+        cameras.setdefault(row["camid"], {})[row["tracklet"] or row["path"]] = None
+    queries = {
+        (pid, camid, unit)
+        for pid in people
+        if pid not in train
+        for camid, unit in _queries({c: list(units) for c, units in seen[pid].items()})
+    }
+    if not queries:
         raise DataError(
-            "no person has two images by different cameras, so there is nothing to look for. "
+            "no test person has two images by different cameras, so there is nothing to look for. "
             "Without known cameras: --cameras none"
         )
+    for row in rows:
+        unit = (row["pid"], row["camid"], row["tracklet"] or row["path"])
+        is_query = unit in queries
+        row["split"] = "train" if row["pid"] in train else "query" if is_query else "gallery"
+
+
+def _queries(units: dict[str, list[str]]) -> list[tuple[str, str]]:
+    """Of one person: the first of every camera that has more; of one camera where none has."""
+    if list(units) == [""]:
+        return [("", units[""][0])] if len(units[""]) > 1 else []
+    if len(units) == 1:
+        return []
+    firsts = [(camid, found[0]) for camid, found in units.items() if len(found) > 1]
+    return firsts or [next((camid, found[0]) for camid, found in units.items())]
 
 
 def _manifest(name: str, rows: list[dict[str, str]], cameras: str, count: int) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from reidkit import retrieval
 from reidkit.config import TestConfig
 from reidkit.embed import Embedder
-from reidkit.evaluate import Split, as_embeddings, embed_split
+from reidkit.evaluate import CLASSIFICATION, Split, as_embeddings, embed_split
 from reidkit.features import Features
 from reidkit.retrieval import Report
 from reidkit.training.distributed import ALONE, Group
@@ -61,6 +61,8 @@ def embed_over_group(
     Raises:
         DataError: if the split is empty or an image cannot be read.
     """
+    if dataset.protocol == CLASSIFICATION and split == "gallery":
+        return embed_split(embedder, dataset, split)  # one row per class: nothing to share out
     items = getattr(dataset, split)
     mine = _with_split(dataset, split, tuple(group.share(items)))
     found = None

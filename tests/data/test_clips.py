@@ -129,8 +129,8 @@ def test_flip_and_erasing_are_drawn_once_for_all_frames_and_masks_follow(tmp_pat
     source = clips(tmp_path, AugmentConfig(flip=0.5, erase=1.0))
     flips = set()
     for seed in range(12):
-        raw = source.batch([Draw(0, (seed, 0, 0))])
-        assert raw.pixels.shape == (1, 3, 16, 8, 3) and raw.masks is not None
+        raw = source.batch([Draw(0, (seed, 0, k)) for k in (0, 1)])
+        assert raw.pixels.shape == (2, 3, 16, 8, 3) and raw.masks is not None
         mirrored = [bool(frame[0, 0, 0] != 255) for frame in raw.pixels[0]]
         assert len(set(mirrored)) == 1
         flips.add(mirrored[0])
@@ -139,10 +139,10 @@ def test_flip_and_erasing_are_drawn_once_for_all_frames_and_masks_follow(tmp_pat
         left = raw.masks[0, :, 0, 3 if mirrored[0] else 0]
         assert left.tolist() == shown.tolist()  # each frame has its own mask, flipped alike
         images = source.finish(raw, torch.device("cpu")).images
-        assert images.shape == (1, 3, 3, 16, 8)
-        erased = images[0, :, 1] == source.augment.erase_value[1]
-        assert torch.equal(erased[0], erased[1]) and torch.equal(erased[0], erased[2])
-        assert 0 < erased[0].sum() < 16 * 8
+        assert images.shape == (2, 3, 3, 16, 8)
+        for erased in images[:, :, 1] == source.augment.erase_value[1]:
+            assert torch.equal(erased[0], erased[1]) and torch.equal(erased[0], erased[2])
+            assert 0 < erased[0].sum() < 16 * 8
     assert flips == {True, False}
 
 

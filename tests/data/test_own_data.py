@@ -129,6 +129,16 @@ def test_init_without_cameras_and_with_tracklets(tmp_path: Path) -> None:
     assert sizes == [3, 3, 3, 3] and len(data.query) == 1
 
 
+def test_init_with_one_image_by_each_camera_still_finds_a_query(tmp_path: Path) -> None:
+    people(tmp_path, [f"{who}/cam{cam}.png" for who in "AB" for cam in (1, 2, 3)])
+    init_dataset(tmp_path, cameras=r"cam(\d)")
+    data = open_dataset(str(tmp_path))
+    assert (len(data.train), len(data.query), len(data.gallery)) == (3, 1, 2)
+    people(tmp_path / "alone", ["A/cam1.png", "A/cam1_b.png", "B/cam1.png", "B/cam1_b.png"])
+    with pytest.raises(DataError, match="nothing to look for"):
+        init_dataset(tmp_path / "alone", cameras=r"cam(\d)")
+
+
 def test_init_says_which_image_has_no_camera_or_person(tmp_path: Path) -> None:
     people(tmp_path, ["A/left.png"])
     with pytest.raises(DataError, match=r"finds no camera in A/left\.png"):
