@@ -28,6 +28,14 @@ def test_a_drawn_layout_passes_verification(layout: str, drawn: Drawn) -> None:
     assert any(check.expected for check in checks) and manifest.synthetic
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_person_each_is_a_whole_data_set_too(layout: str, tmp_path: Path) -> None:
+    LAYOUTS[layout](tmp_path / "m", train_pids=1, test_pids=1, seed=3, workers=1)
+    manifest, root = locate(str(tmp_path / "m"))
+    assert manifest.name.partition("@")[0] == f"synth-{layout}"
+    assert all(check.passed for check in verify(manifest, read_dataset(manifest, root)))
+
+
 def test_every_published_data_set_has_its_synthetic_twin() -> None:
     assert sorted(list_manifests()) == PUBLISHED
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,7 +14,7 @@ import pytest
 from PIL import Image
 
 from reidkit.errors import DataError
-from reidkit.synthetic import LAYOUTS, write_market1501
+from reidkit.synthetic import write_market1501
 from reidkit.synthetic.layouts.folder import PARTIAL
 
 NAME = re.compile(r"(-1|\d{4})_c[1-6]s[1-6]_\d{6}_\d{2}\.jpg")
@@ -168,15 +167,6 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m").write_text("")
     with pytest.raises(DataError, match="a file; expected a new or empty folder"):
         write_market1501(tmp_path / "m", train_pids=1, test_pids=1, seed=0)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_leaves_a_manifest(layout: str, tmp_path: Path) -> None:
-    LAYOUTS[layout](tmp_path / "m", train_pids=1, test_pids=1, seed=3, workers=1)
-    assert (
-        tomllib.loads((tmp_path / "m" / "manifest.toml").read_text())["name"] == f"synth-{layout}"
-    )
-    shutil.rmtree(tmp_path / "m")
 
 
 KILLED = """

@@ -94,7 +94,6 @@ def write_msmt17(
     settings = {
         "reader": "lists",
         "protocol": "market",
-        "cameras": len({camera for visits in plan.splits.values() for _, camera, _ in visits}),
         "pattern": r"\d{4}_\d{3,}_(?P<camid>\d{2})_.*\.jpg",
         "identities": "numbered-apart",
         "variants": {
@@ -261,7 +260,6 @@ def write_csv(
         "reader": "csv",
         "table": "data.csv",
         "protocol": "market",
-        "cameras": len({camera for visits in plan.splits.values() for _, camera, _ in visits}),
         "splits": splits,
     }
     plan.write(

@@ -202,7 +202,7 @@ def settings(visits: list[Visit]) -> dict[str, Any]:
     return {
         "reader": "pattern",
         "protocol": "market",
-        "cameras": CAMERAS,
+        "cameras": len({visit.camera for visit in visits}),
         "pattern": PATTERN,
         "labels": "labels",
         "roles": {"-1": "junk", "0000": "distractor"},

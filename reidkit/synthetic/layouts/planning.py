@@ -93,7 +93,11 @@ class Plan:
                 layout=layout,
                 title=title,
                 seed=self.seed,
-                settings={"cameras": self.cameras, "labels": "labels", **settings},
+                settings={
+                    "cameras": len({visit.camera for visit in self.visits}),
+                    "labels": "labels",
+                    **settings,
+                },
             )
 
 

@@ -72,7 +72,6 @@ def write_mars(
         settings={
             "reader": "mars",
             "protocol": "mars",
-            "cameras": len({camera for v in plan.splits.values() for _, camera, _ in v}),
             "roles": {"-1": "junk", "0": "distractor"},
             "splits": splits,
         },
@@ -118,7 +117,6 @@ def write_dukemtmc_videoreid(
         settings={
             "reader": "tracklets",
             "protocol": "market",
-            "cameras": len({camera for v in plan.splits.values() for _, camera, _ in v}),
             "dense": 32,
             "pattern": r"(?P<pid>\d{4})_?C(?P<camid>\d)_?F(?P<frame>\d+)_?X\d+\.jpg",
             "splits": {
