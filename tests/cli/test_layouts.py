@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,3 +100,24 @@ def test_classes_are_judged_by_the_classifiers_accuracy(drawn: Drawn, run: Run) 
     rows = embed_images(classifier, [data / item.path for item in test])
     right = rows.argmax(1) == np.array([item.pid for item in test])
     assert judged["cmc"][0] == pytest.approx(right.mean())
+
+
+def test_unpack_takes_an_archive_and_makes_images_of_its_records(
+    tmp_path: Path, run: Run, refuse: Callable[..., str]
+) -> None:
+    records = np.zeros((3, 3074), np.uint8)
+    records[:, 1] = [0, 1, 1]
+    with zipfile.ZipFile(tmp_path / "cifar.zip", "w") as archive:
+        archive.writestr("cifar-100-binary/fine_label_names.txt", "apple\nbear\n")
+        for split in ("train", "test"):
+            archive.writestr(f"cifar-100-binary/{split}.bin", records.tobytes())
+    run("datasets", "unpack", "cifar100", "--archive", "cifar.zip", "--data-root", "data")
+    assert len(list((tmp_path / "data/cifar-100-binary/train").glob("*/*.png"))) == 3
+    message = refuse("datasets", "verify", "cifar100", "--data-root", "data")
+    assert "[train] found 3 images, expected 50000" in message
+
+
+def test_init_then_verify_is_all_that_ones_own_folder_needs(drawn: Drawn, run: Run) -> None:
+    shutil.copytree(drawn("csv") / "people", "own")
+    run("datasets", "init", "own", "--cameras", r"gate (\d+)")
+    assert json.loads(run("datasets", "verify", "own", "--json"))["passed"]
