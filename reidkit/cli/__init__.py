@@ -15,6 +15,7 @@ import typer
 
 import reidkit
 from reidkit.cli import (
+    attention,
     compare,
     datasets,
     demo,
@@ -41,6 +42,7 @@ app.add_typer(datasets.app, name="datasets")
 app.command("prepare-masks")(prepare_masks.prepare_masks)
 app.add_typer(masks.app, name="masks")
 app.command("train")(train.train)
+app.command("attention")(attention.attention)
 app.command("reproduce")(reproduce.reproduce)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)

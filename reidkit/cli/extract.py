@@ -47,15 +47,20 @@ def extract(
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Write embeddings of a data set's split, or of your own pictures, to an HDF5 file."""
+    """Write embeddings of a data set's split, or of your own pictures, to an HDF5 file.
+
+    Processes share a data set's split under torchrun.
+    """
     from reidkit.cli.inputs import embedding_option
     from reidkit.config import require
     from reidkit.data.clips import check_rule
     from reidkit.data.manifest import SPLITS
     from reidkit.embed import load_embedder, newest_run
     from reidkit.errors import suggest
-    from reidkit.evaluate import embed_own, embed_split
+    from reidkit.evaluate import embed_own
     from reidkit.features import write_features
+    from reidkit.training.distributed import joined_group
+    from reidkit.training.judge import embed_over_group
 
     require(
         sum(source is not None for source in (dataset, images, tracklets)) == 1,
@@ -63,18 +68,19 @@ def extract(
     )
     rule = check_rule(clips)
     require(split in SPLITS, f"unknown split {split!r}. {suggest(split, SPLITS)}")
-    embedder = load_embedder(
-        model or newest_run(), device=device, options=embedding_option(embedding)
-    )
-    with progress("embedding") as on_progress:
+    with joined_group(device) as (group, own_device), progress("embedding") as on_progress:
+        embedder = load_embedder(
+            model or newest_run(), device=own_device, options=embedding_option(embedding)
+        )
         if dataset is not None:
-            features = embed_split(
+            features = embed_over_group(
                 embedder,
                 open_data(dataset, data_root),
                 split,  # type: ignore[arg-type]  # checked above
                 flip=flip,
                 batch=batch,
                 clips=rule,
+                group=group,
                 on_progress=on_progress,
             )
         else:
@@ -82,7 +88,9 @@ def extract(
             features = embed_own(
                 embedder, own, rule=rule, flip=flip, batch=batch, on_progress=on_progress
             )
-    write_features(out, features)
+        if not group.leads:
+            return
+        write_features(out, features)
     rows, length = features.features.shape
     if json:
         print_json({"file": str(out), "images": rows, "dimension": length})

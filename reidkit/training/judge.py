@@ -12,6 +12,7 @@ import numpy as np
 
 from reidkit import retrieval
 from reidkit.config import TestConfig
+from reidkit.data.clips import ClipRule
 from reidkit.embed import Embedder
 from reidkit.evaluate import CLASSIFICATION, Split, as_embeddings, embed_split
 from reidkit.features import Features
@@ -53,6 +54,7 @@ def embed_over_group(
     *,
     flip: bool,
     batch: int,
+    clips: ClipRule = "tclnet",
     group: Group = ALONE,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Features:
@@ -67,7 +69,15 @@ def embed_over_group(
     mine = _with_split(dataset, split, tuple(group.share(items)))
     found = None
     if getattr(mine, split) or not items:
-        found = embed_split(embedder, mine, split, flip=flip, batch=batch, on_progress=on_progress)
+        found = embed_split(
+            embedder,
+            mine,
+            split,
+            flip=flip,
+            batch=batch,
+            clips=clips,
+            on_progress=on_progress,
+        )
     parts = [part for part in group.gather(found) if part is not None]
     return Features(
         features=np.concatenate([part.features for part in parts]),
