@@ -17,7 +17,8 @@ from reidkit.data.clips import ClipRule, frames_of, has_tracklets
 from reidkit.embed import Classifier, Embedder, embed_images, embed_tracklets
 from reidkit.errors import DataError
 from reidkit.features import Features
-from reidkit.retrieval import Embeddings, Report, RerankConfig
+from reidkit.retrieval import Embeddings, Report, RerankConfig, get_protocol
+from reidkit.retrieval.distance import check_metric
 from reidkit.types import ROLES, Dataset
 
 Split = Literal["train", "query", "gallery"]
@@ -168,6 +169,11 @@ class Ranking:
     augment: int = 0
     alpha: float = 0.0
     max_memory: int | None = None
+
+    def __post_init__(self) -> None:
+        check_metric(self.metric)
+        if self.protocol is not None:
+            get_protocol(self.protocol)
 
 
 def judge(

@@ -22,6 +22,7 @@ from reidkit.files import atomic
 from reidkit.types import ROLES
 
 FORMAT = 1
+JUNK = ROLES.index("junk")
 
 
 @dataclass(frozen=True)
@@ -81,24 +82,39 @@ def read_features(path: Path) -> Features:
             names = (
                 [text.decode() for text in _read(file, "paths", path)] if "paths" in file else []
             )
-            roles = _read(file, "role", path) if "role" in file else np.zeros(N, np.uint8)
+            told = _read(file, "role", path) if "role" in file else None
             attributes = dict(file.attrs)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error}") from error
-    lengths = {name: len(values) for name, values in arrays.items()} | {"role": len(roles)}
+    lengths = {name: len(values) for name, values in arrays.items()}
+    if told is not None:
+        lengths["role"] = len(told)
     if arrays["features"].ndim != 2 or set(lengths.values()) != {N}:
         shape = "x".join(map(str, arrays["features"].shape))
         raise DataError(f"{path}: features are {shape}, and lengths differ: {lengths}")
+    for name in ("pids", "camids"):
+        arrays[name] = _whole_numbers(arrays[name], name, path)
+    # a file that tells no roles: -1 is junk, as Market-1501 numbers it
+    roles = np.where(arrays["pids"] == -1, JUNK, 0) if told is None else told
     if roles.max(initial=0) >= len(ROLES):
         raise DataError(f"{path}: role {roles.max()} is none of 0 to {len(ROLES) - 1}")
     return Features(
         features=arrays["features"].astype(np.float32),
-        pids=arrays["pids"].astype(np.int64),
-        camids=arrays["camids"].astype(np.int64),
+        pids=arrays["pids"],
+        camids=arrays["camids"],
         paths=tuple(names) or ("",) * N,
         roles=roles.astype(np.uint8),
         attributes=attributes,
     )
+
+
+def _whole_numbers(values: NDArray[Any], name: str, path: Path) -> NDArray[np.int64]:
+    whole = values.dtype.kind in "iu" or (
+        values.dtype.kind == "f" and bool((np.isfinite(values) & (values == np.rint(values))).all())
+    )
+    if not whole:
+        raise DataError(f"{path}: {name} are {values.dtype}, expected whole numbers")
+    return values.astype(np.int64)
 
 
 def _holds_features(path: Path) -> bool:

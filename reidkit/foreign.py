@@ -39,11 +39,13 @@ class Import:
         ignored: foreign names left out on purpose.
         missing: ours that nothing filled; none is in the embedding path.
         preprocess: the project's own.
+        has_clips: its convolutions run over time too, so it was trained on clips.
     """
 
     model: ReidModel
     arch: str
     config: Any
+    has_clips: bool
     num_ids: int
     preprocess: Preprocess
     matched: tuple[str, ...]
@@ -116,6 +118,7 @@ def import_weights(
         model=model.eval(),
         arch=arch,
         config=config,
+        has_clips=any(tensor.dim() == 5 for tensor in tensors.values()),
         num_ids=num_ids,
         preprocess=Preprocess(size=size, interpolation=layout.interpolation),
         matched=tuple(matched),

@@ -69,3 +69,18 @@ def test_links_that_lead_out_of_the_file_are_not_followed(tmp_path: Path) -> Non
         file["camids"] = [1, 2]
     with pytest.raises(DataError, match="not a plain data set of this file"):
         read_features(tmp_path / "f.h5")
+
+
+def test_another_tools_minus_one_is_junk_and_its_ids_are_whole_numbers(tmp_path: Path) -> None:
+    def write(pids: object) -> Path:
+        with h5py.File(tmp_path / "f.h5", "w") as file:
+            file["features"] = np.ones((3, 5))
+            file["pids"] = pids
+            file["camids"] = [1, 2, 3]
+        return tmp_path / "f.h5"
+
+    assert read_features(write([-1, 0, 5])).roles.tolist() == [1, 0, 0]
+    assert read_features(write([1.0, 2.0, 3.0])).pids.tolist() == [1, 2, 3]
+    for wrong in ([1.5, 2, 3], [np.nan, 2, 3], np.array([b"a", b"b", b"c"])):
+        with pytest.raises(DataError, match=r"pids are .*, expected whole numbers"):
+            read_features(write(wrong))

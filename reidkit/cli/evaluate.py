@@ -123,6 +123,7 @@ def evaluate(
         max_memory=None if max_memory is None else parse_memory(max_memory),
     )
     inputs = foreign_inputs(size=size, mean=mean, std=std, channels=channels, resize=resize)
+    require(target_fpr is None or 0 < target_fpr < 1, f"--target-fpr {target_fpr}: between 0 and 1")
     both = query_features is not None, gallery_features is not None
     require(both[0] == both[1], "give both --query-features and --gallery-features")
     require(not (any(both) and (model or dataset)), "give features files or a model, not both")
@@ -147,6 +148,7 @@ def evaluate(
                 query = _pool(embedder, query, multi_query, name, data_root, flip, batch)
             judged = _judge(query, gallery, ranking, str(named["protocol"]), where)
             results.append((named, judged))
+    _tell_apart([named for named, _ in results])
     documents = [_document(named, judged, target_fpr) for named, judged in results]
     if out is not None:
         _write(out, results, documents)
@@ -216,6 +218,16 @@ def _pool(
             embedder, data, "train", flip=flip, batch=batch, on_progress=on_progress
         )
     return pool_queries(query, as_embeddings(images, str(folder)))
+
+
+def _tell_apart(named: list[Options]) -> None:
+    """Two data sets of one name get their fingerprints' beginnings after it."""
+    prints: dict[str, set[str]] = {}
+    for one in named:
+        prints.setdefault(one["dataset"], set()).add(one.get("dataset_fingerprint", ""))
+    for one in named:
+        if len(prints[one["dataset"]]) > 1:
+            one["dataset"] += f"-{one['dataset_fingerprint'][:8]}"
 
 
 def _read_files(query: Path, gallery: Path) -> tuple[Options, Embeddings, Embeddings]:

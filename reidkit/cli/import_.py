@@ -11,6 +11,9 @@ import typer
 from reidkit.cli.common import JsonOption, print_json
 from reidkit.cli.inputs import parse_size
 
+PUBLISHED_FRAMES = 4
+"""T of IAUnet's video networks (sec. IV-B); the weights do not tell it."""
+
 
 def import_(
     file: Annotated[Path, typer.Argument(help="Weights of another project (.pth, .safetensors).")],
@@ -26,6 +29,10 @@ def import_(
     out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint to write.")],
     size: Annotated[
         str | None, typer.Option(help="HEIGHTxWIDTH. [default: the architecture's]")
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=0, help="Frames of a clip, 0: images. [default: as the weights tell, 4]"),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -49,11 +56,14 @@ def import_(
         options=layer.get("arch", {}),
         input_size=None if size is None else (parse_size(size)[0], parse_size(size)[1]),
     )
+    if frames is None:
+        frames = PUBLISHED_FRAMES if found.has_clips else 0
     header = checkpoint.Header(
         arch=found.arch,
         arch_config=dataclasses.asdict(found.config),
         preprocess=found.preprocess,
         num_ids=found.num_ids,
+        frames=frames,
         recipe={"imported": {"file": file.name, "format": from_}},
     )
     checkpoint.save(out, found.model, header)
@@ -64,6 +74,7 @@ def import_(
                 "arch": found.arch,
                 "options": dataclasses.asdict(found.config),
                 "num_ids": found.num_ids,
+                "frames": frames,
                 "matched": len(found.matched),
                 "renamed": dict(found.renamed),
                 "ignored": list(found.ignored),
@@ -78,4 +89,4 @@ def import_(
     for what, names in (("ignored", found.ignored), ("missing", found.missing)):
         if names:
             print(f"{what}: {', '.join(names)}")
-    print(out)
+    print(f"{out} takes {f'clips of {frames} frames' if frames else 'images'}")

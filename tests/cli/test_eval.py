@@ -128,6 +128,14 @@ def test_one_model_on_several_data_sets_is_one_table(
     found = json.loads(run("eval", model, *both, "--device", "cpu", "--json"))["results"]
     assert [result["dataset"] for result in found] == ["synth-market1501"] * 2
 
+    other = tmp_path / "other"
+    shutil.copytree(market, other)
+    next((other / "query").glob("*.jpg")).unlink()
+    both = ("--dataset", market, "--dataset", other)
+    found = json.loads(run("eval", model, *both, "--device", "cpu", "--json"))["results"]
+    names = {result["dataset"] for result in found}
+    assert len(names) == 2 and all(name.startswith("synth-market1501-") for name in names)
+
 
 @pytest.mark.parametrize(
     ("shape", "options", "expected"),
@@ -180,10 +188,12 @@ def test_features_that_cannot_be_ranked_are_refused(refuse: Run, tmp_path: Path)
     nan = write("nan.h5", np.array([[1, 2, 3], [np.nan, 0, 1]]))
     zero = write("zero.h5", np.array([[1, 2, 3], [0, 0, 0]]))
     wide = write("wide.h5", np.ones((4, 5)))
+    huge = write("huge.h5", np.full((4, 3), 1e30))
     for query, gallery, expected in (
         (nan, good, "1 of 2 vectors hold NaN"),
         (good, zero, "1 of 2 vectors are zero"),
         (good, wide, "vectors of length 3"),
+        (good, huge, "their squares overflow float32"),
     ):
         message = refuse("eval", "--query-features", query, "--gallery-features", gallery)
         assert expected in message

@@ -96,3 +96,16 @@ def test_a_failed_import_leaves_nothing(reidkit, tmp_path):
     )
     assert status == 2 and out == "" and "missing trunk.backbone.bn1.weight" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth"]
+
+
+@pytest.mark.parametrize(
+    ("options", "frames"), [((), 4), (("--frames", 8), 8), (("--frames", 0), 0)]
+)
+def test_video_weights_become_a_network_of_clips(reidkit, tmp_path, options, frames):
+    source, out = tmp_path / "video.pth", tmp_path / "model.safetensors"
+    torch.save({"state_dict": files.iaunet_video()}, source)
+    arguments = ("import", source, "--from", "iaunet-reference", "--arch", "iaunet", "-o", out)
+    status, told, _ = reidkit(*arguments, *options)
+    assert status == 0
+    assert checkpoint.read_header(out).frames == frames
+    assert (f"clips of {frames} frames" if frames else "takes images") in told
