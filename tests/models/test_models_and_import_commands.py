@@ -102,8 +102,8 @@ def test_a_failed_import_leaves_nothing(reidkit, tmp_path):
     ("options", "frames"), [((), 4), (("--frames", 8), 8), (("--frames", 0), 0)]
 )
 def test_video_weights_become_a_network_of_clips(reidkit, tmp_path, options, frames):
-    source, out = tmp_path / "video.pth", tmp_path / "model.safetensors"
-    torch.save({"state_dict": files.iaunet_video()}, source)
+    source = files.write(tmp_path / "video.pth", files.filled(files.iaunet_video()))
+    out = tmp_path / "model.safetensors"
     arguments = ("import", source, "--from", "iaunet-reference", "--arch", "iaunet", "-o", out)
     status, told, _ = reidkit(*arguments, *options)
     assert status == 0
