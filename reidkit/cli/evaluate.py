@@ -206,7 +206,8 @@ def _pool(
     """Multi-query: Market-1501 gives the further images of each query in its folder gt_bbox."""
     from dataclasses import replace
 
-    from reidkit.data.manifest import SplitSpec, locate, read_dataset
+    from reidkit.data.manifest import locate, read_dataset
+    from reidkit.data.schema import SplitSpec
     from reidkit.evaluate import as_embeddings, embed_split
     from reidkit.retrieval import pool_queries
 

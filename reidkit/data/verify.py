@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reidkit.data.checks import frames, unmatched
-from reidkit.data.manifest import SPLITS, Manifest
+from reidkit.data.manifest import SPLITS
+from reidkit.data.schema import Manifest
 from reidkit.errors import DataError
 from reidkit.preprocess import read_image
 from reidkit.types import Dataset, Tracklet

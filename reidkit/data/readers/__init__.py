@@ -7,7 +7,7 @@ row per image; `rows.build_splits` makes samples and tracklets of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
 
 from reidkit.data.readers.cuhk03 import read_cuhk03
 from reidkit.data.readers.lists import read_lists
@@ -15,8 +15,9 @@ from reidkit.data.readers.mars import read_mars
 from reidkit.data.readers.pattern import read_pattern, read_tracklets
 from reidkit.data.readers.rows import Row
 from reidkit.data.readers.table import read_csv
+from reidkit.data.schema import Manifest
 
-Reader = Callable[[Any, Any, list[str]], Iterator[Row]]
+Reader = Callable[[Manifest, Path, list[str]], Iterator[Row]]
 
 READERS: dict[str, Reader] = {
     "pattern": read_pattern,

@@ -5,13 +5,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reidkit.data.readers.pattern import read_pattern
 from reidkit.data.readers.rows import Row, list_images
-
-if TYPE_CHECKING:
-    from reidkit.data.manifest import Manifest
+from reidkit.data.schema import Manifest
 
 TESTSETS = "testsets.csv"
 """The classic splits, as `reidkit datasets unpack` writes them out of cuhk-03.mat."""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.data.readers.rows import Row
-
-if TYPE_CHECKING:
-    from reidkit.data.manifest import Manifest
+from reidkit.data.schema import Manifest
 
 INFO = ("train_name.txt", "test_name.txt", "tracks_train_info.mat", "tracks_test_info.mat")
 

@@ -7,12 +7,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reidkit.data.readers.rows import Row, list_images
-
-if TYPE_CHECKING:
-    from reidkit.data.manifest import Manifest
+from reidkit.data.schema import Manifest
 
 
 def read_pattern(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from reidkit.data.readers.rows import Row
-
-if TYPE_CHECKING:
-    from reidkit.data.manifest import Manifest
+from reidkit.data.schema import Manifest
 
 REQUIRED = ("split", "path", "pid")
 SPLITS = ("train", "query", "gallery")
