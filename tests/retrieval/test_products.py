@@ -42,7 +42,7 @@ def test_a_training_loop_that_allows_less_precision_changes_no_product():
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        assert max(errors()) < 1e-6
+        assert max(errors()) < 1e-5  # bf16 errs by 2.5e-4
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
@@ -57,7 +57,7 @@ def test_nor_does_less_precision_for_one_backend():
     try:
         for switch in switches:
             switch.fp32_precision = "bf16"
-        assert max(errors()) < 1e-6
+        assert max(errors()) < 1e-5  # bf16 errs by 2.5e-4
         assert [switch.fp32_precision for switch in switches] == ["bf16", "bf16"]
     finally:
         for switch, precision in zip(switches, before, strict=True):
