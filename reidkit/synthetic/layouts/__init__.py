@@ -7,9 +7,9 @@ from reidkit.synthetic.layouts.folder import Writer
 from reidkit.synthetic.layouts.images import (
     cuhk03_classic,
     cuhk03_np,
+    msmt17,
     write_csv,
     write_dukemtmc_reid,
-    write_msmt17,
 )
 from reidkit.synthetic.layouts.market1501 import write_market1501, write_market1501_500k
 from reidkit.synthetic.layouts.videos import write_dukemtmc_videoreid, write_mars
@@ -18,7 +18,8 @@ LAYOUTS: dict[str, Writer] = {
     "market1501": write_market1501,
     "market1501-500k": write_market1501_500k,
     "dukemtmc-reid": write_dukemtmc_reid,
-    "msmt17": write_msmt17,
+    "msmt17": msmt17("v1"),
+    "msmt17-v2": msmt17("v2"),
     "cuhk03-np-labeled": cuhk03_np("labeled"),
     "cuhk03-np-detected": cuhk03_np("detected"),
     "cuhk03-classic-labeled": cuhk03_classic("labeled"),

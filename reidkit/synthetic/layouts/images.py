@@ -52,65 +52,74 @@ def write_dukemtmc_reid(
     )
 
 
-def write_msmt17(
-    root: Path,
-    *,
-    train_pids: int,
-    test_pids: int,
-    seed: int,
-    on_progress: Progress | None = None,
-    workers: int | None = None,
-) -> None:
-    """MSMT17 (V1's folders): fifteen cameras, lists, both halves numbered from 0."""
+VARIANTS = {
+    "v1": {"train": "train", "query": "test", "gallery": "test"},
+    "v2": {"train": "mask_train_v2", "query": "mask_test_v2", "gallery": "mask_test_v2"},
+}
+"""Folders of MSMT17's two releases."""
 
-    def number(split: str, pid: int) -> int:
-        return pid - 1 if split == "train" else pid - 1 - train_pids
 
-    def name(split: str, pid: int, camera: int, visit: int, k: int) -> str:
-        shown = number(split, pid)
-        folder = "train" if split == "train" else "test"
-        return f"{folder}/{shown:04d}/{shown:04d}_{visit:03d}_{camera:02d}_0303noon_{k:04d}_0.jpg"
+def msmt17(version: str) -> Writer:
+    """The writer of MSMT17's folders: fifteen cameras, lists, both halves numbered from 0."""
 
-    def lists(folder: Path) -> None:
-        for split, visits in plan.splits.items():
-            lines = [
-                f"{path.partition('/')[2]} {number(split, pid)}\n"
-                for pid, _, paths in visits
-                for path in paths
-            ]
-            if split == "train":  # the last tenth is the validation list
-                cut = len(lines) - len(lines) // 10
-                (folder / "list_val.txt").write_text("".join(lines[cut:]))
-                lines = lines[:cut]
-            (folder / f"list_{split}.txt").write_text("".join(lines))
+    def write(
+        root: Path,
+        *,
+        train_pids: int,
+        test_pids: int,
+        seed: int,
+        on_progress: Progress | None = None,
+        workers: int | None = None,
+    ) -> None:
+        def number(split: str, pid: int) -> int:
+            return pid - 1 if split == "train" else pid - 1 - train_pids
 
-    plan = plan_images(
-        train_pids=train_pids, test_pids=test_pids, seed=seed, cameras=15, name=name, most=3000
-    )
-    splits = _splits(plan, {})
-    for split, table in splits.items():
-        files = ["list_train.txt", "list_val.txt"] if split == "train" else [f"list_{split}.txt"]
-        table["lists"] = files
-    settings = {
-        "reader": "lists",
-        "protocol": "market",
-        "pattern": r"\d{4}_\d{3,}_(?P<camid>\d{2})_.*\.jpg",
-        "identities": "numbered-apart",
-        "variants": {
-            "v1": {"train": "train", "query": "test", "gallery": "test"},
-            "v2": dict.fromkeys(("query", "gallery"), "mask_test_v2") | {"train": "mask_train_v2"},
-        },
-        "splits": splits,
-    }
-    plan.write(
-        root,
-        layout="msmt17",
-        title="pedestrians, MSMT17 layout (V1)",
-        settings=settings,
-        on_progress=on_progress,
-        workers=workers,
-        finish=lists,
-    )
+        def name(split: str, pid: int, camera: int, visit: int, k: int) -> str:
+            shown = number(split, pid)
+            file = f"{shown:04d}_{visit:03d}_{camera:02d}_0303noon_{k:04d}_0.jpg"
+            return f"{VARIANTS[version][split]}/{shown:04d}/{file}"
+
+        def lists(folder: Path) -> None:
+            for split, visits in plan.splits.items():
+                lines = [
+                    f"{path.partition('/')[2]} {number(split, pid)}\n"
+                    for pid, _, paths in visits
+                    for path in paths
+                ]
+                if split == "train":  # the last tenth is the validation list
+                    cut = len(lines) - len(lines) // 10
+                    (folder / "list_val.txt").write_text("".join(lines[cut:]))
+                    lines = lines[:cut]
+                (folder / f"list_{split}.txt").write_text("".join(lines))
+
+        plan = plan_images(
+            train_pids=train_pids, test_pids=test_pids, seed=seed, cameras=15, name=name, most=3000
+        )
+        splits = _splits(plan, {})
+        for split, table in splits.items():
+            files = (
+                ["list_train.txt", "list_val.txt"] if split == "train" else [f"list_{split}.txt"]
+            )
+            table["lists"] = files
+        settings = {
+            "reader": "lists",
+            "protocol": "market",
+            "pattern": r"\d{4}_\d{3,}_(?P<camid>\d{2})_.*\.jpg",
+            "identities": "numbered-apart",
+            "variants": VARIANTS,
+            "splits": splits,
+        }
+        plan.write(
+            root,
+            layout="msmt17" if version == "v1" else f"msmt17-{version}",
+            title=f"pedestrians, MSMT17 layout ({version.upper()})",
+            settings=settings,
+            on_progress=on_progress,
+            workers=workers,
+            finish=lists,
+        )
+
+    return write
 
 
 def cuhk03_np(boxes: str) -> Writer:
