@@ -18,39 +18,43 @@ TINY = [
 
 
 @pytest.fixture
-def run(
+def command(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., str]:
-    """Runs a command in this process, in an empty folder; gives its stdout."""
+) -> Callable[..., tuple[object, str, str]]:
+    """Runs a command in this process, in an empty folder; gives status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REIDKIT_DATA", raising=False)
 
-    def call(*arguments: object) -> str:
+    def call(*arguments: object) -> tuple[object, str, str]:
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
             main([str(argument) for argument in arguments])
         found = capsys.readouterr()
-        assert stopped.value.code == 0, found.err
-        return found.out
+        return stopped.value.code, found.out, found.err
 
     return call
 
 
 @pytest.fixture
-def refuse(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., str]:
-    """Runs a command that must fail by status 2 with one message; gives the message."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("REIDKIT_DATA", raising=False)
+def run(command: Callable[..., tuple[object, str, str]]) -> Callable[..., str]:
+    """Runs a command that must succeed; gives its stdout."""
 
     def call(*arguments: object) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        found = capsys.readouterr()
-        assert stopped.value.code == 2, f"{stopped.value.code}: {found.err}"
-        message = found.err[found.err.index("error: ") :]
+        status, out, err = command(*arguments)
+        assert status == 0, err
+        return out
+
+    return call
+
+
+@pytest.fixture
+def refuse(command: Callable[..., tuple[object, str, str]]) -> Callable[..., str]:
+    """Runs a command that must fail by status 2 with one message; gives the message."""
+
+    def call(*arguments: object) -> str:
+        status, _, err = command(*arguments)
+        assert status == 2, f"{status}: {err}"
+        message = err[err.index("error: ") :]
         assert "Traceback" not in message and message.count("error:") == 1
         return message
 
