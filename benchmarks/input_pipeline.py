@@ -24,7 +24,8 @@ from reidkit.config import AugmentConfig
 from reidkit.data.decode import read_for_training
 from reidkit.data.loading import TrainImages
 from reidkit.data.sampler import Draw
-from reidkit.preprocess import Preprocess, read_image
+from reidkit.image import read_image
+from reidkit.preprocess import Preprocess
 from reidkit.synthetic import LAYOUTS
 from reidkit.types import Sample
 

@@ -20,8 +20,8 @@ from reidkit.config import Layer, RunConfig, load_run_config, with_recipe
 from reidkit.data.loading import train_loader
 from reidkit.data.manifest import open_dataset
 from reidkit.device import torch_device
+from reidkit.runtime.distributed import SINGLE_PROCESS
 from reidkit.synthetic import LAYOUTS
-from reidkit.training.distributed import ALONE
 from reidkit.training.loop import Stepper
 from reidkit.training.memory import peak_memory
 from reidkit.training.optim import build_optimizer, build_scaler
@@ -119,8 +119,8 @@ def main() -> None:
         )
         data = open_dataset(str(Path(folder) / "data"))
         config = settings(arguments, precision="auto", schedule={"epochs": 99, "milestones": []})
-        setup = prepare(config, data, masks=None, device=device, group=ALONE)
-        drawn = setup.batches(epoch=0, step=0, group=ALONE)
+        setup = prepare(config, data, masks=None, device=device, group=SINGLE_PROCESS)
+        drawn = setup.batches(epoch=0, step=0, group=SINGLE_PROCESS)
         raw = iter(
             train_loader(setup.images, drawn, workers=arguments.workers, pin=device.type == "cuda")
         )

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import reidkit
+from reidkit.config.tables import from_table
 from reidkit.errors import CheckpointError, ReidkitError
 from reidkit.files import atomic
 from reidkit.preprocess import Preprocess
 from reidkit.registry import get_arch
-from reidkit.tables import from_table
 
 if TYPE_CHECKING:
     from reidkit.models.base import ReidModel

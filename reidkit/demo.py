@@ -15,10 +15,8 @@ from reidkit import retrieval
 from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
 from reidkit.data.manifest import locate, open_dataset
 from reidkit.device import torch_device
-from reidkit.embed import Embedder, TorchEmbedder, load_embedder
 from reidkit.errors import ReidkitError
-from reidkit.evaluate import as_embeddings, embed_split, evaluate
-from reidkit.export import Parity, export_onnx
+from reidkit.evaluation import as_embeddings, embed_split, evaluate
 from reidkit.features import Features, read_features, write_features
 from reidkit.masks.lip import default_grouping, load_label_set
 from reidkit.masks.matching import label_stem, match_labels
@@ -26,10 +24,12 @@ from reidkit.masks.prepare import prepare
 from reidkit.masks.sources import index_maps
 from reidkit.masks.store import MaskStore
 from reidkit.retrieval import Report, RerankConfig
+from reidkit.runtime.embedder import Embedder, TorchEmbedder, load_embedder
+from reidkit.runtime.export import Parity, export_onnx
 from reidkit.synthetic import LAYOUTS
 from reidkit.training.run import Watch, build_model, run
 from reidkit.types import PARTS, Dataset
-from reidkit.visualize import RankedRow, draw_ranked_lists
+from reidkit.visualize.plots import RankedRow, plot_ranked_lists
 
 RECIPE = Layer(
     "demo recipe",
@@ -231,4 +231,4 @@ def _picture(data: Dataset, query: Features, gallery: Features, path: Path) -> N
                 captions=[f"cam {gallery.camids[g]}  {d:.2f}" for g, d in kept],
             )
         )
-    draw_ranked_lists(ranked, path, title="Queries and their ten nearest by cosine distance")
+    plot_ranked_lists(ranked, path, title="Queries and their ten nearest by cosine distance")

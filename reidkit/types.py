@@ -4,12 +4,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Split = Literal["train", "query", "gallery"]
+SPLITS: tuple[Split, ...] = ("train", "query", "gallery")
+
+Task = Literal["retrieval", "classification"]
+"""What a data set is for: finding a person again, or telling classes apart (CIFAR-100)."""
 
 Role = Literal["person", "junk", "distractor"]
 ROLES: tuple[Role, ...] = ("person", "junk", "distractor")
@@ -67,6 +74,12 @@ Item = Sample | Tracklet
 """What is ranked: one image or one tracklet."""
 
 
+def frames(items: Iterable[Item]) -> Iterator[Sample]:
+    """Every image of a split, whether it consists of images or of tracklets."""
+    for item in items:
+        yield from item.frames if isinstance(item, Tracklet) else (item,)
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set read from disk. Its splits are sorted by path, so labels never depend on the
@@ -75,9 +88,10 @@ class Dataset:
     Attributes:
         name: the manifest's name; masks and runs are called after it.
         root: the folder that the samples' paths are relative to.
-        protocol: the ranking rule's name (`retrieval.protocols`).
+        protocol: the ranking rule's name (`retrieval.protocols`); "" for classification.
         fingerprint: sha256 over relative paths and labels of all splits, hexadecimal.
-        synthetic: drawn by reidkit; its numbers cannot be compared with published ones.
+        synthetic: rendered by reidkit; its numbers cannot be compared with published ones.
+        task: "retrieval", or "classification" of the training classes.
         dense: training cuts tracklets into chunks of so many frames (0: it does not).
     """
 
@@ -90,6 +104,7 @@ class Dataset:
     fingerprint: str
     synthetic: bool = False
     dense: int = 0
+    task: Task = "retrieval"
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from PIL import Image
 
 from reidkit import retrieval
 from reidkit.config import Layer
+from reidkit.config.tables import merge
 from reidkit.demo import RECIPE, DemoWatch, run_demo
 from reidkit.errors import ReidkitError
-from reidkit.evaluate import as_embeddings
+from reidkit.evaluation import as_embeddings
 from reidkit.features import read_features
-from reidkit.tables import merge
 
 TINY = Layer(
     "tiny",

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from reidkit.errors import DataError
-from reidkit.preprocess import Preprocess, read_image
+from reidkit.image import read_image
+from reidkit.preprocess import Preprocess
 
 
 def picture(height: int = 40, width: int = 20) -> Image.Image:
@@ -66,7 +67,7 @@ def test_broken_images_are_one_clear_error(tmp_path: Path) -> None:
 def test_a_picture_above_the_pixel_cap_is_refused_before_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reidkit.preprocess.PIXEL_CAP", 799)
+    monkeypatch.setattr("reidkit.image.MAX_PIXELS", 799)
     picture().save(tmp_path / "large.png")
     with pytest.raises(DataError, match="20x40 pixels, more than the cap of 799"):
         read_image(tmp_path / "large.png")

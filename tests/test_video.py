@@ -12,9 +12,9 @@ from torch import Tensor
 
 from reidkit import checkpoint
 from reidkit.data.clips import ClipRule
-from reidkit.embed import Embedder, embed_images, embed_tracklets, load_embedder
-from reidkit.export import export_onnx
 from reidkit.preprocess import Preprocess
+from reidkit.runtime.embedder import Embedder, embed_images, embed_tracklets, load_embedder
+from reidkit.runtime.export import export_onnx
 
 
 class Recorder:

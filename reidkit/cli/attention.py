@@ -38,8 +38,8 @@ def attention(
     from reidkit.device import torch_device
     from reidkit.errors import suggest
     from reidkit.masks.store import MaskStore
-    from reidkit.training.attention import part_agreement
     from reidkit.types import PARTS, Sample
+    from reidkit.visualize.attention import part_agreement
 
     require(split in SPLITS, f"unknown split {split!r}. {suggest(split, SPLITS)}")
     data = open_dataset(dataset, data_root)

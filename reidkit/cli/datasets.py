@@ -31,8 +31,8 @@ def list_(json: JsonOption = False) -> None:
 @app.command()
 def show(dataset: str, json: JsonOption = False) -> None:
     """What a data set's manifest says."""
+    from reidkit.config.tables import to_toml
     from reidkit.data.manifest import find_manifest, load_manifest
-    from reidkit.tables import to_toml
 
     manifest = load_manifest(find_manifest(dataset))
     if json:

@@ -24,9 +24,9 @@ from reidkit.cli.common import (
 
 if TYPE_CHECKING:
     from reidkit.data.clips import ClipRule
-    from reidkit.embed import Embedder
-    from reidkit.evaluate import Ranking
+    from reidkit.evaluation import Ranking
     from reidkit.retrieval import Embeddings, Report
+    from reidkit.runtime.embedder import Embedder
 
 log = logging.getLogger(__name__)
 
@@ -105,13 +105,13 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Judge a network or features: mAP, mINP, CMC, ROC, by the data set's protocol."""
-    from reidkit.cli.inputs import embedding_option, foreign_inputs, parse_memory
+    from reidkit.cli.inputs import embedding_option, external_inputs, parse_memory
     from reidkit.config import require
     from reidkit.data.clips import check_rule
     from reidkit.device import torch_device
-    from reidkit.embed import load_embedder, newest_run
-    from reidkit.evaluate import Ranking
+    from reidkit.evaluation import Ranking
     from reidkit.retrieval import RerankConfig
+    from reidkit.runtime.embedder import load_embedder, newest_run
 
     ranking = Ranking(
         protocol=protocol,
@@ -122,7 +122,7 @@ def evaluate(
         alpha=alpha,
         max_memory=None if max_memory is None else parse_memory(max_memory),
     )
-    inputs = foreign_inputs(size=size, mean=mean, std=std, channels=channels, resize=resize)
+    inputs = external_inputs(size=size, mean=mean, std=std, channels=channels, resize=resize)
     require(target_fpr is None or 0 < target_fpr < 1, f"--target-fpr {target_fpr}: between 0 and 1")
     both = query_features is not None, gallery_features is not None
     require(both[0] == both[1], "give both --query-features and --gallery-features")
@@ -170,7 +170,7 @@ def _embed(
     clips: ClipRule,
 ) -> tuple[Options, Embeddings, Embeddings]:
     from reidkit.data.clips import has_tracklets
-    from reidkit.evaluate import as_embeddings, embed_split
+    from reidkit.evaluation import as_embeddings, embed_split
 
     data = open_data(name, data_root)
     sets = []
@@ -208,7 +208,7 @@ def _pool(
 
     from reidkit.data.manifest import locate, read_dataset
     from reidkit.data.schema import SplitSpec
-    from reidkit.evaluate import as_embeddings, embed_split
+    from reidkit.evaluation import as_embeddings, embed_split
     from reidkit.retrieval import pool_queries
 
     manifest, _ = locate(name, data_root)
@@ -232,7 +232,7 @@ def _tell_apart(named: list[Options]) -> None:
 
 
 def _read_files(query: Path, gallery: Path) -> tuple[Options, Embeddings, Embeddings]:
-    from reidkit.evaluate import as_embeddings
+    from reidkit.evaluation import as_embeddings
     from reidkit.features import read_features
 
     files = [read_features(path) for path in (query, gallery)]
@@ -250,7 +250,7 @@ def _read_files(query: Path, gallery: Path) -> tuple[Options, Embeddings, Embedd
 def _judge(
     query: Embeddings, gallery: Embeddings, ranking: Ranking, protocol: str, device: Any
 ) -> dict[str, Report]:
-    from reidkit.evaluate import judge
+    from reidkit.evaluation import judge
     from reidkit.retrieval import forecast
 
     expected = forecast(
@@ -293,13 +293,13 @@ def _write(
     import json
 
     from reidkit.files import atomic
-    from reidkit.visualize import draw_curves
+    from reidkit.visualize.plots import plot_curves
 
     with atomic(folder / "metrics.json") as partial:
         partial.write_text(json.dumps({"results": documents}, indent=1))
     for named, judged in results:
         path = folder / f"curves-{named['dataset']}.png"
-        draw_curves(judged, path, title=f"{named.get('model', 'features')} on {named['dataset']}")
+        plot_curves(judged, path, title=f"{named.get('model', 'features')} on {named['dataset']}")
         log.info("%s", path)
 
 
@@ -341,8 +341,8 @@ def run_folder(path: Path) -> Path | None:
 def trained_on(path: Path) -> str:
     """The data set in a checkpoint's header, for `eval` without --dataset."""
     from reidkit.checkpoint import read_header
+    from reidkit.config.tables import read_toml
     from reidkit.errors import ConfigError
-    from reidkit.tables import read_toml
 
     file = path / "model.safetensors" if path.is_dir() else path
     run = run_folder(path)

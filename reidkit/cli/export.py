@@ -27,8 +27,8 @@ def export(
 ) -> None:
     """Write model.onnx, once ONNX Runtime has given the same embeddings as PyTorch."""
     from reidkit.config import require
-    from reidkit.embed import newest_run
-    from reidkit.export import export_onnx
+    from reidkit.runtime.embedder import newest_run
+    from reidkit.runtime.export import export_onnx
 
     source = model or newest_run()
     if source.is_dir():

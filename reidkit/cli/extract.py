@@ -55,11 +55,11 @@ def extract(
     from reidkit.config import require
     from reidkit.data.clips import check_rule
     from reidkit.data.manifest import SPLITS
-    from reidkit.embed import load_embedder, newest_run
     from reidkit.errors import suggest
-    from reidkit.evaluate import embed_own
+    from reidkit.evaluation import embed_own
     from reidkit.features import write_features
-    from reidkit.training.distributed import joined_group
+    from reidkit.runtime.distributed import join_process_group
+    from reidkit.runtime.embedder import load_embedder, newest_run
     from reidkit.training.judge import embed_over_group
 
     require(
@@ -68,7 +68,7 @@ def extract(
     )
     rule = check_rule(clips)
     require(split in SPLITS, f"unknown split {split!r}. {suggest(split, SPLITS)}")
-    with joined_group(device) as (group, own_device), progress("embedding") as on_progress:
+    with join_process_group(device) as (group, own_device), progress("embedding") as on_progress:
         embedder = load_embedder(
             model or newest_run(), device=own_device, options=embedding_option(embedding)
         )
@@ -88,7 +88,7 @@ def extract(
             features = embed_own(
                 embedder, own, rule=rule, flip=flip, batch=batch, on_progress=on_progress
             )
-        if not group.leads:
+        if not group.is_main:
             return
         write_features(out, features)
     rows, length = features.features.shape

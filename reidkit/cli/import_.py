@@ -44,7 +44,7 @@ def import_(
     from reidkit import checkpoint
     from reidkit.config import set_layer
     from reidkit.errors import ConfigError
-    from reidkit.foreign import import_weights
+    from reidkit.external import import_weights
 
     layer = set_layer(set_ or ()).table
     if set(layer) - {"arch"}:

@@ -27,7 +27,7 @@ def parse_memory(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def foreign_inputs(
+def external_inputs(
     *,
     size: str | None,
     mean: str | None,

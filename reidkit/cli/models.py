@@ -55,8 +55,8 @@ def models(
 
 def _facts(spec: ArchSpec, options: dict[str, Any]) -> dict[str, Any]:
     """One architecture's cost and shape. Parameters are counted without a classifier."""
+    from reidkit.config.tables import from_table
     from reidkit.models.cost import build_weightless, count_parameters, multiply_adds
-    from reidkit.tables import from_table
 
     config: Any = from_table(spec.config, options, where=f"{spec.name} options")
     model = build_weightless(spec, config)

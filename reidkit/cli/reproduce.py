@@ -20,7 +20,7 @@ from reidkit.cli.common import (
 
 if TYPE_CHECKING:
     from reidkit.config import RunConfig
-    from reidkit.training.reproduce import Measured, Table
+    from reidkit.reproduce.runner import Measured, Table
     from reidkit.types import Dataset
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ def reproduce(
     from reidkit.config import require, set_layer
     from reidkit.data.manifest import open_dataset
     from reidkit.errors import ReidkitError
-    from reidkit.training.reproduce import find_table
-    from reidkit.training.reproduce import reproduce as train_rows
+    from reidkit.reproduce.runner import find_table
+    from reidkit.reproduce.runner import reproduce as train_rows
 
     if list_:
         _list(table, json=json)
@@ -142,7 +142,7 @@ def _notes(table: Table, data: Dataset, epochs_scale: float) -> dict[str, list[s
 
 
 def _list(only: str | None, *, json: bool) -> None:
-    from reidkit.training.reproduce import list_papers, read_tables
+    from reidkit.reproduce.runner import list_papers, read_tables
 
     papers = [only.partition("/")[0]] if only else list_papers()
     listed = [

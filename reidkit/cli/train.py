@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from reidkit.config import Layer, RunConfig
     from reidkit.masks.store import MaskStore
     from reidkit.retrieval import Report
-    from reidkit.training.distributed import Group
+    from reidkit.runtime.distributed import ProcessGroup
     from reidkit.training.loop import EpochReport
     from reidkit.training.run import Watch
     from reidkit.types import Dataset
@@ -96,7 +96,7 @@ def train(
     Processes share every batch under torchrun: torchrun --nproc-per-node 4 -m reidkit train ...
     """
     from reidkit.cli.inputs import parse_size
-    from reidkit.training.distributed import joined_group
+    from reidkit.runtime.distributed import join_process_group
 
     flags = {
         "arch.name": arch,
@@ -112,8 +112,8 @@ def train(
         "compile": compile_,
     }
     asked = Asked(flags, preset, config, tuple(set_ or ()))
-    with joined_group(device) as (group, own_device):
-        if not group.leads:
+    with join_process_group(device) as (group, own_device):
+        if not group.is_main:
             logging.getLogger().setLevel(logging.WARNING)
         job = Job(dataset, data_root, masks, out, own_device, workers, tensorboard, group)
         if dry_run:
@@ -143,7 +143,7 @@ class Job:
     device: str
     workers: int
     tensorboard: bool
-    group: Group
+    group: ProcessGroup
 
 
 def _train(job: Job, asked: Asked, *, resume: bool, json: bool) -> None:
@@ -155,15 +155,15 @@ def _train(job: Job, asked: Asked, *, resume: bool, json: bool) -> None:
     data = open_data(job.dataset, job.data_root)
     folder = job.out
     if resume:
-        folder = job.group.from_leader(folder or newest_folder())
+        folder = job.group.broadcast(folder or newest_folder())
         settings = load_resumed(folder, asked)
     else:
         settings = load_settings(data.name, asked)
-        folder = job.group.from_leader(folder or new_folder(settings.arch.name, data.name))
-        taken = job.group.from_leader((folder / "config.toml").exists())
+        folder = job.group.broadcast(folder or new_folder(settings.arch.name, data.name))
+        taken = job.group.broadcast((folder / "config.toml").exists())
         require(not taken, f"{folder} holds a run. Go on with it by --resume, or take another -o")
     log.info("run: %s", folder)
-    with _bar(settings.schedule.epochs, shown=job.group.leads) as watch, _stopped(job, folder):
+    with _bar(settings.schedule.epochs, shown=job.group.is_main) as watch, _stopped(job, folder):
         best = run(
             settings,
             data,
@@ -176,7 +176,7 @@ def _train(job: Job, asked: Asked, *, resume: bool, json: bool) -> None:
             group=job.group,
             tensorboard=job.tensorboard,
         )
-    if not job.group.leads:
+    if not job.group.is_main:
         return
     metrics = read_header(best).metrics
     if json:
@@ -254,7 +254,7 @@ def load_settings(dataset: str, asked: Asked) -> RunConfig:
 
 def _layers(asked: Asked) -> list[Layer]:
     from reidkit.config import Layer, environment_layer, file_layer, set_layer
-    from reidkit.tables import nested
+    from reidkit.config.tables import nested
 
     given = {name: value for name, value in asked.flags.items() if value is not None}
     layers = [file_layer(asked.file)] if asked.file else []
@@ -281,7 +281,7 @@ def load_resumed(folder: Path, asked: Asked) -> RunConfig:
     """The settings of an earlier run, with what is asked for now on top: whether they still are the
     same is checked against the run's own file."""
     from reidkit.config import Layer, load_run_config, preset_layer
-    from reidkit.tables import read_toml
+    from reidkit.config.tables import read_toml
 
     table = read_toml(folder / "config.toml")
     table.pop("dataset", None)

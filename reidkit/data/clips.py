@@ -18,7 +18,7 @@ RULES: tuple[ClipRule, ...] = get_args(ClipRule)
 AP3D_FRAMES = 32
 
 
-def draw_clip(n: int, *, T: int, stride: int, rng: np.random.Generator) -> list[int]:
+def sample_clip(n: int, *, T: int, stride: int, rng: np.random.Generator) -> list[int]:
     """Frames of a training clip, as the authors' family of repositories draws them.
 
     n >= T * stride: every stride-th from a start that is uniform in 0 .. n - (T-1) * stride - 1.

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reidkit.preprocess import read_image
+from reidkit.image import read_image
 
 SMALL = 200_000
 """Bytes up to which a file is decoded without a look at its header; no JPEG so small is above
-`preprocess.PIXEL_CAP` unless it is nearly blank."""
+`image.MAX_PIXELS` unless it is nearly blank."""
 
 
 def read_for_training(path: Path) -> Tensor:

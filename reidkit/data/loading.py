@@ -18,19 +18,20 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from reidkit.config import AugmentConfig, ClipConfig
-from reidkit.data.clips import draw_clip, frames_of, has_tracklets
+from reidkit.data.clips import frames_of, has_tracklets, sample_clip
 from reidkit.data.decode import read_for_training
-from reidkit.data.sampler import Draw, TrainBatches
+from reidkit.data.sampler import SampleKey, TrainBatches
 from reidkit.data.transforms import (
     Augmentation,
     augment_image,
     augment_mask,
-    draw_augmentation,
     erase,
     erase_noise,
+    sample_augmentation,
 )
 from reidkit.errors import ReidkitError
-from reidkit.preprocess import Preprocess, read_image
+from reidkit.image import read_image
+from reidkit.preprocess import Preprocess
 from reidkit.types import Batch, Item, Sample
 
 
@@ -50,7 +51,7 @@ class RawBatch(NamedTuple):
     labels: Tensor  # int64 [B]
     camids: Tensor  # int64 [B]
     masks: Tensor | None  # uint8 [B, h, w], or [B, T, h, w]
-    draws: list[Draw]
+    draws: list[SampleKey]
 
 
 class TrainImages(TorchDataset[RawBatch | ReidkitError]):
@@ -81,7 +82,7 @@ class TrainImages(TorchDataset[RawBatch | ReidkitError]):
         self.masks = masks
         self.clip = (clip or ClipConfig()) if has_tracklets(samples) else None
 
-    def __getitems__(self, draws: list[Draw]) -> RawBatch | ReidkitError:
+    def __getitems__(self, draws: list[SampleKey]) -> RawBatch | ReidkitError:
         """A batch; an error comes back as a value, since torch would bury its one line in a
         worker's traceback."""
         try:
@@ -89,7 +90,7 @@ class TrainImages(TorchDataset[RawBatch | ReidkitError]):
         except ReidkitError as error:
             return error
 
-    def batch(self, draws: list[Draw]) -> RawBatch:
+    def batch(self, draws: list[SampleKey]) -> RawBatch:
         """A batch as drawn.
 
         Raises:
@@ -100,7 +101,7 @@ class TrainImages(TorchDataset[RawBatch | ReidkitError]):
         augmentations: list[Augmentation] = []
         for draw in draws:
             rng = np.random.default_rng(draw.seed)
-            augmentations.append(draw_augmentation(self.augment, size, rng))
+            augmentations.append(sample_augmentation(self.augment, size, rng))
             frames += [(frame, augmentations[-1]) for frame in self._frames(draw.index, rng)]
         pixels = np.empty((len(frames), *size, 3), np.uint8)
         for row, (frame, augmentation) in enumerate(frames):
@@ -125,14 +126,14 @@ class TrainImages(TorchDataset[RawBatch | ReidkitError]):
         if self.clip is None:
             return list(frames)
         T, stride = self.clip.frames, self.clip.stride
-        return [frames[k] for k in draw_clip(len(frames), T=T, stride=stride, rng=rng)]
+        return [frames[k] for k in sample_clip(len(frames), T=T, stride=stride, rng=rng)]
 
     def _by_clip(self, frames: NDArray[np.uint8]) -> Tensor:
         """[B*T, ...] -> [B, T, ...] for clips, [B, ...] as it is for images."""
         found = torch.from_numpy(frames)
         return found if self.clip is None else _clips(found, self.clip.frames)
 
-    def path(self, draw: Draw) -> str:
+    def path(self, draw: SampleKey) -> str:
         """The relative path of a drawn sample."""
         return self.samples[draw.index].path
 

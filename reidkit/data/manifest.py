@@ -11,12 +11,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from reidkit.config.tables import from_table, read_toml
 from reidkit.data.checks import repeated, unmatched
 from reidkit.data.readers import READERS
 from reidkit.data.readers.rows import build_splits, refuse
 from reidkit.data.schema import Manifest
 from reidkit.errors import DataError, suggest
-from reidkit.tables import from_table, read_toml
 from reidkit.types import Dataset, Item, Tracklet
 
 MANIFEST = "manifest.toml"

@@ -19,7 +19,7 @@ SamplerKind = Literal["groups", "pk", "shuffle"]
 
 
 @dataclass(frozen=True)
-class Draw:
+class SampleKey:
     """One image of one batch: its index in the split, and the seed of its augmentation."""
 
     index: int
@@ -82,7 +82,7 @@ def _shuffle(labels: NDArray[np.int64], K: int, rng: np.random.Generator) -> NDA
 
 
 class TrainBatches:
-    """Every batch of a run from a step of an epoch on, as lists of `Draw`: the loader's batch
+    """Every batch of a run from a step of an epoch on, as lists of `SampleKey`: the loader's batch
     sampler. Of a batch that `size` processes share, process `rank` gets the rank-th slice; as
     groups of one identity stand together, slices hold whole identities.
 
@@ -112,7 +112,7 @@ class TrainBatches:
         self.start_step = start_step
         self.share = share
 
-    def epoch(self, epoch: int) -> list[list[Draw]]:
+    def epoch(self, epoch: int) -> list[list[SampleKey]]:
         batches = epoch_batches(
             self.labels,
             kind=self.kind,
@@ -123,13 +123,13 @@ class TrainBatches:
         )
         return [
             [
-                Draw(index, (self.seed, epoch, step * self.batch + place))
+                SampleKey(index, (self.seed, epoch, step * self.batch + place))
                 for place, index in enumerate(indices)
             ]
             for step, indices in enumerate(batches)
         ]
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         for epoch in range(self.start_epoch, self.epochs):
             first = self.start_step if epoch == self.start_epoch else 0
             rank, size = self.share

@@ -38,7 +38,7 @@ class Augmentation:
     erase: tuple[int, int, int, int]
 
 
-def draw_augmentation(
+def sample_augmentation(
     config: AugmentConfig, size: tuple[int, int], rng: np.random.Generator
 ) -> Augmentation:
     """Draws crop, flip and erasing for an input of `size` (height, width)."""
@@ -52,11 +52,11 @@ def draw_augmentation(
     flip = bool(rng.random() < config.flip)
     erase = (0, 0, 0, 0)
     if rng.random() < config.erase:
-        erase = draw_erasing(config.erase_area, config.erase_aspect, size, rng)
+        erase = sample_erasing(config.erase_area, config.erase_aspect, size, rng)
     return Augmentation(crop, flip, erase)
 
 
-def draw_erasing(
+def sample_erasing(
     area: tuple[float, float],
     aspect: tuple[float, float],
     size: tuple[int, int],

@@ -11,7 +11,7 @@ from reidkit.data.checks import frames, unmatched
 from reidkit.data.manifest import SPLITS
 from reidkit.data.schema import Manifest
 from reidkit.errors import DataError
-from reidkit.preprocess import read_image
+from reidkit.image import read_image
 from reidkit.types import Dataset, Tracklet
 
 

@@ -19,8 +19,8 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from reidkit.config.tables import read_toml
 from reidkit.errors import ConfigError, suggest
-from reidkit.tables import read_toml
 
 MAX_PARTS = 15
 """Sixteen values, background included, still share a byte in the store."""

@@ -45,7 +45,7 @@ class RankCollector:
         return sort_ragged(self._ranks, self._matches.offsets)
 
 
-class DrawCollector:
+class SampledGalleryCollector:
     """Rank of the one true match in random galleries of one image per identity.
 
     Every query draws among what it sees, from a generator of its own, so that neither blocks nor

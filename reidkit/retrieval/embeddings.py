@@ -17,7 +17,7 @@ from reidkit.types import ROLES
 PERSON, JUNK, DISTRACTOR = range(len(ROLES))
 """A role's code is its position in `ROLES`."""
 
-LONGEST = 1e18
+MAX_NORM = 1e18
 """Vectors must be shorter, so that squared distances fit float32."""
 
 _CHUNK = 1024  # rows whose squares are summed in float64 at a time: 16 MiB at D = 2048
@@ -145,10 +145,10 @@ def _checked_norms(features: NDArray[Any], name: str) -> NDArray[np.float64]:
             f"{name}: {len(bad)} of {len(norms)} vectors hold NaN or infinity, the first at index "
             f"{bad[0]}: extract them again (half precision overflows at 65504)"
         )
-    long = np.flatnonzero(norms > LONGEST)
+    long = np.flatnonzero(norms > MAX_NORM)
     if len(long):
         raise DataError(
-            f"{name}: {len(long)} of {len(norms)} vectors are longer than {LONGEST:g}, the first "
+            f"{name}: {len(long)} of {len(norms)} vectors are longer than {MAX_NORM:g}, the first "
             f"at index {long[0]}: their squares overflow float32, scale them down"
         )
     zero = np.flatnonzero(norms == 0)

@@ -14,9 +14,9 @@ from reidkit.errors import DataError
 from reidkit.retrieval.collect import (
     CameraCollector,
     Collector,
-    DrawCollector,
     PairCollector,
     RankCollector,
+    SampledGalleryCollector,
 )
 from reidkit.retrieval.distance import MatrixRows, Rows, block_rows, blocks
 from reidkit.retrieval.embeddings import JUNK, Embeddings
@@ -171,7 +171,11 @@ def _evaluate_rows(
 ) -> Report:
     matches = find_matches(pids, camids, gallery, cameras=rule.cameras)
     ranked = RankCollector(matches)
-    drawn = DrawCollector(matches, gallery, draws=rule.draws, seed=seed) if rule.draws else None
+    drawn = (
+        SampledGalleryCollector(matches, gallery, draws=rule.draws, seed=seed)
+        if rule.draws
+        else None
+    )
     paired = PairCollector(matches, rows) if thresholds else None
     by_pair = CameraCollector(matches, gallery) if by_camera else None
     optional: tuple[Collector | None, ...] = (drawn, paired, by_pair)

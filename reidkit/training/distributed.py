@@ -11,10 +11,6 @@ and gradients are averaged, so that N processes compute what one would.
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -23,61 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.errors import ConfigError
+from reidkit.runtime.distributed import ProcessGroup
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Group:
-    """The processes that train together; by default this one alone."""
-
-    rank: int = 0
-    size: int = 1
-
-    @property
-    def leads(self) -> bool:
-        """Whether this is the one process that writes files and prints."""
-        return self.rank == 0
-
-    def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's contiguous part; parts differ by at most one item."""
-        ends = [len(items) * rank // self.size for rank in (self.rank, self.rank + 1)]
-        return items[ends[0] : ends[1]]
-
-    def gather(self, value: T) -> list[T]:
-        """Every process's value, in the order of ranks, in every process."""
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values
-
-    def from_leader(self, value: T) -> T:
-        """The leading process's value."""
-        return self.gather(value)[0] if self.size > 1 else value
-
-
-ALONE = Group()
-
-
-@contextmanager
-def joined_group(device: str) -> Iterator[tuple[Group, str]]:
-    """Joins the processes that torchrun started, as its environment variables describe them; gives
-    the group and this process's device. Outside torchrun: this process alone, `device` as it is."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or "RANK" not in os.environ:
-        yield ALONE, device
-        return
-    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    if cuda:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo")
-    try:
-        yield Group(dist.get_rank(), dist.get_world_size()), device if cuda else "cpu"
-    finally:
-        dist.destroy_process_group()
 
 
 def check_split(batch: int, samples_per_id: int, size: int) -> None:
@@ -184,7 +129,7 @@ def share_batch_norms(model: nn.Module, device: torch.device) -> nn.Module:
     return model
 
 
-def wrap(model: nn.Module, device: torch.device, group: Group) -> nn.Module:
+def wrap(model: nn.Module, device: torch.device, group: ProcessGroup) -> nn.Module:
     """The module to call in a training step: gradients are averaged over the group."""
     if group.size == 1:
         return model

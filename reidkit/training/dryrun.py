@@ -15,7 +15,7 @@ from reidkit.config import RunConfig
 from reidkit.data.loading import Masks, train_loader
 from reidkit.models.backbone import Backbone
 from reidkit.models.base import ReidModel
-from reidkit.training.distributed import ALONE
+from reidkit.runtime.distributed import SINGLE_PROCESS
 from reidkit.training.memory import peak_memory
 from reidkit.training.prefetch import on_device
 from reidkit.training.setup import Setup, prepare
@@ -65,7 +65,7 @@ def dry_run(
         ConfigError, DataError: as `training.run.run` would.
     """
     setup = prepare(config, dataset, masks=masks, device=device)
-    drawn = setup.batches(epoch=0, step=0, group=ALONE)
+    drawn = setup.batches(epoch=0, step=0, group=SINGLE_PROCESS)
     steps = len(drawn.epoch(0))
     raw = iter(train_loader(setup.images, drawn, workers=workers, pin=device.type == "cuda"))
     batches = on_device(raw, setup.images, device)

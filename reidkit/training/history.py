@@ -63,7 +63,7 @@ class History:
                 self.writer.add_scalar(name, value, record["epoch"] + 1)
             self.writer.flush()
         if last or time.monotonic() - self.drawn > REDRAW_SECONDS:
-            draw_curves(records, self.folder / "curves.png")
+            plot_curves(records, self.folder / "curves.png")
             self.drawn = time.monotonic()
 
 
@@ -84,7 +84,7 @@ def flat(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return row
 
 
-def draw_curves(records: list[dict[str, Any]], path: Path) -> None:
+def plot_curves(records: list[dict[str, Any]], path: Path) -> None:
     """A PNG: losses, learning rate, and what the evaluations gave, over epochs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

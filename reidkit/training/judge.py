@@ -13,16 +13,16 @@ import numpy as np
 from reidkit import retrieval
 from reidkit.config import TestConfig
 from reidkit.data.clips import ClipRule
-from reidkit.embed import Embedder
-from reidkit.evaluate import CLASSIFICATION, Split, as_embeddings, embed_split
+from reidkit.evaluation import CLASSIFICATION, Split, as_embeddings, embed_split
 from reidkit.features import Features
 from reidkit.retrieval import Report
-from reidkit.training.distributed import ALONE, Group
+from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+from reidkit.runtime.embedder import Embedder
 from reidkit.types import Dataset, Item
 
 
 def judge(
-    embedder: Embedder, dataset: Dataset, test: TestConfig, *, group: Group = ALONE
+    embedder: Embedder, dataset: Dataset, test: TestConfig, *, group: ProcessGroup = SINGLE_PROCESS
 ) -> Report:
     """mAP, mINP and CMC on query and gallery; the same report in every process."""
     query, gallery = (
@@ -35,9 +35,9 @@ def judge(
         for split in ("query", "gallery")
     )
     report = None
-    if group.leads:
+    if group.is_main:
         report = retrieval.evaluate(query, gallery, protocol=dataset.protocol, metric=test.metric)
-    report = group.from_leader(report)
+    report = group.broadcast(report)
     assert report is not None
     return report
 
@@ -55,7 +55,7 @@ def embed_over_group(
     flip: bool,
     batch: int,
     clips: ClipRule = "tclnet",
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Features:
     """`embed_split` with the split's items shared out over the group; all rows in every process.
@@ -66,7 +66,7 @@ def embed_over_group(
     if dataset.protocol == CLASSIFICATION and split == "gallery":
         return embed_split(embedder, dataset, split)  # one row per class: nothing to share out
     items = getattr(dataset, split)
-    mine = _with_split(dataset, split, tuple(group.share(items)))
+    mine = _with_split(dataset, split, tuple(group.shard(items)))
     found = None
     if getattr(mine, split) or not items:
         found = embed_split(

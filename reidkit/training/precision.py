@@ -48,7 +48,7 @@ def has_native_bf16(device: torch.device) -> bool:
     return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
 
 
-def lay_out(model: nn.Module, device: torch.device) -> None:
+def to_channels_last(model: nn.Module, device: torch.device) -> None:
     """Moves a network to its device, convolution weights with the channels last: the order that
     tensor cores and oneDNN's bf16 kernels compute in. Values and names stay."""
     model.to(device)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reidkit.config import differences
 from reidkit.errors import CheckpointError
 from reidkit.files import atomic
-from reidkit.training.distributed import ALONE, Group
+from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from reidkit.training.ema import MovingAverage
 from reidkit.training.loop import Tally
 
@@ -46,10 +46,12 @@ class Learner:
     average: MovingAverage | None = None
 
 
-def save_state(folder: Path, state: State, learner: Learner, *, group: Group = ALONE) -> None:
+def save_state(
+    folder: Path, state: State, learner: Learner, *, group: ProcessGroup = SINGLE_PROCESS
+) -> None:
     """Writes resume.pt, atomically. Every process of the group calls it; the leading one writes."""
     random = group.gather(_random_states())
-    if not group.leads:
+    if not group.is_main:
         return
     tally = state.tally.to(torch.device("cpu"))
     document = {
@@ -65,7 +67,7 @@ def save_state(folder: Path, state: State, learner: Learner, *, group: Group = A
         torch.save(document, partial)
 
 
-def load_state(folder: Path, learner: Learner, *, group: Group = ALONE) -> State:
+def load_state(folder: Path, learner: Learner, *, group: ProcessGroup = SINGLE_PROCESS) -> State:
     """Puts everything back as `save_state` found it.
 
     Raises:

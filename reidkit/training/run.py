@@ -17,13 +17,13 @@ import torch
 
 from reidkit import checkpoint
 from reidkit.config import RunConfig, to_table
+from reidkit.config.tables import read_toml, to_toml
 from reidkit.data.loading import Masks, RawBatch, train_loader
-from reidkit.embed import TorchEmbedder
 from reidkit.errors import ConfigError
 from reidkit.files import atomic, only_writer
 from reidkit.retrieval import Report
-from reidkit.tables import read_toml, to_toml
-from reidkit.training.distributed import ALONE, Group
+from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+from reidkit.runtime.embedder import TorchEmbedder
 from reidkit.training.history import History, RunLog, epoch_line, evaluation_line, warnings_in
 from reidkit.training.judge import judge
 from reidkit.training.loop import LOOK, EpochReport, NotFiniteStep, Stepper, Tally, train_epoch
@@ -34,12 +34,12 @@ from reidkit.training.setup import Setup, build_model, document, needs_masks, pr
 from reidkit.training.trouble import (
     NotFinite,
     OutOfMemory,
+    first_nonfinite_layer,
     first_rows,
     fitting_batch,
     is_out_of_memory,
     not_finite_message,
     out_of_memory_message,
-    where_it_began,
 )
 from reidkit.types import Batch, Dataset
 
@@ -72,7 +72,7 @@ def run(
     workers: int = 2,
     resume: bool = False,
     watch: Watch | None = None,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     save_seconds: float = 600.0,
     tensorboard: bool = False,
 ) -> Path:
@@ -94,25 +94,25 @@ def run(
             have changed.
         NotFinite, OutOfMemory: with what to do about it.
     """
-    watch = (watch or Watch()) if group.leads else Watch()
+    watch = (watch or Watch()) if group.is_main else Watch()
     setup = prepare(config, dataset, masks=masks, device=device, group=group)
     now = document(setup.config, dataset)
     state = State()
     if resume:
         _check_folder(folder, now)
         state = load_state(folder, setup.learner, group=group)
-    elif group.leads:
+    elif group.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic(folder / SETTINGS) as partial_file:
             partial_file.write_text(to_toml(now))
     group.gather(None)  # nobody goes on before the folder is there
-    journal = RunLog(folder / "train.log") if group.leads else None
-    history = History(folder, tensorboard=tensorboard) if group.leads else None
+    journal = RunLog(folder / "train.log") if group.is_main else None
+    history = History(folder, tensorboard=tensorboard) if group.is_main else None
     if not resume:
         save_state(folder, state, setup.learner, group=group)
     with (
-        only_writer(folder) if group.leads else contextlib.nullcontext(),
-        warnings_in(folder / "train.log") if group.leads else contextlib.nullcontext(),
+        only_writer(folder) if group.is_main else contextlib.nullcontext(),
+        warnings_in(folder / "train.log") if group.is_main else contextlib.nullcontext(),
     ):
         if journal is not None:
             start = f"epoch {state.epoch + 1}, step {state.step + 1}"
@@ -130,7 +130,7 @@ def _train(
     device: torch.device,
     workers: int,
     watch: Watch,
-    group: Group,
+    group: ProcessGroup,
     save_seconds: float,
     journal: RunLog | None,
     history: History | None,
@@ -186,7 +186,7 @@ def _train(
         saver.save(state)
 
 
-def _over_group(report: EpochReport, group: Group) -> EpochReport:
+def _over_group(report: EpochReport, group: ProcessGroup) -> EpochReport:
     """Means over all processes, whose slices are of equal size."""
     reports = group.gather(report)
     return dataclasses.replace(
@@ -202,7 +202,7 @@ def _over_group(report: EpochReport, group: Group) -> EpochReport:
 class _Saver:
     """Writes resume.pt: after every epoch, and within one when the time has come."""
 
-    def __init__(self, folder: Path, setup: Setup, group: Group, seconds: float) -> None:
+    def __init__(self, folder: Path, setup: Setup, group: ProcessGroup, seconds: float) -> None:
         self.folder = folder
         self.setup = setup
         self.group = group
@@ -217,12 +217,12 @@ class _Saver:
         if self.group.size > 1 and step % LOOK:
             return  # the processes agree on the time only now and then
         due = time.monotonic() - self.saved >= self.seconds
-        if self.group.from_leader(due) and int(tally.bad.item()) < 0:
+        if self.group.broadcast(due) and int(tally.bad.item()) < 0:
             self.save(dataclasses.replace(before, step=step, tally=tally))
 
 
 def _judge(
-    setup: Setup, epoch: int, best: float, folder: Path, device: torch.device, group: Group
+    setup: Setup, epoch: int, best: float, folder: Path, device: torch.device, group: ProcessGroup
 ) -> Report:
     """Judges the network (its averaged weights, if there are any) and keeps it."""
     model, config = setup.model, setup.config
@@ -230,7 +230,7 @@ def _judge(
     embedder = TorchEmbedder(model, preprocess=config.input, device=device, frames=setup.frames)
     with average.applied(model) if average else contextlib.nullcontext():
         report = judge(embedder, setup.validation or setup.dataset, config.test, group=group)
-        if group.leads:
+        if group.is_main:
             chosen_by = "test set"
             if setup.validation is not None:
                 chosen_by = f"{config.test.val_fraction:.0%} of the training identities, held out"
@@ -242,7 +242,7 @@ def _judge(
     return report
 
 
-def _judge_best(setup: Setup, folder: Path, device: torch.device, group: Group) -> None:
+def _judge_best(setup: Setup, folder: Path, device: torch.device, group: ProcessGroup) -> None:
     """Judges the checkpoint that the held-out identities chose on the test set, once."""
     group.gather(None)
     model, header = checkpoint.load(folder / BEST)
@@ -254,26 +254,26 @@ def _judge_best(setup: Setup, folder: Path, device: torch.device, group: Group) 
     report = judge(embedder, setup.dataset, setup.config.test, group=group)
     chosen = {name: header.metrics[name] for name in ("epoch", "chosen_by")}
     metrics = {**chosen, **report.to_dict(), "validation": header.metrics}
-    if group.leads:
+    if group.is_main:
         checkpoint.save(folder / BEST, model, dataclasses.replace(header, metrics=metrics))
 
 
 @contextlib.contextmanager
 def _explained(
-    setup: Setup, drawn: list[Any], epoch: int, device: torch.device, group: Group
+    setup: Setup, drawn: list[Any], epoch: int, device: torch.device, group: ProcessGroup
 ) -> Iterator[None]:
     """Turns what goes wrong in a step into a message that says what to do."""
     try:
         yield
     except NotFiniteStep as found:
-        draws = group.share(drawn[found.step])
+        draws = group.shard(drawn[found.step])
         raw = setup.images.batch(list(draws))
         batch = setup.images.finish(raw, device)
         setup.model.train()
         stepper = dataclasses.replace(setup.stepper, network=setup.model)
         began = "the other processes wait, so no layer was looked for"
         if group.size == 1:
-            began = where_it_began(partial(stepper.forward, batch.images), setup.model)
+            began = first_nonfinite_layer(partial(stepper.forward, batch.images), setup.model)
         paths = [setup.images.path(draw) for draw in draws]
         raise NotFinite(
             not_finite_message(
@@ -290,7 +290,7 @@ def _explained(
 
 
 def _explain_memory(
-    setup: Setup, draws: list[Any], device: torch.device, group: Group, failed: BaseException
+    setup: Setup, draws: list[Any], device: torch.device, group: ProcessGroup, failed: BaseException
 ) -> NoReturn:
     sampler = setup.config.sampler
     fits = None

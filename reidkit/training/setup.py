@@ -17,20 +17,14 @@ from reidkit.errors import ConfigError
 from reidkit.models.base import ReidModel
 from reidkit.models.weights import load_imagenet
 from reidkit.registry import get_arch
-from reidkit.training.distributed import (
-    ALONE,
-    Group,
-    check_split,
-    gather_rows,
-    share_batch_norms,
-    wrap,
-)
+from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+from reidkit.training.distributed import check_split, gather_rows, share_batch_norms, wrap
 from reidkit.training.ema import MovingAverage
 from reidkit.training.loop import Stepper
 from reidkit.training.optim import build_optimizer, build_scaler
-from reidkit.training.precision import lay_out, resolve_precision
+from reidkit.training.precision import resolve_precision, to_channels_last
 from reidkit.training.resume import Learner
-from reidkit.training.validation import carve
+from reidkit.training.validation import hold_out
 from reidkit.types import Dataset
 
 
@@ -59,7 +53,7 @@ class Setup:
         """Of a training clip; 0 for images."""
         return self.config.clip.frames if self.images.clip else 0
 
-    def batches(self, *, epoch: int, step: int, group: Group) -> TrainBatches:
+    def batches(self, *, epoch: int, step: int, group: ProcessGroup) -> TrainBatches:
         """Every batch from there on, this process's share of each."""
         sampler = self.config.sampler
         return TrainBatches(
@@ -81,7 +75,7 @@ def prepare(
     *,
     masks: Masks | None,
     device: torch.device,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Setup:
     """Builds network, optimiser and the source of batches.
 
@@ -95,7 +89,7 @@ def prepare(
     config = dataclasses.replace(config, precision=resolve_precision(config.precision, device))
     kept, validation = dataset, None
     if config.test.val_fraction:
-        kept, validation = carve(dataset, fraction=config.test.val_fraction, seed=config.seed)
+        kept, validation = hold_out(dataset, fraction=config.test.val_fraction, seed=config.seed)
     samples = train_items(kept)
     labels, num_ids = train_labels(samples)
     torch.manual_seed(config.seed)
@@ -107,7 +101,7 @@ def prepare(
     if group.size > 1:
         share_batch_norms(model, device)
         torch.manual_seed(config.seed + group.rank)  # equal weights, each its own dropout
-    lay_out(model, device)
+    to_channels_last(model, device)
     optimizer = build_optimizer(model, config.optim, fused=device.type == "cuda")
     scaler = build_scaler(config.precision, device)
     average = MovingAverage(model, decay=config.optim.ema) if config.optim.ema else None

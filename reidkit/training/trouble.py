@@ -31,7 +31,7 @@ def not_finite_message(
 
 
 @torch.no_grad()
-def where_it_began(forward: Callable[[], ModelOutput], model: nn.Module) -> str:
+def first_nonfinite_layer(forward: Callable[[], ModelOutput], model: nn.Module) -> str:
     """Runs a batch again and names the first layer whose output is not finite, or whose weights
     are not."""
     found: list[str] = []

@@ -10,7 +10,7 @@ from reidkit.errors import DataError
 from reidkit.types import Dataset, Item
 
 
-def carve(dataset: Dataset, *, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+def hold_out(dataset: Dataset, *, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
     """The data set without, and one of only, a share of its training identities.
 
     The share is drawn by the seed. Of a held-out person, the first item of each camera is a query

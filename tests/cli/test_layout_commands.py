@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from reidkit.data.manifest import open_dataset
-from reidkit.embed import Classifier, embed_images, load_embedder
 from reidkit.features import read_features
+from reidkit.runtime.embedder import Classifier, embed_images, load_embedder
 from reidkit.synthetic import LAYOUTS
 
 Drawn = Callable[[str], Path]

@@ -10,16 +10,16 @@ import torch
 from PIL import Image
 
 from reidkit.config import AugmentConfig, ClipConfig
-from reidkit.data.clips import check_rule, cover, cut, draw_clip, train_items
+from reidkit.data.clips import check_rule, cover, cut, sample_clip, train_items
 from reidkit.data.loading import TrainImages
-from reidkit.data.sampler import Draw
+from reidkit.data.sampler import SampleKey
 from reidkit.errors import ConfigError
 from reidkit.preprocess import Preprocess
 from reidkit.types import Dataset, Item, Sample, Tracklet
 
 
 def drawn(n: int, T: int = 4, stride: int = 8) -> list[list[int]]:
-    return [draw_clip(n, T=T, stride=stride, rng=np.random.default_rng(k)) for k in range(300)]
+    return [sample_clip(n, T=T, stride=stride, rng=np.random.default_rng(k)) for k in range(300)]
 
 
 def test_long_tracklets_are_sampled_at_the_stride_from_a_uniform_start() -> None:
@@ -129,7 +129,7 @@ def test_flip_and_erasing_are_drawn_once_for_all_frames_and_masks_follow(tmp_pat
     source = clips(tmp_path, AugmentConfig(flip=0.5, erase=1.0))
     flips = set()
     for seed in range(12):
-        raw = source.batch([Draw(0, (seed, 0, k)) for k in (0, 1)])
+        raw = source.batch([SampleKey(0, (seed, 0, k)) for k in (0, 1)])
         assert raw.pixels.shape == (2, 3, 16, 8, 3) and raw.masks is not None
         mirrored = [bool(frame[0, 0, 0] != 255) for frame in raw.pixels[0]]
         assert len(set(mirrored)) == 1
@@ -149,5 +149,5 @@ def test_flip_and_erasing_are_drawn_once_for_all_frames_and_masks_follow(tmp_pat
 def test_images_among_tracklets_become_clips_of_one_repeated_frame(tmp_path: Path) -> None:
     source = clips(tmp_path, AugmentConfig(flip=0.0, erase=0.0), frames=1)
     source.samples = [source.samples[0].frames[0]]  # type: ignore[union-attr]
-    raw = source.batch([Draw(0, (0, 0, 0))])
+    raw = source.batch([SampleKey(0, (0, 0, 0))])
     assert torch.equal(raw.pixels[0, 0], raw.pixels[0, 2])

@@ -11,7 +11,8 @@ from PIL import Image
 
 from reidkit.data.decode import read_for_training
 from reidkit.errors import DataError
-from reidkit.preprocess import Preprocess, read_image
+from reidkit.image import read_image
+from reidkit.preprocess import Preprocess
 
 
 def picture(path: Path, size: tuple[int, int], **options: object) -> Path:

@@ -10,10 +10,10 @@ from reidkit.data.transforms import (
     Augmentation,
     augment_image,
     augment_mask,
-    draw_augmentation,
-    draw_erasing,
     erase,
     erase_noise,
+    sample_augmentation,
+    sample_erasing,
 )
 from reidkit.preprocess import Preprocess
 
@@ -55,7 +55,7 @@ def test_erasing_follows_its_definition() -> None:
     """Area uniform in 2 to 40 %, aspect in 0.3 to 3.33, always strictly inside."""
     rng = np.random.default_rng(1)
     boxes = np.array(
-        [draw_erasing((0.02, 0.4), (0.3, 1 / 0.3), (256, 128), rng) for _ in range(4000)]
+        [sample_erasing((0.02, 0.4), (0.3, 1 / 0.3), (256, 128), rng) for _ in range(4000)]
     )
     top, left, height, width = boxes.T
     assert (height < 256).all() and (width < 128).all() and (height > 0).all()
@@ -68,7 +68,7 @@ def test_erasing_follows_its_definition() -> None:
 
 
 def test_an_image_too_small_for_any_box_stays_whole() -> None:
-    assert draw_erasing((0.4, 0.4), (1.0, 1.0), (1, 1), np.random.default_rng(0)) == (0, 0, 0, 0)
+    assert sample_erasing((0.4, 0.4), (1.0, 1.0), (1, 1), np.random.default_rng(0)) == (0, 0, 0, 0)
 
 
 def test_erase_fills_the_box_and_nothing_else() -> None:
@@ -98,7 +98,7 @@ def test_noise_belongs_to_the_sample_and_fills_the_box_alone() -> None:
 def test_a_padded_crop_moves_image_and_mask_alike_and_is_black_outside() -> None:
     config = AugmentConfig(crop="pad", crop_probability=1.0, crop_scale=1.0, crop_padding=3)
     corners = {
-        draw_augmentation(config, SIZE, np.random.default_rng(seed)).crop for seed in range(400)
+        sample_augmentation(config, SIZE, np.random.default_rng(seed)).crop for seed in range(400)
     }
     assert corners == {(top, left) for top in range(-3, 4) for left in range(-3, 4)}
     moved = Augmentation((-3, 2), False, (0, 0, 0, 0))
@@ -117,7 +117,7 @@ def test_probabilities_of_nought_and_one_are_certain(probability: float) -> None
         flip=probability, erase=probability, crop="translate", crop_probability=probability
     )
     for seed in range(20):
-        drawn = draw_augmentation(config, SIZE, np.random.default_rng(seed))
+        drawn = sample_augmentation(config, SIZE, np.random.default_rng(seed))
         happened = [drawn.flip, drawn.crop is not None, drawn.erase[2] > 0]
         assert happened == [bool(probability)] * 3
 
@@ -125,7 +125,7 @@ def test_probabilities_of_nought_and_one_are_certain(probability: float) -> None
 def test_the_same_seed_draws_the_same_augmentation() -> None:
     config = AugmentConfig(crop="translate")
     first, second = (
-        [draw_augmentation(config, SIZE, np.random.default_rng([0, 1, n])) for n in range(50)]
+        [sample_augmentation(config, SIZE, np.random.default_rng([0, 1, n])) for n in range(50)]
         for _ in range(2)
     )
     assert first == second and len(set(first)) > 30

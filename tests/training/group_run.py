@@ -9,7 +9,7 @@ import torch
 
 from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
 from reidkit.data.manifest import open_dataset
-from reidkit.training.distributed import Group, joined_group
+from reidkit.runtime.distributed import ProcessGroup, join_process_group
 from reidkit.training.run import run
 from reidkit.training.setup import prepare
 from reidkit.types import Batch
@@ -42,7 +42,7 @@ def steps(data: str, out: str, distance: str, rank: int, size: int, port: int) -
     """Three steps in float64 on the batches of the first epoch; losses and weights into a file."""
     join(rank, size, port)
     torch.set_default_dtype(torch.float64)
-    with joined_group("cpu") as (group, _):
+    with join_process_group("cpu") as (group, _):
         cpu = torch.device("cpu")
         config = settings(distance)
         setup = prepare(config, open_dataset(data), masks=None, device=cpu, group=group)
@@ -55,15 +55,15 @@ def steps(data: str, out: str, distance: str, rank: int, size: int, port: int) -
             found, _ = setup.stepper.step(wide, number=number)
             losses.append({name: value.item() for name, value in found.items()})
         everyones = group.gather(losses)
-        if group.leads:
+        if group.is_main:
             torch.save({"losses": everyones, "model": setup.model.state_dict()}, out)
 
 
 def whole_run(data: str, out: str, distance: str, rank: int, size: int, port: int) -> None:
     """A run from its settings to its folder."""
     join(rank, size, port)
-    with joined_group("cpu") as (group, _):
-        assert group == Group(rank, size)
+    with join_process_group("cpu") as (group, _):
+        assert group == ProcessGroup(rank, size)
         cpu = torch.device("cpu")
         run(
             settings(distance),

@@ -12,7 +12,8 @@ import torch
 from group_run import STEPS, steps, whole_run
 
 from reidkit.errors import ConfigError
-from reidkit.training.distributed import Group, check_split
+from reidkit.runtime.distributed import ProcessGroup
+from reidkit.training.distributed import check_split
 from reidkit.training.history import read_history
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -73,7 +74,7 @@ def test_a_shared_run_writes_one_folder_like_that_of_one_process(
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_shares_are_contiguous_and_nearly_equal(size: int) -> None:
     items = list(range(13))
-    shares = [Group(rank, size).share(items) for rank in range(size)]
+    shares = [ProcessGroup(rank, size).shard(items) for rank in range(size)]
     assert [item for share in shares for item in share] == items
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

@@ -10,9 +10,9 @@ import torch
 
 from reidkit import checkpoint
 from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
+from reidkit.config.tables import to_toml
 from reidkit.data.manifest import open_dataset
 from reidkit.errors import CheckpointError, ConfigError, DataError, ReidkitError
-from reidkit.tables import to_toml
 from reidkit.training.run import is_due, new_folder, run
 from reidkit.training.setup import document
 

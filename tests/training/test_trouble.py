@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from reidkit.training.ema import MovingAverage
-from reidkit.training.trouble import fitting_batch, out_of_memory_message, where_it_began
+from reidkit.training.trouble import first_nonfinite_layer, fitting_batch, out_of_memory_message
 from reidkit.types import ModelOutput
 
 
@@ -22,13 +22,13 @@ class Toy(nn.Module):
 
 def test_the_first_layer_whose_output_is_not_finite_is_named() -> None:
     toy = Toy()
-    assert "began in the loss" in where_it_began(lambda: toy(torch.ones(1, 2)), toy)
+    assert "began in the loss" in first_nonfinite_layer(lambda: toy(torch.ones(1, 2)), toy)
     with torch.no_grad():
         toy.second.weight[0, 0] = torch.inf
-    told = where_it_began(lambda: toy(torch.ones(1, 2)), toy)
+    told = first_nonfinite_layer(lambda: toy(torch.ones(1, 2)), toy)
     assert told == "it began in second (Linear), whose weights are not finite any more"
     large = Toy()
-    told = where_it_began(lambda: large(torch.full((1, 2), torch.nan)), large)
+    told = first_nonfinite_layer(lambda: large(torch.full((1, 2), torch.nan)), large)
     assert told == "it began in first (Linear)"
 
 

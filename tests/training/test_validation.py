@@ -13,27 +13,27 @@ from reidkit.data.manifest import open_dataset
 from reidkit.errors import DataError
 from reidkit.training.dryrun import dry_run
 from reidkit.training.run import run
-from reidkit.training.validation import carve
+from reidkit.training.validation import hold_out
 
 CPU = torch.device("cpu")
 
 
 def test_held_out_people_are_nobody_elses(market: Path) -> None:
     data = open_dataset(str(market))
-    kept, held_out = carve(data, fraction=0.34, seed=3)
+    kept, held_out = hold_out(data, fraction=0.34, seed=3)
     people = [{item.pid for item in items} for items in (kept.train, held_out.query)]
     assert len(people[1]) == 2 and not people[0] & people[1]
     items = [*kept.train, *held_out.query, *held_out.gallery]
     assert sorted(items, key=lambda i: i.path) == sorted(data.train, key=lambda i: i.path)
     views = [(item.pid, item.camid) for item in held_out.query]
     assert len(views) == len(set(views))
-    assert carve(data, fraction=0.34, seed=3) == (kept, held_out)
-    assert carve(data, fraction=0.34, seed=4)[0].train != kept.train
+    assert hold_out(data, fraction=0.34, seed=3) == (kept, held_out)
+    assert hold_out(data, fraction=0.34, seed=4)[0].train != kept.train
 
 
 def test_a_fraction_that_leaves_too_few_is_refused(market: Path) -> None:
     with pytest.raises(DataError, match="6 training identities is 1"):
-        carve(open_dataset(str(market)), fraction=0.1, seed=0)
+        hold_out(open_dataset(str(market)), fraction=0.1, seed=0)
 
 
 def test_the_report_says_who_chose_and_judges_the_test_set_once(

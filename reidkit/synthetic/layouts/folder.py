@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from reidkit.config.tables import to_toml
 from reidkit.errors import DataError
 from reidkit.synthetic.drawing import Progress
-from reidkit.tables import to_toml
 
 PARTIAL = "synth.partial"
 MANIFEST = "manifest.toml"

@@ -19,7 +19,7 @@ from reidkit.config import (
     with_recipe,
 )
 from reidkit.data.sampler import epoch_batches
-from reidkit.data.transforms import draw_augmentation
+from reidkit.data.transforms import sample_augmentation
 from reidkit.registry import list_archs
 from reidkit.training.optim import learning_rate
 
@@ -145,7 +145,7 @@ def test_erased_boxes_are_distributed_as_the_definition_says(name: str) -> None:
     (H, W), n = config.input.size, 24000
     drawn = np.array(
         [
-            draw_augmentation(config.augment, (H, W), np.random.default_rng([7, i])).erase
+            sample_augmentation(config.augment, (H, W), np.random.default_rng([7, i])).erase
             for i in range(n)
         ]
     )

@@ -25,8 +25,8 @@ from reidkit import checkpoint
 from reidkit.errors import ReidkitError
 from reidkit.files import atomic, sha256
 from reidkit.models.base import ReidModel
-from reidkit.onnxfile import open_session
 from reidkit.preprocess import Preprocess
+from reidkit.runtime.onnx_session import open_session
 
 OPSET = 20
 MIN_COSINE = 0.9999

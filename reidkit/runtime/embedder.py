@@ -21,8 +21,8 @@ from reidkit.data.loading import pixel_batches
 from reidkit.device import torch_device
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.files import sha256
-from reidkit.onnxfile import OnnxEmbedder
 from reidkit.preprocess import Preprocess
+from reidkit.runtime.onnx_session import OnnxEmbedder
 
 if TYPE_CHECKING:
     from reidkit.models.base import ReidModel

@@ -16,8 +16,8 @@ from reidkit.config import (
     set_layer,
     to_table,
 )
+from reidkit.config.tables import from_table, nested, to_toml
 from reidkit.errors import ConfigError
-from reidkit.tables import from_table, nested, to_toml
 
 
 def refusal(*layers: Layer) -> str:

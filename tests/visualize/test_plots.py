@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from reidkit.retrieval import GalleryLabels, evaluate_distances
-from reidkit.visualize import GREEN, RED, RankedRow, draw_curves, draw_ranked_lists
+from reidkit.visualize import GREEN, RED, RankedRow, plot_curves, plot_ranked_lists
 
 
 def colour(text: str) -> tuple[int, ...]:
@@ -17,7 +17,7 @@ def test_right_images_are_framed_in_green_and_wrong_ones_in_red(tmp_path: Path) 
     image = tmp_path / "grey.png"
     Image.new("RGB", (64, 128), (100, 100, 100)).save(image)
     rows = [RankedRow(image, "query", [image] * 3, [True, False, True], ["a", "b", "c"])] * 2
-    draw_ranked_lists(rows, tmp_path / "out.png", title="title")
+    plot_ranked_lists(rows, tmp_path / "out.png", title="title")
     pixels = np.asarray(Image.open(tmp_path / "out.png")).reshape(-1, 3)
     green, red = ((pixels == colour(c)).all(1).sum() for c in (GREEN, RED))
     assert green == 2 * red > 0  # two right, one wrong, in each row
@@ -30,7 +30,7 @@ def test_curves_are_drawn_for_every_report(tmp_path: Path) -> None:
     report = evaluate_distances(
         rng.random((8, 40)), np.arange(8), np.zeros(8, np.int64), labels, thresholds=True
     )
-    draw_curves({"plain": report}, tmp_path / "curves.png", title="t")
+    plot_curves({"plain": report}, tmp_path / "curves.png", title="t")
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 1000
         assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 20

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reidkit.config.tables import from_table, read_toml
 from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
 from reidkit.files import sha256
 from reidkit.preprocess import Preprocess
-from reidkit.tables import from_table, read_toml
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class OnnxEmbedder:
             if len(shape) == 5:
                 raise CheckpointError(f"{path} takes clips and was not exported by reidkit")
             size = shape[1:3] if self.channels_last else shape[2:4]
-            self.preprocess = _foreign_preprocess(path, size, inputs)
+            self.preprocess = _external_preprocess(path, size, inputs)
             self.output, self.name = _embedding_output(self.session, path), path.stem
         self.source_hash = sha256(path)
         self.device = torch.device("cpu")  # ONNX Runtime copies to its own device
@@ -151,7 +151,7 @@ def _embedding_output(session: Any, path: Path) -> str:
     return name
 
 
-def _foreign_preprocess(path: Path, size: list[int], inputs: Mapping[str, Any]) -> Preprocess:
+def _external_preprocess(path: Path, size: list[int], inputs: Mapping[str, Any]) -> Preprocess:
     sidecar = path.with_suffix(".toml")
     table = dict(read_toml(sidecar)) if sidecar.is_file() else {}
     table |= inputs

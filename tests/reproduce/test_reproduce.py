@@ -12,7 +12,7 @@ from reidkit.config import Layer, RunConfig
 from reidkit.data.manifest import open_dataset
 from reidkit.errors import ConfigError, DataError
 from reidkit.registry import get_arch
-from reidkit.training.reproduce import (
+from reidkit.reproduce.runner import (
     Table,
     find_table,
     list_papers,

@@ -18,13 +18,13 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from reidkit.config.tables import from_table
 from reidkit.errors import CheckpointError, ConfigError, suggest
-from reidkit.foreign_layouts import LAYOUTS, TRUNK, Format, Layout
+from reidkit.external_formats import LAYOUTS, TRUNK, Format, Layout
 from reidkit.models.base import ReidModel
 from reidkit.models.weights import read_tensors
 from reidkit.preprocess import Preprocess
 from reidkit.registry import ArchSpec, get_arch
-from reidkit.tables import from_table
 
 COUNTER = "num_batches_tracked"
 

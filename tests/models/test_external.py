@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reidkit.errors import CheckpointError, ConfigError
-from reidkit.foreign import import_weights
+from reidkit.external import import_weights
 
 B3, B4 = "trunk.blocks.stage3.", "trunk.blocks.stage2."
 

@@ -14,11 +14,11 @@ import torch
 
 from reidkit import retrieval
 from reidkit.data.clips import ClipRule, frames_of, has_tracklets
-from reidkit.embed import Classifier, Embedder, embed_images, embed_tracklets
 from reidkit.errors import DataError
 from reidkit.features import Features
 from reidkit.retrieval import Embeddings, Report, RerankConfig, get_protocol
 from reidkit.retrieval.distance import check_metric
+from reidkit.runtime.embedder import Classifier, Embedder, embed_images, embed_tracklets
 from reidkit.types import ROLES, Dataset
 
 Split = Literal["train", "query", "gallery"]

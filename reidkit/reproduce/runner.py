@@ -1,6 +1,6 @@
 """The papers' own tables, row by row: what to train for each, what the paper says it gives.
 
-The rows are TOML files in `presets/papers`; a row is a preset, an architecture and settings.
+The rows are TOML files in `reproduce/papers`; a row is a preset, an architecture and settings.
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from reidkit.config import (
-    PRESETS,
     Layer,
     RunConfig,
     load_run_config,
     set_layer,
     with_recipe,
 )
+from reidkit.config.tables import from_table, read_toml
 from reidkit.errors import ConfigError, ReidkitError, suggest
 from reidkit.files import atomic
-from reidkit.tables import from_table, read_toml
 from reidkit.types import Dataset
 
 log = logging.getLogger(__name__)
 
-PAPERS = PRESETS / "papers"
+PAPERS = Path(__file__).parent / "papers"
 RESULT = "result.json"
 
 

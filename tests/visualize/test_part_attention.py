@@ -15,8 +15,8 @@ from reidkit.data.manifest import open_dataset
 from reidkit.errors import ConfigError
 from reidkit.models.base import ReidModel
 from reidkit.preprocess import Preprocess
-from reidkit.training.attention import PartAgreement, part_agreement
 from reidkit.types import ModelOutput, Sample
+from reidkit.visualize.attention import PartAgreement, part_agreement
 
 SIZE = (16, 8)
 TRUE = np.zeros(SIZE, np.uint8)

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import reidkit.export
+import reidkit.runtime.export
 from reidkit import checkpoint
 from reidkit.errors import ReidkitError
-from reidkit.export import Parity, export_onnx
 from reidkit.preprocess import Preprocess
 from reidkit.registry import get_arch
+from reidkit.runtime.export import Parity, export_onnx
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_a_file_tells_nobodys_paths_or_source_lines(source: Path, tmp_path: Path
     parities = export_onnx(source, tmp_path / "m.onnx", output_name="vector")
     assert all(parity.error < 1e-5 for parity in parities)
     content = (tmp_path / "m.onnx").read_bytes()
-    assert str(Path(reidkit.export.__file__).parent).encode() not in content
+    assert str(Path(reidkit.runtime.export.__file__).parent).encode() not in content
     assert b"stack_trace" not in content and b"return self." not in content
 
 
@@ -46,7 +46,9 @@ def parity(batch: int, cosine: float) -> Parity:
 def test_an_export_that_differs_is_not_written(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reidkit.export, "compare", lambda *args: [parity(1, 1.0), parity(8, 0.97)])
+    monkeypatch.setattr(
+        reidkit.runtime.export, "compare", lambda *args: [parity(1, 1.0), parity(8, 0.97)]
+    )
     with pytest.raises(ReidkitError, match=r"at batch 8 .* cosine 0\.970000 .* was not written"):
         export_onnx(source, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -57,8 +59,8 @@ def test_the_proof_would_see_a_wrong_weight(source: Path, tmp_path: Path) -> Non
     model, header = checkpoint.load(source)
     with torch.no_grad():
         next(p for name, p in model.named_parameters() if "layer2.0.conv1" in name).add_(0.05)
-    wrong = reidkit.export.Exported(model).eval()
-    parities = reidkit.export.compare(
+    wrong = reidkit.runtime.export.Exported(model).eval()
+    parities = reidkit.runtime.export.compare(
         wrong, tmp_path / "m.onnx", header.preprocess, [(1, 0), (3, 0)]
     )
     assert not all(parity.passed for parity in parities)

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from reidkit.files import atomic
-from reidkit.preprocess import read_image
+from reidkit.image import read_image
 from reidkit.retrieval import Report
 
 GREEN, RED, GREY, INK, PAPER = "#1a9850", "#d73027", "#9a9a9a", "#222222", "#ffffff"
@@ -34,7 +34,7 @@ class RankedRow:
     captions: Sequence[str]
 
 
-def draw_ranked_lists(rows: Sequence[RankedRow], path: Path, *, title: str) -> None:
+def plot_ranked_lists(rows: Sequence[RankedRow], path: Path, *, title: str) -> None:
     """Writes a PNG: one query a line, its nearest images to the right, the right ones framed in
     green and the wrong ones in red."""
     columns = 1 + max(len(row.found) for row in rows)
@@ -64,7 +64,7 @@ def draw_ranked_lists(rows: Sequence[RankedRow], path: Path, *, title: str) -> N
         sheet.save(partial, format="PNG")
 
 
-def draw_curves(reports: Mapping[str, Report], path: Path, *, title: str) -> None:
+def plot_curves(reports: Mapping[str, Report], path: Path, *, title: str) -> None:
     """Writes a PNG: CMC of every report; ROC and distances of those that counted pairs."""
     import matplotlib
 

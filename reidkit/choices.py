@@ -1,0 +1,28 @@
+"""Closed choices shared by settings, library and command line. Importing this costs nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Metric = Literal["cosine", "euclidean"]
+ProtocolName = Literal["market", "none", "mars", "cuhk03-classic", "cuhk03-classic-sampled"]
+ClipRule = Literal["tclnet", "bicnet", "ap3d", "first"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+EmbeddingSide = Literal["post-bn", "pre-bn"]
+Interpolation = Literal["bicubic", "bilinear"]
+ChannelOrder = Literal["rgb", "bgr"]
+SyntheticLayout = Literal[
+    "market1501",
+    "market1501-500k",
+    "dukemtmc-reid",
+    "msmt17",
+    "msmt17-v2",
+    "cuhk03-np-labeled",
+    "cuhk03-np-detected",
+    "cuhk03-classic-labeled",
+    "cuhk03-classic-detected",
+    "mars",
+    "dukemtmc-videoreid",
+    "cifar100",
+    "csv",
+]

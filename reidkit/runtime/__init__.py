@@ -1,0 +1,1 @@
+"""Networks at work: embedders in PyTorch and ONNX Runtime, extraction, export."""

@@ -1,0 +1,69 @@
+"""The processes that torchrun started for one command, and how they share work.
+
+torchrun --nproc-per-node 4 -m reidkit train --dataset market1501
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ProcessGroup:
+    """The processes that train together; by default this one alone."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one process that writes files and prints."""
+        return self.rank == 0
+
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's contiguous part; parts differ by at most one item."""
+        ends = [len(items) * rank // self.size for rank in (self.rank, self.rank + 1)]
+        return items[ends[0] : ends[1]]
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, in the order of ranks, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def broadcast(self, value: T) -> T:
+        """The leading process's value."""
+        return self.gather(value)[0] if self.size > 1 else value
+
+
+SINGLE_PROCESS = ProcessGroup()
+
+
+@contextmanager
+def join_process_group(device: str) -> Iterator[tuple[ProcessGroup, str]]:
+    """Joins the processes that torchrun started, as its environment variables describe them; gives
+    the group and this process's device. Outside torchrun: this process alone, `device` as it is."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "RANK" not in os.environ:
+        yield SINGLE_PROCESS, device
+        return
+    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if cuda:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size()), device if cuda else "cpu"
+    finally:
+        dist.destroy_process_group()
