@@ -34,23 +34,23 @@ from reidkit.errors import ReidkitError
 app = typer.Typer(
     help="Person re-identification from a folder of images to a deployed model.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
 )
-app.add_typer(datasets.app, name="datasets")
-app.command("prepare-masks")(prepare_masks.prepare_masks)
-app.add_typer(masks.app, name="masks")
-app.command("train")(train.train)
-app.command("attention")(attention.attention)
-app.command("reproduce")(reproduce.reproduce)
-app.command("eval")(evaluate.evaluate)
-app.command("compare")(compare.compare)
-app.command("extract")(extract.extract)
-app.command("export")(export.export)
-app.command("demo")(demo.demo)
-app.command("models")(models.models)
-app.command("import")(import_.import_)
+# In the order of use; each group is a panel of `reidkit --help`.
+app.command("demo", rich_help_panel="Start")(demo.demo)
+app.add_typer(datasets.app, name="datasets", rich_help_panel="Data")
+app.command("prepare-masks", rich_help_panel="Masks")(prepare_masks.prepare_masks)
+app.add_typer(masks.app, name="masks", rich_help_panel="Masks")
+app.command("models", rich_help_panel="Train")(models.models)
+app.command("train", rich_help_panel="Train")(train.train)
+app.command("import", rich_help_panel="Train")(import_.import_)
+app.command("reproduce", rich_help_panel="Train")(reproduce.reproduce)
+app.command("eval", rich_help_panel="Evaluate")(evaluate.evaluate)
+app.command("compare", rich_help_panel="Evaluate")(compare.compare)
+app.command("extract", rich_help_panel="Deploy")(extract.extract)
+app.command("export", rich_help_panel="Deploy")(export.export)
+app.command("attention", rich_help_panel="Explain")(attention.attention)
 
 
 _PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}

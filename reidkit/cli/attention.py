@@ -7,14 +7,8 @@ from typing import Annotated
 
 import typer
 
-from reidkit.cli.common import (
-    DataRootOption,
-    DatasetOption,
-    DeviceOption,
-    JsonOption,
-    print_json,
-    progress,
-)
+from reidkit.cli.options import DataRootOption, DatasetOption, DeviceOption, JsonOption
+from reidkit.cli.output import print_json, progress
 
 
 def attention(

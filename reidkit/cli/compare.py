@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from reidkit.cli.common import JsonOption, print_json, print_table
+from reidkit.cli.options import JsonOption
+from reidkit.cli.output import print_json, print_table
 
 
 def compare(

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from reidkit.cli.common import DataRootOption, JsonOption, print_json, progress
+from reidkit.cli.options import DataRootOption, JsonOption
+from reidkit.cli.output import print_json, progress
 
 app = typer.Typer(help="Data sets: what is known, what is on disk, and built-in synthetic ones.")
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reidkit.cli.common import DeviceOption, JsonOption, print_json, print_table
+from reidkit.cli.options import DeviceOption, JsonOption
+from reidkit.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from reidkit.demo import DemoResult

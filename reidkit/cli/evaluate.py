@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reidkit.cli.common import (
+from reidkit.cli.options import (
     ClipsOption,
     DataRootOption,
     DeviceOption,
     EmbeddingOption,
     JsonOption,
     open_data,
-    print_json,
-    print_table,
-    progress,
-    stage_progress,
 )
+from reidkit.cli.output import print_json, print_table, progress, stage_progress
 
 if TYPE_CHECKING:
     from reidkit.data.clips import ClipRule
@@ -105,7 +102,7 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Judge a network or features: mAP, mINP, CMC, ROC, by the data set's protocol."""
-    from reidkit.cli.inputs import embedding_option, external_inputs, parse_memory
+    from reidkit.cli.options import embedding_option, external_inputs, parse_memory
     from reidkit.config import require
     from reidkit.data.clips import check_rule
     from reidkit.device import torch_device

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from reidkit.cli.common import JsonOption, print_json
+from reidkit.cli.options import JsonOption
+from reidkit.cli.output import print_json
 
 
 def export(

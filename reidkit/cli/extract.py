@@ -9,16 +9,15 @@ from typing import Annotated
 
 import typer
 
-from reidkit.cli.common import (
+from reidkit.cli.options import (
     ClipsOption,
     DataRootOption,
     DeviceOption,
     EmbeddingOption,
     JsonOption,
     open_data,
-    print_json,
-    progress,
 )
+from reidkit.cli.output import print_json, progress
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ def extract(
 
     Processes share a data set's split under torchrun.
     """
-    from reidkit.cli.inputs import embedding_option
+    from reidkit.cli.options import embedding_option
     from reidkit.config import require
     from reidkit.data.clips import check_rule
     from reidkit.data.manifest import SPLITS

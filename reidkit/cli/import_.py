@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from reidkit.cli.common import JsonOption, print_json
-from reidkit.cli.inputs import parse_size
+from reidkit.cli.options import JsonOption, parse_size
+from reidkit.cli.output import print_json
 
 PUBLISHED_FRAMES = 4
 """T of IAUnet's video networks (sec. IV-B); the weights do not tell it."""

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from reidkit.cli.common import DataRootOption, JsonOption, print_json
+from reidkit.cli.options import DataRootOption, JsonOption
+from reidkit.cli.output import print_json
 from reidkit.cli.prepare_masks import print_report
 
 app = typer.Typer(help="Part masks: what a file holds, and what is wrong with it.")

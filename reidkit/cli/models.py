@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reidkit.cli.common import JsonOption, print_json
+from reidkit.cli.options import JsonOption
+from reidkit.cli.output import print_json
 
 if TYPE_CHECKING:
     from reidkit.registry import ArchSpec

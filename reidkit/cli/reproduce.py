@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reidkit.cli.common import (
-    DataRootOption,
-    DeviceOption,
-    JsonOption,
-    print_json,
-    print_table,
-)
+from reidkit.cli.options import DataRootOption, DeviceOption, JsonOption
+from reidkit.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from reidkit.config import RunConfig

@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reidkit.cli.common import (
-    DataRootOption,
-    DatasetOption,
-    DeviceOption,
-    JsonOption,
-    open_data,
-    print_json,
-)
+from reidkit.cli.options import DataRootOption, DatasetOption, DeviceOption, JsonOption, open_data
+from reidkit.cli.output import print_json
 
 if TYPE_CHECKING:
     from reidkit.config import Layer, RunConfig
@@ -95,7 +89,7 @@ def train(
 
     Processes share every batch under torchrun: torchrun --nproc-per-node 4 -m reidkit train ...
     """
-    from reidkit.cli.inputs import parse_size
+    from reidkit.cli.options import parse_size
     from reidkit.runtime.distributed import join_process_group
 
     flags = {

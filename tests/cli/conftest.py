@@ -54,8 +54,11 @@ def refuse(command: Callable[..., tuple[object, str, str]]) -> Callable[..., str
     def call(*arguments: object) -> str:
         status, _, err = command(*arguments)
         assert status == 2, f"{status}: {err}"
+        assert "Traceback" not in err
+        if "error: " not in err:  # Typer's own box: a value that is not one of an option's choices
+            return " ".join(err.replace("│", " ").split())
         message = err[err.index("error: ") :]
-        assert "Traceback" not in message and message.count("error:") == 1
+        assert message.count("error:") == 1
         return message
 
     return call

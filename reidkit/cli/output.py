@@ -1,67 +1,17 @@
-"""What the commands share: options, progress on stderr, results on stdout."""
+"""What commands print: results on stdout, progress on stderr."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
-
-if TYPE_CHECKING:
-    from reidkit.types import Dataset
-
-log = logging.getLogger(__name__)
-
-DatasetOption = Annotated[
-    str, typer.Option("--dataset", help="A known name, a manifest.toml, or a folder with one.")
-]
-DataRootOption = Annotated[
-    Path | None,
-    typer.Option("--data-root", help="Folder that holds the data sets. [default: REIDKIT_DATA]"),
-]
-ClipsOption = Annotated[
-    str,
-    typer.Option(
-        help="Frames of a tracklet: tclnet (all, in clips), bicnet, ap3d, or first (one clip)."
-    ),
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
-EmbeddingOption = Annotated[
-    str | None,
-    typer.Option(help="post-bn or pre-bn, where the network has both. [default: as trained]"),
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print exactly one JSON document on stdout.")
-]
+from typing import Any
 
 
 def print_json(document: Any) -> None:
     """The one JSON document of a command."""
     print(json.dumps(document, indent=2, default=str))
-
-
-def open_data(dataset: str, data_root: Path | None) -> Dataset:
-    """A data set for a command; one line on stderr if it is not what its manifest says."""
-    from reidkit.data.manifest import locate, read_dataset
-    from reidkit.data.verify import verify
-
-    manifest, root = locate(dataset, data_root)
-    data = read_dataset(manifest, root)
-    wrong = [check for check in verify(manifest, data) if not check.passed]
-    if wrong:
-        first = wrong[0]
-        log.warning(
-            "%s is not as published: [%s] %d %s, expected %d, and %d more differences. "
-            "See: reidkit datasets verify %s",
-            *(data.name, first.split, first.found, first.what, first.expected, len(wrong) - 1),
-            dataset,
-        )
-    return data
 
 
 @contextlib.contextmanager

@@ -1,0 +1,127 @@
+"""Options that several commands share, parsers of their values, and panels of `--help`."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from reidkit.choices import ClipRule, EmbeddingSide
+from reidkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reidkit.types import Dataset
+
+log = logging.getLogger(__name__)
+
+ModelArgument = Annotated[
+    Path | None,
+    typer.Argument(help="Checkpoint, run folder or ONNX file. [default: the newest run]"),
+]
+DatasetOption = Annotated[
+    str, typer.Option("--dataset", help="Data set name, manifest file or folder.")
+]
+DataRootOption = Annotated[
+    Path | None,
+    typer.Option("--data-root", help="Folder of the data sets. [default: $REIDKIT_DATA or data]"),
+]
+ClipsOption = Annotated[ClipRule, typer.Option(help="How tracklets are divided into test clips.")]
+FlipOption = Annotated[
+    bool, typer.Option("--flip", help="Add the embedding of the mirrored image.")
+]
+BatchOption = Annotated[int, typer.Option(min=1, help="Batch size.")]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Number of data loading processes.")]
+DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
+EmbeddingOption = Annotated[
+    EmbeddingSide | None,
+    typer.Option(help="Embedding before or after batch norm. [default: as trained]"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
+
+
+def option_panels(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
+    """A command class whose `--help` shows parameters (by Python name) in panels."""
+    panel_of = {name: panel for panel, names in panels.items() for name in names}
+
+    class PanelCommand(TyperCommand):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            for parameter in kwargs.get("params") or []:
+                parameter.rich_help_panel = panel_of.get(parameter.name)
+            super().__init__(*args, **kwargs)
+
+    return PanelCommand
+
+
+def open_data(dataset: str, data_root: Path | None) -> Dataset:
+    """A data set for a command; one line on stderr if it is not what its manifest says."""
+    from reidkit.data.manifest import locate, read_dataset
+    from reidkit.data.verify import verify
+
+    manifest, root = locate(dataset, data_root)
+    data = read_dataset(manifest, root)
+    wrong = [check for check in verify(manifest, data) if not check.passed]
+    if wrong:
+        first = wrong[0]
+        log.warning(
+            "%s is not as published: [%s] %d %s, expected %d, and %d more differences. "
+            "See: reidkit datasets verify %s",
+            *(data.name, first.split, first.found, first.what, first.expected, len(wrong) - 1),
+            dataset,
+        )
+    return data
+
+
+_UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6}
+_UNITS |= {"GB": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def parse_size(text: str) -> list[int]:
+    """ "256x128" -> [256, 128], height first."""
+    height, x, width = text.partition("x")
+    if not (x and height.isdigit() and width.isdigit()):
+        raise ConfigError(f"--size {text}: write HEIGHTxWIDTH in pixels, as 256x128")
+    return [int(height), int(width)]
+
+
+def parse_memory(text: str) -> int:
+    """ "500MiB" or "2G" -> bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    if match is None or match[2].upper() not in _UNITS:
+        raise ConfigError(f"--max-memory {text}: write a number and a unit, as 500MiB or 2GiB")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def external_inputs(
+    *,
+    size: str | None,
+    mean: str | None,
+    std: str | None,
+    channels: str | None,
+    resize: str | None,
+) -> dict[str, Any]:
+    """The fields of `Preprocess` that options give; for models that do not tell their own."""
+    given = {
+        "size": None if size is None else parse_size(size),
+        "mean": None if mean is None else _numbers("--mean", mean),
+        "std": None if std is None else _numbers("--std", std),
+        "channels": channels,
+        "interpolation": resize,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.replace(",", " ").split()]
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}: write three numbers, as 0.485,0.456,0.406") from error
+
+
+def embedding_option(embedding: str | None) -> dict[str, str]:
+    """`--embedding` as an option of an architecture."""
+    return {} if embedding is None else {"embedding": embedding}
