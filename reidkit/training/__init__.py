@@ -1,1 +1,1 @@
-"""Training: a recipe and a data set in, a folder with a checkpoint and its history out."""
+"""Training: settings and a data set in, a run folder with checkpoints and metrics out."""

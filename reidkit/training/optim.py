@@ -1,45 +1,86 @@
-"""Optimiser and learning rate, as recipes state them."""
+"""Optimizer, learning rate, precision and moving average of the weights."""
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from reidkit.config import OptimConfig, ScheduleConfig
+from reidkit.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+AUTOCAST_DTYPE: dict[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 def build_optimizer(
     model: nn.Module, config: OptimConfig, *, fused: bool = False
 ) -> torch.optim.Optimizer:
-    """Adam or SGD over all parameters; each group remembers its factor of the learning rate.
+    """Adam or SGD over all parameters; each parameter group keeps its learning-rate `factor`.
 
     Args:
-        fused: one kernel over all parameters (CUDA), which also can leave the weights alone on a
-            gradient that is not finite without the host having to look.
+        fused: one kernel over all parameters (CUDA), which can also skip an update with a
+            non-finite gradient without a synchronization with the host.
     """
-    more: Any = {"fused": True} if fused else {}
     groups = [
-        {"params": [p for _, p in named], "factor": factor, "lr": config.lr * factor}
-        for named, factor in _split(model, config.backbone_factor)
+        {"params": parameters, "factor": factor, "lr": config.lr * factor}
+        for parameters, factor in _parameter_groups(model, config.backbone_factor)
     ]
+    shared: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    if fused:
+        shared["fused"] = True
     if config.name == "adam":
-        return torch.optim.Adam(groups, lr=config.lr, weight_decay=config.weight_decay, **more)
-    return torch.optim.SGD(
-        groups,
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-        **more,
-    )
+        return torch.optim.Adam(groups, **shared)
+    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, **shared)
+
+
+def _parameter_groups(
+    model: nn.Module, backbone_factor: float
+) -> list[tuple[list[nn.Parameter], float]]:
+    named = list(model.named_parameters())
+    if backbone_factor == 1:
+        return [([p for _, p in named], 1.0)]
+    backbone = [p for name, p in named if "backbone." in name]
+    rest = [p for name, p in named if "backbone." not in name]
+    return [(backbone, backbone_factor), (rest, 1.0)]
+
+
+def learning_rate(config: ScheduleConfig, peak: float, epoch: float) -> float:
+    """The learning rate at a (fractional) epoch; step schedules change at whole epochs only.
+
+    A closed form rather than one of torch's chained schedulers: a resumed step computes it from
+    its position alone, and no rounding accumulates.
+
+    Warm-up is linear: warmup_lr + (peak - warmup_lr) * epoch / warmup_epochs.
+    """
+    if config.kind == "step":
+        epoch = int(epoch)
+    if epoch < config.warmup_epochs:
+        return config.warmup_lr + (peak - config.warmup_lr) * epoch / config.warmup_epochs
+    if config.kind == "step":
+        return peak * config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
+    remaining = config.epochs - config.warmup_epochs
+    return peak * 0.5 * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / remaining))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Sets every parameter group to `lr` times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["factor"]
 
 
 def build_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
-    """Scales the loss for fp16. For other precisions on CUDA the scale stays 1, and the scaler only
-    carries "this gradient is not finite" to the fused optimiser; on a CPU it does nothing."""
+    """Scales the loss for fp16. For other precisions on CUDA the scale stays 1 and the scaler only
+    tells the fused optimizer that a gradient is not finite; on a CPU it does nothing."""
     if device.type != "cuda":
         return torch.amp.GradScaler(device.type, enabled=False)
     if precision == "fp16":
@@ -47,29 +88,38 @@ def build_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
     return torch.amp.GradScaler("cuda", init_scale=1.0, growth_interval=2**31 - 1)
 
 
-def _split(model: nn.Module, factor: float) -> list[tuple[list[tuple[str, nn.Parameter]], float]]:
-    named = list(model.named_parameters())
-    if factor == 1:
-        return [(named, 1.0)]
-    backbone = [pair for pair in named if "backbone." in pair[0]]
-    new = [pair for pair in named if "backbone." not in pair[0]]
-    return [(backbone, factor), (new, 1.0)]
+def build_ema(model: nn.Module, decay: float) -> AveragedModel | None:
+    """An exponential moving average of the weights that starts at the initial weights; None for a
+    decay of 0. Batch norm's running statistics are the model's own."""
+    if not decay:
+        return None
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    average.n_averaged.fill_(1)  # otherwise the first update would replace the initial weights
+    return average
 
 
-def learning_rate(config: ScheduleConfig, peak: float, epoch: float) -> float:
-    """The learning rate at an epoch (whole epochs for `step`, fractions count for `cosine`).
+def resolve_precision(precision: str, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """What "auto" means on this device: bf16 where it is native, else fp32.
 
-    Warm-up is linear: warmup_lr + (peak - warmup_lr) * epoch / warmup_epochs.
+    Never fp16, which needs loss scaling and is a common cause of diverging runs.
+
+    Raises:
+        ConfigError: if the device does not support `precision`.
     """
-    if epoch < config.warmup_epochs:
-        return config.warmup_lr + (peak - config.warmup_lr) * epoch / config.warmup_epochs
-    if config.kind == "step":
-        return peak * config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
-    rest = config.epochs - config.warmup_epochs
-    return peak * 0.5 * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / rest))
+    if precision == "auto":
+        if not has_native_bf16(device):
+            return "fp32"
+        log.info("precision: bf16 with losses in float32; --precision fp32 for float32 only")
+        return "bf16"
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("fp16 training needs a CUDA device. Use --precision bf16 or fp32")
+    assert precision in AUTOCAST_DTYPE, precision
+    return precision  # type: ignore[return-value]  # a key of AUTOCAST_DTYPE
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Gives every group `lr` times its factor."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["factor"]
+def has_native_bf16(device: torch.device) -> bool:
+    """CUDA from Ampere on; CPUs with AMX or AVX512-BF16 matrix instructions."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(found.get("amx_bf16") or found.get("avx512_bf16"))

@@ -1,136 +1,31 @@
-"""From settings and a data set to everything that a training step needs."""
+"""Data and model of a run, before its first step."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
+import numpy as np
 import torch
-from torch import nn
 
-from reidkit.config import RunConfig, to_table
+from reidkit.config import RunConfig
 from reidkit.data.clips import train_items
-from reidkit.data.loading import Masks, TrainImages, train_labels
-from reidkit.data.sampler import TrainBatches
-from reidkit.errors import ConfigError
+from reidkit.data.loading import Masks, RawBatch, TrainImages
+from reidkit.errors import ConfigError, DataError
+from reidkit.losses import needs_masks as loss_needs_masks
 from reidkit.models.base import ReidModel
-from reidkit.models.weights import load_imagenet
 from reidkit.registry import get_arch
-from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
-from reidkit.training.distributed import check_split, gather_rows, share_batch_norms, wrap
-from reidkit.training.ema import MovingAverage
-from reidkit.training.loop import Stepper
-from reidkit.training.optim import build_optimizer, build_scaler
-from reidkit.training.precision import resolve_precision, to_channels_last
-from reidkit.training.resume import Learner
-from reidkit.training.validation import hold_out
-from reidkit.types import Dataset
+from reidkit.types import Batch, Dataset, Item
 
 
-@dataclass(frozen=True)
-class Setup:
-    """A run before its first step.
-
-    Attributes:
-        config: with "auto" resolved to what this device does.
-        dataset: as it was given.
-        validation: held-out training identities; None: the test set chooses.
-        num_ids: training identities.
-    """
-
-    config: RunConfig
-    dataset: Dataset
-    validation: Dataset | None
-    model: ReidModel
-    learner: Learner
-    stepper: Stepper
-    images: TrainImages
-    num_ids: int
-
-    @property
-    def frames(self) -> int:
-        """Of a training clip; 0 for images."""
-        return self.config.clip.frames if self.images.clip else 0
-
-    def batches(self, *, epoch: int, step: int, group: ProcessGroup) -> TrainBatches:
-        """Every batch from there on, this process's share of each."""
-        sampler = self.config.sampler
-        return TrainBatches(
-            self.images.labels,
-            kind=sampler.kind,
-            batch=sampler.batch,
-            samples_per_id=sampler.samples_per_id,
-            seed=self.config.seed,
-            epochs=self.config.schedule.epochs,
-            start_epoch=epoch,
-            start_step=step,
-            share=(group.rank, group.size),
-        )
-
-
-def prepare(
-    config: RunConfig,
-    dataset: Dataset,
-    *,
-    masks: Masks | None,
-    device: torch.device,
-    group: ProcessGroup = SINGLE_PROCESS,
-) -> Setup:
-    """Builds network, optimiser and the source of batches.
-
-    Raises:
-        ConfigError, DataError: if settings, data, masks and processes do not go together.
-    """
-    sampler = config.sampler
-    check_split(
-        sampler.batch, 1 if sampler.kind == "shuffle" else sampler.samples_per_id, group.size
-    )
-    config = dataclasses.replace(config, precision=resolve_precision(config.precision, device))
-    kept, validation = dataset, None
-    if config.test.val_fraction:
-        kept, validation = hold_out(dataset, fraction=config.test.val_fraction, seed=config.seed)
-    samples = train_items(kept)
-    labels, num_ids = train_labels(samples)
-    torch.manual_seed(config.seed)
-    model = build_model(config, num_ids=num_ids)
-    masked = needs_masks(config, model)
-    if masked and masks is None:
-        raise ConfigError(f"{config.arch.name} needs part masks: reidkit prepare-masks")
-    load_imagenet(model, config.weights)
-    if group.size > 1:
-        share_batch_norms(model, device)
-        torch.manual_seed(config.seed + group.rank)  # equal weights, each its own dropout
-    to_channels_last(model, device)
-    optimizer = build_optimizer(model, config.optim, fused=device.type == "cuda")
-    scaler = build_scaler(config.precision, device)
-    average = MovingAverage(model, decay=config.optim.ema) if config.optim.ema else None
-    if config.compile:
-        nn.Module.compile(model)
-    stepper = Stepper(
-        network=wrap(model, device, group),
-        loss=config.loss,
-        optimizer=optimizer,
-        scaler=scaler,
-        precision=config.precision,
-        after=(lambda: average.update(model)) if average else lambda: None,
-        gather=gather_rows if group.size > 1 else lambda local: local,
-    )
-    images = TrainImages(
-        samples,
-        root=dataset.root,
-        labels=labels,
-        preprocess=config.input,
-        augment=config.augment,
-        masks=masks if masked else None,
-        clip=config.clip,
-    )
-    learner = Learner(model, optimizer, scaler, average)
-    return Setup(config, dataset, validation, model, learner, stepper, images, num_ids)
+def needs_masks(config: RunConfig) -> bool:
+    """Whether the loss compares part maps of this network with part masks."""
+    parts = get_arch(config.arch.name).parts(config.arch.options)
+    return bool(parts) and loss_needs_masks(config.loss)
 
 
 def build_model(config: RunConfig, *, num_ids: int) -> ReidModel:
-    """The network that the settings describe, with fresh weights from torch's generator."""
+    """The configured network with fresh weights from torch's global generator."""
     spec = get_arch(config.arch.name)
     model: ReidModel = spec.build(
         config.arch.options, num_ids=num_ids, input_size=config.input.size
@@ -138,24 +33,107 @@ def build_model(config: RunConfig, *, num_ids: int) -> ReidModel:
     return model
 
 
-def needs_masks(config: RunConfig, model: ReidModel) -> bool:
-    """Whether the loss wants part maps that the network gives."""
-    return config.loss.part_attention > 0 and bool(model.parts)
+def build_images(config: RunConfig, dataset: Dataset, masks: Masks | None) -> TrainImages:
+    """The source of training batches.
+
+    Raises:
+        ConfigError: if part masks are needed and there are none.
+        DataError: if there are no training images.
+    """
+    if needs_masks(config) and masks is None:
+        raise ConfigError(
+            f"{config.arch.name} needs part masks. "
+            f"Run: reidkit prepare-masks --dataset {dataset.name}"
+        )
+    return TrainImages(
+        train_items(dataset),
+        root=dataset.root,
+        preprocess=config.input,
+        augment=config.augment,
+        masks=masks if needs_masks(config) else None,
+        clip=config.clip,
+    )
 
 
-def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """What config.toml keeps of a data set, to know it again."""
-    return {
-        "name": dataset.name,
-        "root": str(dataset.root),
-        "identities": len({item.pid for item in dataset.train}),
-        "train": len(dataset.train),
-        "query": len(dataset.query),
-        "gallery": len(dataset.gallery),
-        "fingerprint": dataset.fingerprint,
-    }
+def hold_out(dataset: Dataset, *, fraction: float, seed: int) -> tuple[Dataset, Dataset | None]:
+    """The data set without a fraction of its training identities, and a validation set of them.
+
+    The identities are sampled by the seed. Of each one, the first item of every camera is a query
+    and the others are the gallery. A fraction of 0 holds out nothing: no validation set.
+
+    Raises:
+        ConfigError: if the data set is for classification, whose test classes are its training
+            classes.
+        DataError: if fewer than two identities would be left on either side.
+    """
+    if not fraction:
+        return dataset, None
+    if dataset.task == "classification":
+        raise ConfigError(
+            f"--val-fraction holds out identities, and {dataset.name} is a classification data "
+            "set. Use --val-fraction 0"
+        )
+    pids = sorted({item.pid for item in dataset.train})
+    count = round(len(pids) * fraction)
+    if count < 2 or len(pids) - count < 2:
+        raise DataError(
+            f"--val-fraction {fraction} of {len(pids)} training identities is {count}: training "
+            "and validation need at least two each. Use another fraction, or 0 to choose the "
+            "checkpoint by the test set"
+        )
+    held_out = set(np.random.default_rng([seed, 1]).permutation(pids)[:count].tolist())
+    query: dict[tuple[int, int], Item] = {}
+    gallery: list[Item] = []
+    for item in dataset.train:
+        if item.pid in held_out and query.setdefault((item.pid, item.camid), item) is not item:
+            gallery.append(item)
+    if not gallery:
+        raise DataError(
+            "the held-out identities have one image per camera, so their gallery is empty. "
+            "Use --val-fraction 0"
+        )
+    return (
+        dataclasses.replace(
+            dataset, train=tuple(item for item in dataset.train if item.pid not in held_out)
+        ),
+        dataclasses.replace(
+            dataset,
+            name=f"{dataset.name} validation",
+            train=(),
+            query=tuple(query.values()),
+            gallery=tuple(gallery),
+        ),
+    )
 
 
-def document(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
-    """What a run's config.toml holds."""
-    return {**to_table(config), "dataset": describe_dataset(dataset)}
+def prefetch(
+    raw_batches: Iterator[RawBatch], images: TrainImages, device: torch.device
+) -> Iterator[Batch]:
+    """Batches normalised and erased on the device.
+
+    On CUDA the next batch is copied and finished on a side stream while the current one is trained
+    on, without blocking the host.
+    """
+    if device.type != "cuda":
+        for raw in raw_batches:
+            yield images.finish(raw, device)
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's stub
+
+    def fetch() -> Batch | None:
+        raw = next(raw_batches, None)
+        if raw is None:
+            return None
+        with torch.cuda.stream(stream):
+            return images.finish(raw, device)
+
+    following = fetch()
+    while following is not None:
+        current = torch.cuda.current_stream(device)
+        current.wait_stream(stream)
+        batch = following
+        for tensor in (batch.images, batch.labels, batch.camids, batch.masks):
+            if tensor is not None:
+                tensor.record_stream(current)
+        following = fetch()
+        yield batch

@@ -1,0 +1,186 @@
+"""The files of a run folder: settings, checkpoints, and the resume point.
+
+`resume.pt` restores a run to the bit: weights, optimizer, scaler, moving average, random states,
+and the position within the epoch with its running metrics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from reidkit.config import RunConfig, differences, read_toml, to_table, to_toml
+from reidkit.errors import CheckpointError, ConfigError
+from reidkit.files import atomic
+from reidkit.runtime.distributed import ProcessGroup
+from reidkit.training.logging import RunningMetrics
+from reidkit.types import Dataset
+
+BEST = "model.safetensors"
+LAST = "last.safetensors"
+RESUME = "resume.pt"
+SETTINGS = "config.toml"
+
+
+@dataclass(frozen=True)
+class Position:
+    """The point a run has reached: before `step` of `epoch`, both from 0.
+
+    Attributes:
+        best: score of the best evaluation so far (rank-1, or top-1); -1 before the first.
+        seconds: training time of the epochs before this one.
+        running: metrics of this epoch's steps so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best: float = -1.0
+    seconds: float = 0.0
+    running: RunningMetrics = field(default_factory=RunningMetrics)
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Everything that a training step changes."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: AveragedModel | None = None
+
+
+def new_folder(arch: str, dataset: str, runs: Path = Path("runs")) -> Path:
+    """runs/<arch>-<dataset>-<time>, a folder that does not exist yet."""
+    stem = f"{arch.replace('/', '-')}-{dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder, number = runs / stem, 2
+    while folder.exists():
+        folder, number = runs / f"{stem}-{number}", number + 1
+    return folder
+
+
+def write_settings(folder: Path, config: RunConfig, dataset: Dataset) -> None:
+    """Writes config.toml: the settings, and which data set the run was trained on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(folder / SETTINGS) as partial:
+        partial.write_text(to_toml({**to_table(config), "dataset": _dataset_table(dataset)}))
+
+
+def check_settings(folder: Path, config: RunConfig, dataset: Dataset) -> None:
+    """Checks that a run folder was written with these settings and this data set, wherever the
+    data are now.
+
+    Raises:
+        ConfigError: if there is no run in the folder.
+        CheckpointError: naming every difference.
+    """
+    if not (folder / SETTINGS).is_file():
+        raise ConfigError(
+            f"{folder} is not a run folder ({SETTINGS} is missing). "
+            "Start a new run without --resume"
+        )
+    before = read_toml(folder / SETTINGS)
+    data_before, data_now = before.pop("dataset", {}), _dataset_table(dataset)
+    for table in (data_before, data_now):
+        table.pop("root", None)
+    for what, then, now in (
+        ("training data", data_before, data_now),
+        ("settings", before, to_table(config)),
+    ):
+        changed = differences(then, now)
+        if changed:
+            raise CheckpointError(
+                f"cannot resume {folder}: its {what} differ: {'; '.join(changed)}. "
+                "Restore them, or start a new run without --resume"
+            )
+
+
+def _dataset_table(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "root": str(dataset.root),
+        "identities": len({item.pid for item in dataset.train}),
+        "train": len(dataset.train),
+        "query": len(dataset.query),
+        "gallery": len(dataset.gallery),
+        "fingerprint": dataset.fingerprint,
+    }
+
+
+def save_resume_point(
+    folder: Path, position: Position, state: TrainState, group: ProcessGroup
+) -> None:
+    """Writes resume.pt atomically. Every process of the group calls it; the main one writes."""
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    random_states = group.gather((torch.get_rng_state(), devices))
+    if not group.is_main:
+        return
+    running = position.running.to(torch.device("cpu"))
+    document = {
+        "position": [position.epoch, position.step, position.best, position.seconds],
+        "running": [getattr(running, f.name) for f in dataclasses.fields(running)],
+        "model": state.model.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "ema": state.ema.state_dict() if state.ema else {},
+        "random": random_states,
+    }
+    with atomic(folder / RESUME) as partial:
+        torch.save(document, partial)
+
+
+def load_resume_point(folder: Path, state: TrainState, group: ProcessGroup) -> Position:
+    """Restores `state` and the random generators to what `save_resume_point` saved.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or of another number of processes.
+    """
+    document = read_resume_point(folder)
+    random_states: list[tuple[Tensor, list[Tensor]]] = document["random"]
+    if len(random_states) != group.size:
+        raise CheckpointError(
+            f"{folder / RESUME} was written by {len(random_states)} processes and this is "
+            f"{group.size}, which cannot resume to the bit. "
+            f"Resume with {len(random_states)} processes"
+        )
+    state.model.load_state_dict(document["model"])
+    state.optimizer.load_state_dict(document["optimizer"])
+    state.scaler.load_state_dict(document["scaler"])
+    if state.ema is not None:
+        state.ema.load_state_dict(document["ema"])
+    host, devices = random_states[group.rank]
+    torch.set_rng_state(host)
+    if devices and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(devices)
+    return Position(*document["position"], RunningMetrics(*document["running"]))
+
+
+def read_resume_point(folder: Path) -> dict[str, Any]:
+    """The contents of resume.pt, on the CPU.
+
+    Raises:
+        CheckpointError: if it is missing or damaged.
+    """
+    path = folder / RESUME
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is missing: the run was stopped before its first step. "
+            "Start a new run without --resume"
+        )
+    try:
+        document: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged. Start a new run without --resume"
+        ) from error
+    except Exception as error:  # pickle.UnpicklingError, whose text suggests to disable the check
+        raise CheckpointError(
+            f"{path} contains more than tensors and numbers: it was not written by reidkit"
+        ) from error
+    return document

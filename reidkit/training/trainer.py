@@ -1,0 +1,388 @@
+"""A training run, from its settings to the files in its folder."""
+
+# B batch
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from reidkit import checkpoint
+from reidkit.config import RunConfig, to_table
+from reidkit.data.loading import Masks, train_loader
+from reidkit.data.sampler import TrainBatches
+from reidkit.evaluation import EvaluationResult, EvaluationSettings, evaluate_by_task
+from reidkit.files import exclusive_lock
+from reidkit.losses import compute_losses
+from reidkit.models.base import ReidModel
+from reidkit.models.weights import load_imagenet
+from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+from reidkit.runtime.embedder import TorchEmbedder
+from reidkit.training.checkpoints import (
+    BEST,
+    LAST,
+    Position,
+    TrainState,
+    check_settings,
+    load_resume_point,
+    save_resume_point,
+    write_settings,
+)
+from reidkit.training.diagnostics import NonFiniteStep, explain_failures, peak_memory
+from reidkit.training.distributed import check_divisible, convert_batch_norms, gather_rows, wrap
+from reidkit.training.logging import EpochSummary, RunLogger, RunningMetrics, evaluation_line
+from reidkit.training.optim import (
+    AUTOCAST_DTYPE,
+    build_ema,
+    build_optimizer,
+    build_scaler,
+    learning_rate,
+    resolve_precision,
+    set_learning_rate,
+)
+from reidkit.training.setup import build_images, build_model, hold_out, prefetch
+from reidkit.types import Batch, Dataset, ModelOutput
+
+log = logging.getLogger(__name__)
+
+SYNC_EVERY = 50
+"""Steps between two synchronizations of host and CUDA device; a CPU is checked at every step."""
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Functions that `fit` calls in the main process; the command line prints through them.
+
+    Attributes:
+        on_step: epoch from 0, steps done, steps of an epoch.
+        on_losses: mean losses of the epoch so far.
+        on_epoch, on_evaluation: after each epoch, and after each evaluation (epoch from 0).
+    """
+
+    on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None
+    on_losses: Callable[[dict[str, float]], None] = lambda losses: None
+    on_epoch: Callable[[EpochSummary], None] = lambda summary: None
+    on_evaluation: Callable[[int, EvaluationResult], None] = lambda epoch, result: None
+
+
+class Trainer:
+    """One training run: its settings, data, model, folder, device and processes.
+
+    Building a trainer writes nothing; `fit` does.
+
+    Args:
+        folder: receives config.toml, model.safetensors (best), last.safetensors, resume.pt,
+            metrics.jsonl, metrics.csv, curves.png and train.log.
+        masks: part maps of the training images, required where `setup.needs_masks` says so.
+        workers: data loading processes.
+        group: the processes that share this run; only the main one writes and calls back.
+        save_seconds: resume.pt is written this often within an epoch, and after every epoch.
+    Raises:
+        ConfigError, DataError: if settings, data, masks and processes do not fit together.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        *,
+        folder: Path,
+        masks: Masks | None,
+        device: torch.device,
+        workers: int = 2,
+        group: ProcessGroup = SINGLE_PROCESS,
+        callbacks: Callbacks | None = None,
+        save_seconds: float = 600.0,
+        tensorboard: bool = False,
+    ) -> None:
+        sampler = config.sampler
+        by_id = 1 if sampler.kind == "shuffle" else sampler.samples_per_id
+        check_divisible(sampler.batch, by_id, group.size)
+        self.config = dataclasses.replace(
+            config, precision=resolve_precision(config.precision, device)
+        )
+        self.dataset, self.folder, self.device, self.group = dataset, folder, device, group
+        self.workers, self.save_seconds, self.tensorboard = workers, save_seconds, tensorboard
+        self.callbacks = (callbacks or Callbacks()) if group.is_main else Callbacks()
+        kept, self.validation = hold_out(
+            dataset, fraction=config.test.val_fraction, seed=config.seed
+        )
+        self.images = build_images(self.config, kept, masks)
+        self.model = self._build_model()
+        self.state = TrainState(
+            model=self.model,
+            optimizer=build_optimizer(self.model, config.optim, fused=device.type == "cuda"),
+            scaler=build_scaler(self.config.precision, device),
+            ema=build_ema(self.model, config.optim.ema),
+        )
+        if config.compile:
+            nn.Module.compile(self.model)
+        self.network = wrap(self.model, device, group)
+        self.steps = len(self.batches().epoch(0))
+
+    def _build_model(self) -> ReidModel:
+        torch.manual_seed(self.config.seed)
+        model = build_model(self.config, num_ids=self.images.num_ids)
+        load_imagenet(model, self.config.weights)
+        if self.group.size > 1:
+            convert_batch_norms(model, self.device)
+            # equal weights, but dropout of its own in each process
+            torch.manual_seed(self.config.seed + self.group.rank)
+        # channels last is the order that tensor cores and oneDNN's bf16 kernels compute in
+        model.to(self.device).to(memory_format=torch.channels_last)
+        return model
+
+    def fit(self, *, resume: bool = False) -> Path:
+        """Trains, evaluates every `test.every` epochs, and returns the path of the best checkpoint.
+
+        The best is chosen by rank-1 (or top-1): of held-out training identities with
+        `test.val_fraction`, else of the test set, as in the papers; the checkpoint says which.
+
+        Args:
+            resume: continue from the folder's resume.pt, with the same bits.
+        Raises:
+            ConfigError, CheckpointError: if there is nothing to resume, or settings or data differ.
+            NonFiniteLoss, OutOfMemory: with the setting to change.
+        """
+        position, logger = self._open_folder(resume)
+        epochs = self.config.schedule.epochs
+        with self._lock_folder(), logger.capture_warnings():
+            batches = self.load_batches(position)
+            for epoch in range(position.epoch, epochs):
+                running = position.running.to(self.device)
+                started = time.perf_counter() - running.seconds
+                self.network.train()
+                with explain_failures(self, epoch):
+                    for step in range(position.step, self.steps):
+                        lr = self._set_learning_rate(epoch, step)
+                        batch = next(batches)
+                        losses, correct = self.train_step(batch, step)
+                        running.add(step, losses, correct, len(batch.labels))
+                        running.seconds = time.perf_counter() - started
+                        self.callbacks.on_step(epoch, step + 1, self.steps)
+                        if self.device.type == "cpu" or (step + 1) % SYNC_EVERY == 0:
+                            self.callbacks.on_losses(self._sync(running, step + 1))
+                        if step + 1 < self.steps and self._save_is_due(step + 1, running):
+                            self._save(dataclasses.replace(position, step=step + 1, running=running))
+                    means = self._sync(running, self.steps)
+                running.seconds = time.perf_counter() - started
+                summary = self._summarize(epoch, lr, means, running)
+                self.callbacks.on_epoch(summary)
+                logger.message(summary.line(epochs))
+                record = dataclasses.asdict(summary)
+                best = position.best
+                if is_due(epoch + 1, self.config.test.every, epochs):
+                    result = self._evaluate_and_keep(epoch, best)
+                    best = max(best, result.score)
+                    key = "validation" if self.validation else "test"
+                    record[key] = {"epoch": epoch + 1, **result.metrics()}
+                    self.callbacks.on_evaluation(epoch, result)
+                    logger.message(evaluation_line(epoch, result))
+                logger.epoch(record, last=epoch + 1 == epochs)
+                position = Position(epoch + 1, 0, best, position.seconds + summary.seconds)
+                self._save(position)
+            if self.validation is not None:
+                self._evaluate_best_on_test_set()
+        return self.folder / BEST
+
+    def train_step(self, batch: Batch, step: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Forward, backward and update.
+
+        On CUDA the update is skipped where a gradient is not finite and the host does not wait; on
+        a CPU, where checking is free, the loss is checked first.
+
+        Returns:
+            detached losses by name, and the number of images classified correctly, on the device.
+        Raises:
+            NonFiniteStep: on a CPU, before anything is updated.
+        """
+        output = self.forward(batch.images)
+        losses = compute_losses(output, batch, self.config.loss, gather=self._gather)
+        if self.device.type == "cpu" and not torch.isfinite(losses["total"]):
+            raise NonFiniteStep(step, {name: value.item() for name, value in losses.items()})
+        model, optimizer, scaler, ema = (
+            self.state.model,
+            self.state.optimizer,
+            self.state.scaler,
+            self.state.ema,
+        )
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(losses["total"]).backward()  # type: ignore[no-untyped-call]  # torch's stub
+        scaler.step(optimizer)
+        scaler.update()
+        if ema is not None:
+            ema.update_parameters(model)
+        logits = output.logits or output.part_logits
+        correct = (logits[0].argmax(1) == batch.labels).sum()
+        return {name: value.detach() for name, value in losses.items()}, correct
+
+    def forward(self, images: Tensor) -> ModelOutput:
+        """The network's output under autocast."""
+        dtype = AUTOCAST_DTYPE[self.config.precision]
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32):
+            output: ModelOutput = self.network(images)
+        return output
+
+    def forward_backward(self, batch: Batch) -> None:
+        """Forward and backward without an update, to find out whether a batch fits."""
+        try:
+            losses = compute_losses(self.forward(batch.images), batch, self.config.loss)
+            losses["total"].backward()  # type: ignore[no-untyped-call]  # torch's stub
+        finally:
+            self.state.optimizer.zero_grad(set_to_none=True)
+
+    def batches(self, start: Position | None = None) -> TrainBatches:
+        """This process's part of every batch from a position on."""
+        return TrainBatches(
+            self.images.labels,
+            self.config.sampler,
+            seed=self.config.seed,
+            epochs=self.config.schedule.epochs,
+            start=(start.epoch, start.step) if start else (0, 0),
+            shard=(self.group.rank, self.group.size),
+        )
+
+    @property
+    def frames(self) -> int:
+        """Frames of a training clip; 0 for images."""
+        return self.config.clip.frames if self.images.clip else 0
+
+    def _open_folder(self, resume: bool) -> tuple[Position, RunLogger]:
+        position = Position()
+        if resume:
+            check_settings(self.folder, self.config, self.dataset)
+            position = load_resume_point(self.folder, self.state, self.group)
+        elif self.group.is_main:
+            write_settings(self.folder, self.config, self.dataset)
+        self.group.gather(None)  # wait until the folder exists
+        if not resume:
+            self._save(position)
+        logger = RunLogger(
+            self.folder, enabled=self.group.is_main, tensorboard=self.tensorboard
+        )
+        logger.message(
+            f"{'resumed' if resume else 'started'} at epoch {position.epoch + 1}, step "
+            f"{position.step + 1}; {self.config.arch.name} on {self.dataset.name} "
+            f"({self.images.num_ids} identities, {len(self.images.items)} images), "
+            f"{self.config.precision}, torch {torch.__version__}"
+        )
+        return position, logger
+
+    def _lock_folder(self) -> contextlib.AbstractContextManager[None]:
+        return exclusive_lock(self.folder) if self.group.is_main else contextlib.nullcontext()
+
+    def load_batches(self, start: Position | None = None) -> Iterator[Batch]:
+        """Batches on the device from a position on, in order."""
+        loader = train_loader(
+            self.images,
+            self.batches(start),
+            workers=self.workers,
+            pin=self.device.type == "cuda",
+        )
+        return prefetch(iter(loader), self.images, self.device)
+
+    def _set_learning_rate(self, epoch: int, step: int) -> float:
+        lr = learning_rate(self.config.schedule, self.config.optim.lr, epoch + step / self.steps)
+        set_learning_rate(self.state.optimizer, lr)
+        return lr
+
+    def _gather(self, local: Tensor) -> Tensor:
+        return gather_rows(local) if self.group.size > 1 else local
+
+    def _sync(self, running: RunningMetrics, steps: int) -> dict[str, float]:
+        """Mean losses so far; raises NonFiniteStep if one was not finite."""
+        means = running.means(steps)
+        step = int(running.first_nonfinite.item())
+        if step >= 0:
+            raise NonFiniteStep(step, means)
+        return means
+
+    def _summarize(
+        self, epoch: int, lr: float, means: dict[str, float], running: RunningMetrics
+    ) -> EpochSummary:
+        return EpochSummary(
+            epoch=epoch,
+            lr=lr,
+            losses=means,
+            accuracy=running.correct.item() / running.images,
+            images=running.images,
+            seconds=running.seconds,
+            memory=peak_memory(self.device),
+        ).reduce(self.group)
+
+    def _save_is_due(self, step: int, running: RunningMetrics) -> bool:
+        if self.group.size > 1 and step % SYNC_EVERY:
+            return False  # the processes agree on the time only now and then
+        due = time.monotonic() - self.saved_at >= self.save_seconds
+        return self.group.broadcast(due) and int(running.first_nonfinite.item()) < 0
+
+    def _save(self, position: Position) -> None:
+        save_resume_point(self.folder, position, self.state, self.group)
+        self.saved_at = time.monotonic()
+
+    def _evaluate(self, model: ReidModel, dataset: Dataset) -> EvaluationResult:
+        test = self.config.test
+        settings = EvaluationSettings(metric=test.metric, flip=test.flip, batch=test.batch)
+        embedder = TorchEmbedder(
+            model, preprocess=self.config.input, device=self.device, frames=self.frames
+        )
+        return evaluate_by_task(embedder, dataset, settings, group=self.group)
+
+    def _evaluate_and_keep(self, epoch: int, best: float) -> EvaluationResult:
+        """Evaluates the model (its moving average, if there is one) and saves it as the last
+        checkpoint, and as the best if it is."""
+        model: ReidModel = self.state.ema.module if self.state.ema else self.model
+        result = self._evaluate(model, self.validation or self.dataset)
+        if self.group.is_main:
+            chosen_by = "test set"
+            if self.validation is not None:
+                fraction = self.config.test.val_fraction
+                chosen_by = f"{fraction:.0%} of the training identities, held out"
+            header = self._header({"epoch": epoch + 1, "chosen_by": chosen_by, **result.metrics()})
+            checkpoint.save(self.folder / LAST, model, header)
+            if result.score > best:
+                checkpoint.save(self.folder / BEST, model, header)
+        return result
+
+    def _evaluate_best_on_test_set(self) -> None:
+        """Evaluates the checkpoint that the held-out identities chose on the test set, once."""
+        self.group.gather(None)  # wait until the checkpoint is written
+        model, header = checkpoint.load(self.folder / BEST)
+        if "validation" in header.metrics:
+            return  # a finished run that was resumed
+        result = self._evaluate(model, self.dataset)
+        chosen = {name: header.metrics[name] for name in ("epoch", "chosen_by")}
+        metrics = {**chosen, **result.metrics(), "validation": header.metrics}
+        if self.group.is_main:
+            header = dataclasses.replace(header, metrics=metrics)
+            checkpoint.save(self.folder / BEST, model, header)
+
+    def _header(self, metrics: dict[str, object]) -> checkpoint.Header:
+        config, dataset = self.config, self.dataset
+        return checkpoint.Header(
+            arch=config.arch.name,
+            arch_config=dataclasses.asdict(config.arch.options),
+            preprocess=config.input,
+            num_ids=self.images.num_ids,
+            dataset=dataset.name,
+            fingerprint=dataset.fingerprint,
+            synthetic=dataset.synthetic,
+            frames=self.frames,
+            stride=config.clip.stride if self.frames else 0,
+            recipe=to_table(config),
+            metrics=metrics,
+            git=checkpoint.git_version(),
+        )
+
+
+def is_due(epoch: int, every: int, epochs: int) -> bool:
+    """Whether to evaluate after `epoch` (from 1): every `every` epochs, and after the last."""
+    return epoch == epochs or (every > 0 and epoch % every == 0)
