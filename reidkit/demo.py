@@ -1,4 +1,4 @@
-"""The whole pipeline on drawn pedestrians, each stage by the files the stage before it wrote."""
+"""The whole pipeline on synthetic pedestrians; every stage reads the files of the one before."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from reidkit import retrieval
-from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
+from reidkit.config import Layer, load_run_config, preset_layer
 from reidkit.data.manifest import locate, open_dataset
 from reidkit.device import torch_device
 from reidkit.errors import ReidkitError
-from reidkit.evaluation import as_embeddings, embed_split, evaluate
+from reidkit.evaluation import Evaluation, EvaluationSettings, evaluate, evaluate_features
 from reidkit.features import Features, read_features, write_features
-from reidkit.masks.lip import default_grouping, load_label_set
+from reidkit.masks.labels import default_grouping, load_label_set
 from reidkit.masks.matching import label_stem, match_labels
 from reidkit.masks.prepare import prepare
 from reidkit.masks.sources import index_maps
 from reidkit.masks.store import MaskStore
-from reidkit.retrieval import Report, RerankConfig
+from reidkit.retrieval import Embeddings, RerankConfig, RetrievalMetrics, top_n
 from reidkit.runtime.embedder import Embedder, TorchEmbedder, load_embedder
 from reidkit.runtime.export import Parity, export_onnx
+from reidkit.runtime.extraction import extract_split
 from reidkit.synthetic import LAYOUTS
-from reidkit.training.run import Watch, build_model, run
-from reidkit.types import PARTS, Dataset
-from reidkit.visualize.plots import RankedRow, plot_ranked_lists
+from reidkit.training.setup import build_model
+from reidkit.training.trainer import Callbacks, Trainer
+from reidkit.types import PARTS, SPLITS, Dataset, frames
+from reidkit.visualize.plots import RankedList, plot_ranked_lists
 
 RECIPE = Layer(
     "demo recipe",
@@ -43,127 +45,234 @@ RECIPE = Layer(
         "weights": "none",
     },
 )
-"""IAUnet's own recipe, made small: what two CPU cores train from nothing in two minutes."""
+"""IAUnet's recipe reduced to what two CPU cores train from scratch in two minutes."""
 
 TRAIN_PIDS, TEST_PIDS = 60, 40
 
 
 @dataclass(frozen=True)
-class DemoWatch:
-    """What is told to whoever watches; the command line prints it."""
+class DemoCallbacks:
+    """Functions that `run_demo` calls; the command line prints through them.
+
+    Attributes:
+        on_stage: at the start of a stage, with its name and the equivalent command.
+        on_progress: (done, total) of the stage.
+    """
 
     on_stage: Callable[[str, str], None] = lambda stage, command: None
     on_progress: Callable[[int, int], None] = lambda done, total: None
-    training: Watch = field(default_factory=Watch)
+    training: Callbacks = field(default_factory=Callbacks)
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """All measured in this run.
+    """Measurements of one demo.
 
     Attributes:
-        reports: "untrained", "trained", "trained, re-ranked" and "ONNX".
+        metrics: of "untrained", "trained", "trained, re-ranked" and "ONNX".
         seconds: per stage, in order.
-        parities: how the exported file compares with PyTorch.
-        peak_memory: largest resident size of this process and of any child, bytes (None: unknown).
-        files: what was made, relative to the demo's folder.
+        parities: the exported file compared with PyTorch.
+        peak_memory: bytes, of this process plus its largest child; None if unknown.
+        files: written files, relative to the demo's folder.
     """
 
-    reports: dict[str, Report]
+    metrics: dict[str, RetrievalMetrics]
     seconds: dict[str, float]
     parities: list[Parity]
     peak_memory: int | None
     files: list[str]
 
 
-def run_demo(
-    out: Path,
-    *,
-    seed: int = 0,
-    device: str = "cpu",
-    train_pids: int = TRAIN_PIDS,
-    test_pids: int = TEST_PIDS,
-    recipe: Layer = RECIPE,
-    watch: DemoWatch | None = None,
-) -> DemoResult:
-    """Synthesises, prepares masks, trains, evaluates, re-ranks, extracts, exports, evaluates the
-    export, and draws ranked lists, all under `out`.
+class Demo:
+    """The stages of the demo, all under one folder.
 
     Args:
+        out: an empty or new folder.
         recipe: changes to the architecture's own preset.
-
-    Raises:
-        ReidkitError: if `out` is not empty, or the export's mAP is not that of the checkpoint.
     """
-    watch = watch or DemoWatch()
-    if out.exists() and any(out.iterdir()):
-        raise ReidkitError(f"{out} is not empty. Take another place: reidkit demo --out DIR")
-    seconds: dict[str, float] = {}
+
+    def __init__(
+        self,
+        out: Path,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        train_pids: int = TRAIN_PIDS,
+        test_pids: int = TEST_PIDS,
+        recipe: Layer = RECIPE,
+        callbacks: DemoCallbacks | None = None,
+    ) -> None:
+        self.out, self.seed, self.device = out, seed, device
+        self.train_pids, self.test_pids = train_pids, test_pids
+        self.callbacks = callbacks or DemoCallbacks()
+        self.config = load_run_config(
+            [preset_layer("iaunet"), recipe, Layer("demo", {"seed": seed})]
+        )
+        self.root, self.run_folder = out / "data", out / "run"
+        self.masks = out / "masks" / "synth-market1501.h5"
+        self.features = out / "query.h5", out / "gallery.h5"
+        self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def stage(name: str, command: str) -> Iterator[None]:
-        watch.on_stage(name, command)
+    def stage(self, name: str, command: str) -> Iterator[None]:
+        """Announces a stage and measures it."""
+        self.callbacks.on_stage(name, command)
         started = time.perf_counter()
         yield
-        seconds[name] = time.perf_counter() - started
+        self.seconds[name] = time.perf_counter() - started
 
-    root, masks = out / "data", out / "masks" / "synth-market1501.h5"
-    folder, onnx = out / "run", out / "run" / "model.onnx"
-    best = folder / "model.safetensors"
-    with stage("synth", f"reidkit datasets synth {root} --train-pids {train_pids} ..."):
+    def run(self) -> DemoResult:
+        """Synthesizes data, prepares masks, trains, evaluates, re-ranks, extracts, exports,
+        evaluates the export, and plots ranked lists.
+
+        Raises:
+            ReidkitError: if the folder is not empty, or the mAP of the export differs from that of
+                the checkpoint.
+        """
+        if self.out.exists() and any(self.out.iterdir()):
+            raise ReidkitError(f"{self.out} is not empty. Choose another folder with --out")
+        root, checkpoint = self.root, self.run_folder / "model.safetensors"
+        onnx = self.run_folder / "model.onnx"
+        with self.stage("synthesize", f"reidkit datasets synth {root} --train-pids 60 ..."):
+            self._synthesize()
+        data = open_dataset(str(root))
+        with self.stage("prepare-masks", f"reidkit prepare-masks --dataset {root}"):
+            self._prepare_masks(data)
+        with self.stage("evaluate untrained", "the same network before training"):
+            untrained = self._evaluate(self._untrained(), data)
+        with self.stage("train", f"reidkit train --arch iaunet --dataset {root} ..."):
+            self._train(data)
+        with self.stage("extract", f"reidkit extract {checkpoint} --dataset {root} --split query"):
+            self._extract(checkpoint, data)
+        with self.stage("eval", f"reidkit eval {checkpoint} --dataset {root}"):
+            trained = self._evaluate_features(data, EvaluationSettings())
+        with self.stage("eval --rerank", f"reidkit eval {checkpoint} --dataset {root} --rerank"):
+            reranked = self._evaluate_features(data, EvaluationSettings(rerank=RerankConfig()))
+        with self.stage("export --onnx", f"reidkit export {checkpoint} --onnx"):
+            parities = export_onnx(checkpoint, onnx)
+        with self.stage("eval ONNX", f"reidkit eval {onnx} --dataset {root}"):
+            exported = self._evaluate(load_embedder(onnx, device="cpu"), data)
+        gap = abs(exported.plain.mAP - trained.plain.mAP)
+        if gap > 1e-4:
+            raise ReidkitError(
+                f"the mAP of {onnx} differs from that of {checkpoint} by {gap:.2e}, expected at "
+                "most 1e-4"
+            )
+        with self.stage("plot", "eight queries with their ten nearest"):
+            self._plot(data)
+        assert reranked.reranked is not None
+        return DemoResult(
+            metrics={
+                "untrained": untrained.plain,
+                "trained": trained.plain,
+                "trained, re-ranked": reranked.reranked,
+                "ONNX": exported.plain,
+            },
+            seconds=self.seconds,
+            parities=parities,
+            peak_memory=_peak_memory(),
+            files=sorted(
+                p.relative_to(self.out).as_posix() for p in self.out.rglob("*") if p.is_file()
+            ),
+        )
+
+    def _synthesize(self) -> None:
         LAYOUTS["market1501"](
-            root,
-            train_pids=train_pids,
-            test_pids=test_pids,
-            seed=seed,
-            on_progress=watch.on_progress,
+            self.root,
+            train_pids=self.train_pids,
+            test_pids=self.test_pids,
+            seed=self.seed,
+            on_progress=self.callbacks.on_progress,
         )
-    data = open_dataset(str(root))
-    with stage("prepare-masks", f"reidkit prepare-masks --dataset {root}"):
-        _prepare_masks(root, data, masks, watch.on_progress)
-    config = load_run_config([preset_layer("iaunet"), recipe, Layer("demo", {"seed": seed})])
-    reports = {}
-    with stage("evaluate untrained", "the same network before training"):
-        reports["untrained"] = evaluate(
-            _untrained(config, train_pids, device), data, on_progress=watch.on_progress
-        )
-    with stage("train", f"reidkit train --arch iaunet --dataset {root} ..."):
-        run(
-            config,
+
+    def _prepare_masks(self, data: Dataset) -> None:
+        manifest, _ = locate(str(self.root))
+        assert manifest.labels is not None, "synthetic data sets include label maps"
+        samples = list(frames(data.train))
+        paths = [sample.path for sample in samples]
+        matching = match_labels(paths, self.root / manifest.labels, stem=label_stem)
+        source = index_maps(self.root, matching.complete(), default_grouping(load_label_set("lip")))
+        prepare(
+            self.masks,
             data,
-            folder=folder,
-            masks=MaskStore.open(masks, dataset=data, parts=PARTS),
-            device=torch_device(device),
+            samples,
+            source,
+            split="train",
+            progress=self.callbacks.on_progress,
+        )
+
+    def _untrained(self) -> Embedder:
+        torch.manual_seed(self.seed)
+        model = build_model(self.config, num_ids=self.train_pids)
+        return TorchEmbedder(model, preprocess=self.config.input, device=torch_device(self.device))
+
+    def _train(self, data: Dataset) -> None:
+        Trainer(
+            self.config,
+            data,
+            folder=self.run_folder,
+            masks=MaskStore.open(self.masks, dataset=data, parts=PARTS),
+            device=torch_device(self.device),
             workers=1,
-            watch=watch.training,
+            callbacks=self.callbacks.training,
+        ).fit()
+
+    def _extract(self, checkpoint: Path, data: Dataset) -> None:
+        embedder = load_embedder(checkpoint, device=self.device)
+        for split, path in zip(SPLITS[1:], self.features, strict=True):
+            features = extract_split(embedder, data, split, on_progress=self.callbacks.on_progress)
+            write_features(path, features)
+
+    def _evaluate(self, embedder: Embedder, data: Dataset) -> Evaluation:
+        return evaluate(
+            embedder,
+            data,
+            on_progress=lambda stage, done, total: self.callbacks.on_progress(done, total),
         )
-    with stage("extract", f"reidkit extract {best} --dataset {root} --split query"):
-        embedder = load_embedder(best, device=device)
-        files = _extract(embedder, data, out, watch.on_progress)
-    query, gallery = (as_embeddings(read_features(path), path.stem) for path in files)
-    with stage("eval", f"reidkit eval {best} --dataset {root}"):
-        reports["trained"] = retrieval.evaluate(query, gallery, protocol=data.protocol)
-    with stage("eval --rerank", f"reidkit eval {best} --dataset {root} --rerank"):
-        reports["trained, re-ranked"] = retrieval.evaluate(
-            query, gallery, protocol=data.protocol, rerank=RerankConfig()
+
+    def _evaluate_features(self, data: Dataset, settings: EvaluationSettings) -> Evaluation:
+        query, gallery = (read_features(path) for path in self.features)
+        return evaluate_features(query, gallery, settings)
+
+    def _plot(self, data: Dataset) -> None:
+        query, gallery = (read_features(path) for path in self.features)
+        rows = _one_query_per_person(query, count=8)
+        lists = top_n(
+            _embeddings(query, "query").take(rows),
+            _embeddings(gallery, "gallery"),
+            10,
+            protocol=data.protocol,
         )
-    with stage("export --onnx", f"reidkit export {best} --onnx"):
-        parities = export_onnx(best, onnx)
-    with stage("eval ONNX", f"reidkit eval {onnx} --dataset {root}"):
-        reports["ONNX"] = evaluate(
-            load_embedder(onnx, device="cpu"), data, on_progress=watch.on_progress
-        )
-    gap = abs(reports["ONNX"].mAP - reports["trained"].mAP)
-    if gap > 1e-4:
-        raise ReidkitError(f"{onnx} differs from {best} by {gap:.2e} in mAP, expected 1e-4 at most")
-    with stage("picture", "query, ten nearest"):
-        _picture(data, read_features(files[0]), read_features(files[1]), out / "ranked.png")
-    made = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
-    return DemoResult(reports, seconds, parities, peak_memory(), made)
+        ranked = []
+        for row, found, distances in zip(rows, lists.indices, lists.distances, strict=True):
+            kept = [(int(g), float(d)) for g, d in zip(found, distances, strict=True) if g >= 0]
+            ranked.append(
+                RankedList(
+                    query=data.root / query.paths[row],
+                    query_caption=f"id {query.pids[row]} cam {query.camids[row]}",
+                    gallery=[data.root / gallery.paths[g] for g, _ in kept],
+                    matches=[bool(gallery.pids[g] == query.pids[row]) for g, _ in kept],
+                    captions=[f"cam {gallery.camids[g]}  {d:.2f}" for g, d in kept],
+                )
+            )
+        title = "Queries and their ten nearest by cosine distance"
+        plot_ranked_lists(ranked, self.out / "ranked.png", title=title)
 
 
-def peak_memory() -> int | None:
-    """Largest resident size so far of this process plus that of its largest child, bytes."""
+def _embeddings(features: Features, name: str) -> Embeddings:
+    return Embeddings(features.features, features.pids, features.camids, features.roles, name)
+
+
+def _one_query_per_person(query: Features, *, count: int) -> np.ndarray:
+    """Rows of `count` queries of different persons, sampled with a fixed seed, in order."""
+    chosen: dict[int, int] = {}
+    for row in np.random.default_rng(0).permutation(len(query.pids)):
+        if len(chosen) < count:
+            chosen.setdefault(int(query.pids[row]), int(row))
+    return np.sort(np.array(list(chosen.values())))
+
+
+def _peak_memory() -> int | None:
     if sys.platform == "win32":
         return None
     import resource
@@ -174,61 +283,3 @@ def peak_memory() -> int | None:
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
     return (own + children) * unit
-
-
-def _prepare_masks(
-    root: Path, data: Dataset, path: Path, on_progress: Callable[[int, int], None]
-) -> None:
-    manifest, _ = locate(str(root))
-    assert manifest.labels is not None, "synthetic sets carry their label maps"
-    samples = [item for item in data.train if not hasattr(item, "frames")]
-    matching = match_labels([s.path for s in samples], root / manifest.labels, stem=label_stem)
-    source = index_maps(root, matching.complete(), default_grouping(load_label_set("lip")))
-    prepare(path, data, samples, source, split="train", progress=on_progress)
-
-
-def _untrained(config: RunConfig, num_ids: int, device: str) -> Embedder:
-    import torch
-
-    torch.manual_seed(config.seed)
-    model = build_model(config, num_ids=num_ids)
-    return TorchEmbedder(model, preprocess=config.input, device=torch_device(device))
-
-
-def _extract(
-    embedder: Embedder, data: Dataset, out: Path, on_progress: Callable[[int, int], None]
-) -> tuple[Path, Path]:
-    paths = (out / "query.h5", out / "gallery.h5")
-    write_features(paths[0], embed_split(embedder, data, "query", on_progress=on_progress))
-    write_features(paths[1], embed_split(embedder, data, "gallery", on_progress=on_progress))
-    return paths
-
-
-def _picture(data: Dataset, query: Features, gallery: Features, path: Path) -> None:
-    """Eight queries of eight people, evenly spread, each with its ten nearest."""
-    chosen: list[int] = []
-    seen: set[int] = set()
-    for row in np.random.default_rng(0).permutation(len(query.pids)):
-        if query.pids[row] not in seen and len(chosen) < 8:
-            seen.add(query.pids[row])
-            chosen.append(int(row))
-    rows = np.sort(np.array(chosen))
-    lists = retrieval.top_n(
-        as_embeddings(query, "query").take(rows),
-        as_embeddings(gallery, "gallery"),
-        10,
-        protocol=data.protocol,
-    )
-    ranked = []
-    for row, found, distances in zip(rows, lists.indices, lists.distances, strict=True):
-        kept = [(int(g), float(d)) for g, d in zip(found, distances, strict=True) if g >= 0]
-        ranked.append(
-            RankedRow(
-                query=data.root / query.paths[row],
-                query_caption=f"id {query.pids[row]} cam {query.camids[row]}",
-                found=[data.root / gallery.paths[g] for g, _ in kept],
-                matches=[bool(gallery.pids[g] == query.pids[row]) for g, _ in kept],
-                captions=[f"cam {gallery.camids[g]}  {d:.2f}" for g, d in kept],
-            )
-        )
-    plot_ranked_lists(ranked, path, title="Queries and their ten nearest by cosine distance")

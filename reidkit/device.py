@@ -1,4 +1,4 @@
-"""Where networks run: `auto`, `cpu`, `cuda` or `cuda:N`."""
+"""Devices by name: `auto`, `cpu`, `cuda` or `cuda:N`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 
 
 def torch_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is CUDA where there is one, and says so.
+    """The device called `name`; `auto` is CUDA where available, and is logged.
 
     Raises:
-        RuntimeMissing: if CUDA is asked for and PyTorch cannot use it.
-        ConfigError: if there is no such kind of device.
+        RuntimeMissing: if PyTorch cannot use CUDA.
+        ConfigError: if the name is unknown.
     """
     import torch
 
@@ -30,7 +30,7 @@ def torch_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         built = torch.version.cuda or "no CUDA"
         raise RuntimeMissing(
-            f"--device {name}: this PyTorch ({torch.__version__}, built with {built}) finds no "
-            "CUDA device. Look at nvidia-smi, or use --device cpu"
+            f"--device {name}: this PyTorch ({torch.__version__}, built with {built}) found no "
+            "CUDA device. Check nvidia-smi, or use --device cpu"
         )
     return torch.device(name)

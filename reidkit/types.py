@@ -1,4 +1,4 @@
-"""The types that travel between modules. Importing them costs nothing: no torch at run time."""
+"""Types shared by all modules. Importing them does not import torch."""
 
 # B batch, T frames, H W pixels, h w feature map, P parts, D embedding, C classes
 
@@ -16,25 +16,25 @@ Split = Literal["train", "query", "gallery"]
 SPLITS: tuple[Split, ...] = ("train", "query", "gallery")
 
 Task = Literal["retrieval", "classification"]
-"""What a data set is for: finding a person again, or telling classes apart (CIFAR-100)."""
+"""Re-identification, or classification of the training classes (CIFAR-100)."""
 
 Role = Literal["person", "junk", "distractor"]
 ROLES: tuple[Role, ...] = ("person", "junk", "distractor")
-"""In files and arrays a role is its position here."""
+"""In files and arrays a role is stored as its index here."""
 
 PARTS = ("head", "upper body", "lower body", "shoes")
-"""The four body parts of IAUnet; a mask's index is the position here plus one, 0 is background."""
+"""The four body parts of IAUnet; in a mask, part k has index k + 1 and 0 is background."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image of one person by one camera.
+    """One image of one person from one camera.
 
     Attributes:
         path: relative to the data set's root, with forward slashes.
-        pid: identity as the data set numbers it (not a training label).
-        camid: camera, as the data set numbers it.
-        role: "junk" is left out of every ranking, a "distractor" is a true negative for everybody.
+        pid: identity number of the data set (not a training label).
+        camid: camera number of the data set.
+        role: "junk" is left out of every ranking, a "distractor" is a true negative for all queries.
     """
 
     path: str
@@ -45,7 +45,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Tracklet:
-    """One person before one camera over time: at least one frame, in time order."""
+    """One person seen by one camera over time: at least one frame, in time order."""
 
     frames: tuple[Sample, ...]
 
@@ -54,7 +54,7 @@ class Tracklet:
 
     @property
     def path(self) -> str:
-        """The first frame's path, which names the tracklet."""
+        """The path of the first frame, which names the tracklet."""
         return self.frames[0].path
 
     @property
@@ -82,17 +82,17 @@ def frames(items: Iterable[Item]) -> Iterator[Sample]:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set read from disk. Its splits are sorted by path, so labels never depend on the
+    """A data set read from disk. Its splits are sorted by path, so that labels never depend on the
     file system.
 
     Attributes:
-        name: the manifest's name; masks and runs are called after it.
+        name: the manifest's name, which mask files and runs are named after.
         root: the folder that the samples' paths are relative to.
         protocol: the ranking rule's name (`retrieval.protocols`); "" for classification.
         fingerprint: sha256 over relative paths and labels of all splits, hexadecimal.
-        synthetic: rendered by reidkit; its numbers cannot be compared with published ones.
+        synthetic: rendered by reidkit; results are not comparable with published ones.
         task: "retrieval", or "classification" of the training classes.
-        dense: training cuts tracklets into chunks of so many frames (0: it does not).
+        dense: length in frames of the chunks that training tracklets are split into; 0: not split.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one training step sees.
+    """The input of a training step.
 
     Attributes:
         images: normalised float32 [B, 3, H, W], or clips [B, T, 3, H, W].
@@ -126,14 +126,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What `model(images)` returns, in training and in evaluation mode alike.
+    """The output of `model(images)`, in training and in evaluation mode.
 
     Attributes:
         features: [B, D] for the metric loss.
-        logits: each [B, C], the main classifiers (usually one).
-        part_logits: each [B, C], classifiers of body stripes.
-        deep_logits: each [B, C], deep supervision of earlier stages.
-        part_maps: each [B, P, h, w] in [0, 1] ([B, T, P, h, w] for clips), attention over parts.
+        logits: each [B, C], of the main classifiers (usually one).
+        part_logits: each [B, C], of the stripe classifiers.
+        deep_logits: each [B, C], of the deep supervision of earlier stages.
+        part_maps: each [B, P, h, w] in [0, 1] ([B, T, P, h, w] for clips), part attention.
         class_maps: each [B, C, h, w], a classifier's response at every position.
     """
 

@@ -1,7 +1,7 @@
-"""The command line: one file per subcommand, and the only place that prints or exits.
+"""The command line: one file per command, and the only place that prints or exits.
 
-Results go to stdout, progress and logs to stderr. Exit status 0 done, 1 a bug, 2 the user's to fix.
-Command files import torch and its like inside their functions, so that --help is immediate.
+Results go to stdout, progress and logs to stderr. Exit status: 0 success, 1 a bug, 2 an error that
+the user can fix. Commands import torch inside their functions, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import logging
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import reidkit
 from reidkit.cli import (
@@ -29,32 +30,57 @@ from reidkit.cli import (
     reproduce,
     train,
 )
+from reidkit.cli.options import option_panels
 from reidkit.errors import ReidkitError
+
+GROUPS = {
+    "Start": ("demo",),
+    "Data": ("datasets",),
+    "Masks": ("prepare-masks", "masks"),
+    "Train": ("models", "train", "import", "reproduce"),
+    "Evaluate": ("eval", "compare"),
+    "Deploy": ("extract", "export"),
+    "Explain": ("attention",),
+}
+"""Panels of `reidkit --help`, in the order of use."""
+
+PANEL_OF = {command: group for group, commands in GROUPS.items() for command in commands}
+
+
+class OrderedGroup(TyperGroup):
+    """Lists commands in the order of `GROUPS`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(PANEL_OF)
+
 
 app = typer.Typer(
     help="Person re-identification from a folder of images to a deployed model.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     rich_markup_mode="rich",
+    cls=OrderedGroup,
 )
-# In the order of use; each group is a panel of `reidkit --help`.
-app.command("demo", rich_help_panel="Start")(demo.demo)
-app.add_typer(datasets.app, name="datasets", rich_help_panel="Data")
-app.command("prepare-masks", rich_help_panel="Masks")(prepare_masks.prepare_masks)
-app.add_typer(masks.app, name="masks", rich_help_panel="Masks")
-app.command("models", rich_help_panel="Train")(models.models)
-app.command("train", rich_help_panel="Train")(train.train)
-app.command("import", rich_help_panel="Train")(import_.import_)
-app.command("reproduce", rich_help_panel="Train")(reproduce.reproduce)
-app.command("eval", rich_help_panel="Evaluate")(evaluate.evaluate)
-app.command("compare", rich_help_panel="Evaluate")(compare.compare)
-app.command("extract", rich_help_panel="Deploy")(extract.extract)
-app.command("export", rich_help_panel="Deploy")(export.export)
-app.command("attention", rich_help_panel="Explain")(attention.attention)
+for name, group in (("datasets", datasets.app), ("masks", masks.app)):
+    app.add_typer(group, name=name, rich_help_panel=PANEL_OF[name])
+for name, function, panels in (
+    ("demo", demo.demo, {}),
+    ("prepare-masks", prepare_masks.prepare_masks, prepare_masks.PANELS),
+    ("models", models.models, {}),
+    ("train", train.train, train.PANELS),
+    ("import", import_.import_, {}),
+    ("reproduce", reproduce.reproduce, reproduce.PANELS),
+    ("eval", evaluate.evaluate, evaluate.PANELS),
+    ("compare", compare.compare, {}),
+    ("extract", extract.extract, extract.PANELS),
+    ("export", export.export, {}),
+    ("attention", attention.attention, {}),
+):
+    app.command(name, rich_help_panel=PANEL_OF[name], cls=option_panels(panels))(function)
 
 
-_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-"""Errors of the place that is written to or read from, not of the program."""
+_STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+"""Errors of the disk or its permissions, not of the program."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -67,10 +93,12 @@ def _print_version(wanted: bool) -> None:
 def options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print and exit."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """Takes what stands before the command."""
+    """Options before the command."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -79,13 +107,16 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except ReidkitError as error:
-        _refuse(str(error))
+        _fail(str(error))
     except OSError as error:
-        if error.errno not in _PLACE:
+        if error.errno not in _STORAGE_ERRORS:
             raise
-        _refuse(f"{error.strerror}: {error.filename or 'while writing'}. Free it and run again")
+        _fail(
+            f"{error.strerror}: {error.filename or 'while writing'}. Check free space and "
+            "permissions, then run the same command again"
+        )
 
 
-def _refuse(message: str) -> None:
+def _fail(message: str) -> None:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

@@ -9,33 +9,38 @@ import typer
 
 from reidkit.cli.options import DataRootOption, DatasetOption, DeviceOption, JsonOption
 from reidkit.cli.output import print_json, progress
+from reidkit.types import Split
 
 
 def attention(
-    model: Annotated[Path, typer.Argument(help="A checkpoint of a network with part maps.")],
-    dataset: DatasetOption,
-    masks: Annotated[
-        Path,
-        typer.Option(help="True maps of the split: reidkit prepare-masks --split query -o FILE."),
+    model: Annotated[
+        Path, typer.Argument(help="Checkpoint or run folder of a network with part maps.")
     ],
-    split: Annotated[str, typer.Option(help="query, gallery or train")] = "query",
+    dataset: DatasetOption,
+    masks: Annotated[Path, typer.Option(help="Part mask file of the split.")],
+    split: Annotated[Split, typer.Option(help="Split to measure.")] = "query",
     data_root: DataRootOption = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Judge where part attention lies: intersection over union with true part maps."""
+    """Measure how well part attention agrees with part masks.
+
+    Prints the intersection over union of each part, with the channels and thresholds that fit best.
+
+    \b
+    Examples:
+      reidkit prepare-masks --dataset market1501 --labels LIP --split query -o query.h5
+      reidkit attention model.safetensors --dataset market1501 --masks query.h5
+    """
     import dataclasses
 
     from reidkit import checkpoint
-    from reidkit.config import require
-    from reidkit.data.manifest import SPLITS, open_dataset
+    from reidkit.data.manifest import open_dataset
     from reidkit.device import torch_device
-    from reidkit.errors import suggest
     from reidkit.masks.store import MaskStore
     from reidkit.types import PARTS, Sample
-    from reidkit.visualize.attention import part_agreement
+    from reidkit.visualize.part_attention import part_agreement
 
-    require(split in SPLITS, f"unknown split {split!r}. {suggest(split, SPLITS)}")
     data = open_dataset(dataset, data_root)
     store = MaskStore.open(masks, dataset=data, parts=PARTS)
     network, header = checkpoint.load(model / "model.safetensors" if model.is_dir() else model)
@@ -53,10 +58,11 @@ def attention(
     if json:
         print_json({**dataclasses.asdict(found), "mean": found.mean})
         return
-    print(f"intersection over union with the true parts, {found.images:,} images of {split}")
+    print(f"intersection over union with the part masks, {found.images:,} {split} images")
     for part, iou in found.iou.items():
         print(
             f"  {part:11} {iou:.3f}  channel {found.channel[part]}, threshold "
-            f"{found.threshold[part]:.3f}; own channel {found.own[part]:.3f}"
+            f"{found.threshold[part]:.3f}; supervised channel {found.own[part]:.3f}"
         )
-    print(f"  {'mean':11} {found.mean:.3f}; own channels {sum(found.own.values()) / 4:.3f}")
+    own = sum(found.own.values()) / len(found.own)
+    print(f"  {'mean':11} {found.mean:.3f}; supervised channels {own:.3f}")

@@ -17,32 +17,40 @@ if TYPE_CHECKING:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Where to put everything.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other people.")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="Output folder.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of data and training.")] = 0,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
 ) -> None:
-    """Run the whole pipeline on drawn pedestrians, in a few minutes on two CPU cores."""
-    from reidkit.cli.train import make_watch
-    from reidkit.demo import RECIPE, DemoWatch, run_demo
+    """Run the whole pipeline on synthetic pedestrians.
 
-    def say(stage: str, command: str) -> None:
+    Takes a few minutes on two CPU cores, and needs no data set and no network.
+
+    \b
+    Examples:
+      reidkit demo
+      reidkit demo --out /tmp/demo --seed 1
+    """
+    from reidkit.cli.train import log_callbacks
+    from reidkit.demo import RECIPE, Demo, DemoCallbacks
+
+    def on_stage(stage: str, command: str) -> None:
         print(f"-- {stage}: {command}", file=sys.stderr)
 
-    epochs = RECIPE.table["schedule"]["epochs"]
-    watch = DemoWatch(on_stage=say, training=make_watch(epochs, lambda done, total: None))
-    result = run_demo(out, seed=seed, device=device, watch=watch)
+    callbacks = DemoCallbacks(
+        on_stage=on_stage, training=log_callbacks(RECIPE.table["schedule"]["epochs"])
+    )
+    result = Demo(out, seed=seed, device=device, callbacks=callbacks).run()
     if json:
-        print_json(to_document(out, result))
-        return
-    print_result(out, result)
+        print_json(_document(out, result))
+    else:
+        _print(out, result)
 
 
-def to_document(out: Path, result: DemoResult) -> dict[str, object]:
-    """The JSON of a demo."""
+def _document(out: Path, result: DemoResult) -> dict[str, object]:
     return {
         "out": str(out),
-        "reports": {name: report.to_dict() for name, report in result.reports.items()},
+        "metrics": {name: metrics.to_dict() for name, metrics in result.metrics.items()},
         "seconds": result.seconds,
         "total_seconds": sum(result.seconds.values()),
         "peak_memory_bytes": result.peak_memory,
@@ -52,20 +60,19 @@ def to_document(out: Path, result: DemoResult) -> dict[str, object]:
     }
 
 
-def print_result(out: Path, result: DemoResult) -> None:
-    """One table, the time and memory it took, and what was made."""
+def _print(out: Path, result: DemoResult) -> None:
     rows = [
         [
             name,
-            *(f"{100 * value:.2f}" for value in (report.mAP, report.mINP)),
-            *(f"{100 * report.rank(k):.2f}" for k in (1, 5, 10)),
+            *(f"{100 * value:.2f}" for value in (metrics.mAP, metrics.mINP)),
+            *(f"{100 * metrics.rank(k):.2f}" for k in (1, 5, 10)),
         ]
-        for name, report in result.reports.items()
+        for name, metrics in result.metrics.items()
     ]
     print_table(
         ["", "mAP", "mINP", "rank-1", "rank-5", "rank-10"],
         rows,
-        title="People the network has never seen (drawn: not comparable with published numbers)",
+        title="Test identities (synthetic data: not comparable with published numbers)",
     )
     print("\nseconds")
     for stage, seconds in result.seconds.items():

@@ -16,17 +16,24 @@ def export(
     model: Annotated[
         Path | None, typer.Argument(help="Checkpoint or run folder. [default: the newest run]")
     ] = None,
-    onnx: Annotated[
-        bool, typer.Option("--onnx", help="Write ONNX (the one format so far).")
-    ] = True,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX (the only format).")] = True,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="[default: model.onnx beside the checkpoint]")
+        Path | None,
+        typer.Option("--out", "-o", help="ONNX file. [default: model.onnx beside the checkpoint]"),
     ] = None,
     input_name: Annotated[str, typer.Option(help="Name of the image input.")] = "images",
     output_name: Annotated[str, typer.Option(help="Name of the first output.")] = "embeddings",
     json: JsonOption = False,
 ) -> None:
-    """Write model.onnx, once ONNX Runtime has given the same embeddings as PyTorch."""
+    """Export a checkpoint to ONNX.
+
+    The file is written only after ONNX Runtime has given the same embeddings as PyTorch.
+
+    \b
+    Examples:
+      reidkit export --onnx
+      reidkit export model.safetensors --onnx -o model.onnx
+    """
     from reidkit.config import require
     from reidkit.runtime.embedder import newest_run
     from reidkit.runtime.export import export_onnx
@@ -34,7 +41,10 @@ def export(
     source = model or newest_run()
     if source.is_dir():
         source = source / "model.safetensors"
-    require(source.suffix != ".onnx", f"{source} is ONNX already. Give the checkpoint it came from")
+    require(
+        source.suffix != ".onnx",
+        f"{source} is an ONNX file already. Export the checkpoint that it was made from",
+    )
     target = out or source.with_name("model.onnx")
     parities = export_onnx(source, target, input_name=input_name, output_name=output_name)
     if json:

@@ -58,7 +58,7 @@ def option_panels(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
 
 
 def open_data(dataset: str, data_root: Path | None) -> Dataset:
-    """A data set for a command; one line on stderr if it is not what its manifest says."""
+    """Opens a data set, with a warning if its counts differ from the manifest's."""
     from reidkit.data.manifest import locate, read_dataset
     from reidkit.data.verify import verify
 
@@ -68,8 +68,8 @@ def open_data(dataset: str, data_root: Path | None) -> Dataset:
     if wrong:
         first = wrong[0]
         log.warning(
-            "%s is not as published: [%s] %d %s, expected %d, and %d more differences. "
-            "See: reidkit datasets verify %s",
+            "%s differs from the published data set: [%s] found %d %s, expected %d (and %d more "
+            "differences). Run: reidkit datasets verify %s",
             *(data.name, first.split, first.found, first.what, first.expected, len(wrong) - 1),
             dataset,
         )
@@ -84,7 +84,7 @@ def parse_size(text: str) -> list[int]:
     """ "256x128" -> [256, 128], height first."""
     height, x, width = text.partition("x")
     if not (x and height.isdigit() and width.isdigit()):
-        raise ConfigError(f"--size {text}: write HEIGHTxWIDTH in pixels, as 256x128")
+        raise ConfigError(f"--size {text}: write HEIGHTxWIDTH in pixels, such as 256x128")
     return [int(height), int(width)]
 
 
@@ -92,7 +92,7 @@ def parse_memory(text: str) -> int:
     """ "500MiB" or "2G" -> bytes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
     if match is None or match[2].upper() not in _UNITS:
-        raise ConfigError(f"--max-memory {text}: write a number and a unit, as 500MiB or 2GiB")
+        raise ConfigError(f"--max-memory {text}: write a number and a unit, such as 500MiB or 2GiB")
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
@@ -104,7 +104,7 @@ def external_inputs(
     channels: str | None,
     resize: str | None,
 ) -> dict[str, Any]:
-    """The fields of `Preprocess` that options give; for models that do not tell their own."""
+    """The fields of `Preprocess` set by options, for models that do not state their own."""
     given = {
         "size": None if size is None else parse_size(size),
         "mean": None if mean is None else _numbers("--mean", mean),
@@ -119,9 +119,11 @@ def _numbers(option: str, text: str) -> list[float]:
     try:
         return [float(number) for number in text.replace(",", " ").split()]
     except ValueError as error:
-        raise ConfigError(f"{option} {text}: write three numbers, as 0.485,0.456,0.406") from error
+        raise ConfigError(
+            f"{option} {text}: write three numbers, such as 0.485,0.456,0.406"
+        ) from error
 
 
 def embedding_option(embedding: str | None) -> dict[str, str]:
-    """`--embedding` as an option of an architecture."""
+    """`--embedding` as an architecture option."""
     return {} if embedding is None else {"embedding": embedding}

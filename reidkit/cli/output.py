@@ -10,14 +10,14 @@ from typing import Any
 
 
 def print_json(document: Any) -> None:
-    """The one JSON document of a command."""
+    """Prints the command's JSON document."""
     print(json.dumps(document, indent=2, default=str))
 
 
 @contextlib.contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives `on_progress(done, total)`: a bar with rate and time left on a terminal, and nothing
-    but a last line elsewhere."""
+def progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields `on_progress(done, total)`: a bar with rate and time left on a terminal, one final line
+    elsewhere."""
     if not sys.stderr.isatty():
         seen = [0, 0]
 
@@ -25,7 +25,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
             seen[:] = [done, total]
 
         yield remember
-        print(f"{what}: {seen[0]} of {seen[1]}", file=sys.stderr)
+        print(f"{title}: {seen[0]} of {seen[1]}", file=sys.stderr)
         return
 
     from rich.console import Console
@@ -45,7 +45,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None, rate="")
+        task = bar.add_task(title, total=None, rate="")
 
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
@@ -58,13 +58,13 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextlib.contextmanager
 def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Gives `on_progress(stage, done, total)`: one bar after the other on a terminal."""
+    """Yields `on_progress(stage, done, total)`: one progress display per stage."""
     with contextlib.ExitStack() as stack:
         current: list[tuple[str, Callable[[int, int], None]]] = []
 
         def show(stage: str, done: int, total: int) -> None:
             if not current or current[-1][0] != stage:
-                stack.close()  # the bar before is done
+                stack.close()  # ends the previous display
                 current.append((stage, stack.enter_context(progress(stage))))
             current[-1][1](done, total)
 
@@ -72,7 +72,7 @@ def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def print_table(header: list[str], rows: list[list[str]], *, title: str) -> None:
-    """A table on stdout: first column to the left, the others to the right."""
+    """Prints a table: first column left-aligned, the others right-aligned."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     print(title)

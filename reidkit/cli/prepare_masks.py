@@ -182,7 +182,7 @@ def open_parser(
     from reidkit.errors import ConfigError, suggest
     from reidkit.files import sha256
     from reidkit.masks.parser import PRESETS, OnnxParser
-    from reidkit.runtime.onnx_session import open_session
+    from reidkit.runtime.onnx_runtime import open_session
 
     if preset not in PRESETS:
         raise ConfigError(f"unknown --preset {preset!r}. {suggest(preset, PRESETS)}")

@@ -3,93 +3,127 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reidkit.cli.options import DataRootOption, DatasetOption, DeviceOption, JsonOption, open_data
+from reidkit.choices import Precision
+from reidkit.cli.options import (
+    DataRootOption,
+    DatasetOption,
+    DeviceOption,
+    JsonOption,
+    WorkersOption,
+    open_data,
+    parse_size,
+)
 from reidkit.cli.output import print_json
 
 if TYPE_CHECKING:
     from reidkit.config import Layer, RunConfig
+    from reidkit.evaluation import EvaluationResult
     from reidkit.masks.store import MaskStore
-    from reidkit.retrieval import Report
     from reidkit.runtime.distributed import ProcessGroup
-    from reidkit.training.loop import EpochReport
-    from reidkit.training.run import Watch
+    from reidkit.training.dry_run import DryRun
+    from reidkit.training.logging import EpochSummary
+    from reidkit.training.trainer import Callbacks, Trainer
     from reidkit.types import Dataset
 
 log = logging.getLogger(__name__)
 
+PANELS = {
+    "Data": ("dataset", "data_root", "masks", "size", "val_fraction"),
+    "Recipe": (
+        *("arch", "preset", "config", "set_", "weights", "epochs", "batch", "lr"),
+        *("ema", "seed"),
+    ),
+    "Hardware": ("device", "precision", "compile_", "workers"),
+    "Run": ("out", "resume", "dry_run", "tensorboard", "json"),
+}
+
 
 def train(
     dataset: DatasetOption,
-    arch: Annotated[
-        str | None, typer.Option(help="Architecture; reidkit models lists them. [default: iaunet]")
-    ] = None,
     data_root: DataRootOption = None,
     masks: Annotated[
-        Path | None, typer.Option(help="Part masks. [default: masks/<dataset>.h5]")
+        Path | None, typer.Option(help="Part mask file. [default: masks/DATASET.h5]")
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", help="The run's folder. [default: runs/<arch>-<dataset>-<time>]"
-        ),
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Recipe by name; none: bare defaults. [default: the arch's]")
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Any setting, as optim.lr=3e-4; repeatable.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="schedule.epochs")] = None,
-    batch: Annotated[int | None, typer.Option(help="sampler.batch, images in a step")] = None,
-    lr: Annotated[float | None, typer.Option(help="optim.lr")] = None,
-    size: Annotated[str | None, typer.Option(help="input.size as HEIGHTxWIDTH, 256x128")] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="ImageNet weights: auto (download), none, or a file. [default: auto]"),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same run.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16")] = None,
-    compile_: Annotated[
-        bool | None, typer.Option("--compile", help="torch.compile the network.")
-    ] = None,
-    ema: Annotated[
-        float | None, typer.Option(help="optim.ema: decay of the weights' moving average")
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Input size in pixels, such as 256x128.")
     ] = None,
     val_fraction: Annotated[
         float | None,
         typer.Option(
-            help="test.val_fraction: choose the best checkpoint by so many of the training "
-            "identities, held out, instead of by the test set"
+            help="Fraction of the training identities to hold out for choosing the best "
+            "checkpoint. [default: 0, choose by the test set]"
         ),
     ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(help="Architecture, see `reidkit models`. [default: iaunet]"),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Recipe by name, or none. [default: the published one]"),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change any setting; repeatable."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="ImageNet weights: auto (download), none, or a file. [default: auto]"),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Batch size, over all processes.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    ema: Annotated[
+        float | None, typer.Option(help="Decay of the moving average of the weights; 0: none.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     device: DeviceOption = "auto",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 2,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write TensorBoard's events.")
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Arithmetic of the network. [default: auto, bf16 where it is native]"),
+    ] = None,
+    compile_: Annotated[
+        bool | None, typer.Option("--compile", help="Compile the network with torch.compile.")
+    ] = None,
+    workers: WorkersOption = 2,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Run folder. [default: runs/ARCH-DATASET-TIME]"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume the run in --out, or the newest one.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Build all, time three steps, say what a run takes.")
+        bool,
+        typer.Option("--dry-run", help="Time three steps, estimate the run, and write nothing."),
     ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, or the newest.")
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Train a network; writes checkpoints, settings and metrics into a folder under runs/.
+    """Train a network.
 
-    Processes share every batch under torchrun: torchrun --nproc-per-node 4 -m reidkit train ...
+    Settings come from the recipe, --config, REIDKIT_* variables, --set and flags; later ones win.
+    Under torchrun, several processes share each batch.
+
+    \b
+    Examples:
+      reidkit train --dataset market1501
+      reidkit train --arch rga-sc --dataset msmt17 --set optim.lr=3e-4
+      torchrun --nproc-per-node 4 -m reidkit train --dataset market1501
     """
-    from reidkit.cli.options import parse_size
     from reidkit.runtime.distributed import join_process_group
 
     flags = {
@@ -105,30 +139,39 @@ def train(
         "precision": precision,
         "compile": compile_,
     }
-    asked = Asked(flags, preset, config, tuple(set_ or ()))
-    with join_process_group(device) as (group, own_device):
+    overrides = ConfigOverrides(flags, preset, config, tuple(set_ or ()))
+    with join_process_group(device) as (group, local_device):
         if not group.is_main:
             logging.getLogger().setLevel(logging.WARNING)
-        job = Job(dataset, data_root, masks, out, own_device, workers, tensorboard, group)
+        args = TrainArgs(dataset, data_root, masks, out, local_device, workers, tensorboard)
         if dry_run:
-            _dry_run(job, asked, json=json)
+            _dry_run(args, overrides, json=json)
         else:
-            _train(job, asked, resume=resume, json=json)
+            _train(args, overrides, group, resume=resume, json=json)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the command line says about settings."""
+class ConfigOverrides:
+    """What the command line sets on top of a recipe."""
 
     flags: Mapping[str, object]
     preset: str | None
     file: Path | None
-    assign: tuple[str, ...]
+    assignments: tuple[str, ...]
+
+    def layers(self) -> list[Layer]:
+        """File, environment, --set and flags, in that order."""
+        from reidkit.config import Layer, environment_layer, file_layer, nested, set_layer
+
+        given = {name: value for name, value in self.flags.items() if value is not None}
+        file = [file_layer(self.file)] if self.file else []
+        flags = Layer("flags", nested(given))
+        return [*file, environment_layer(), set_layer(self.assignments), flags]
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the command line says about where, from what and with whom."""
+class TrainArgs:
+    """Everything else on the command line."""
 
     dataset: str
     data_root: Path | None
@@ -137,207 +180,194 @@ class Job:
     device: str
     workers: int
     tensorboard: bool
-    group: ProcessGroup
 
 
-def _train(job: Job, asked: Asked, *, resume: bool, json: bool) -> None:
+def _train(
+    args: TrainArgs, overrides: ConfigOverrides, group: ProcessGroup, *, resume: bool, json: bool
+) -> None:
     from reidkit.checkpoint import read_header
     from reidkit.config import require
-    from reidkit.device import torch_device
-    from reidkit.training.run import new_folder, run
+    from reidkit.training.checkpoints import new_folder
 
-    data = open_data(job.dataset, job.data_root)
-    folder = job.out
+    data = open_data(args.dataset, args.data_root)
     if resume:
-        folder = job.group.broadcast(folder or newest_folder())
-        settings = load_resumed(folder, asked)
+        folder = group.broadcast(args.out or newest_folder())
+        settings = load_resumed_settings(folder, overrides)
     else:
-        settings = load_settings(data.name, asked)
-        folder = job.group.broadcast(folder or new_folder(settings.arch.name, data.name))
-        taken = job.group.broadcast((folder / "config.toml").exists())
-        require(not taken, f"{folder} holds a run. Go on with it by --resume, or take another -o")
-    log.info("run: %s", folder)
-    with _bar(settings.schedule.epochs, shown=job.group.is_main) as watch, _stopped(job, folder):
-        best = run(
-            settings,
-            data,
-            folder=folder,
-            masks=open_needed_masks(settings, data, job.masks),
-            device=torch_device(job.device),
-            workers=job.workers,
-            resume=resume,
-            watch=watch,
-            group=job.group,
-            tensorboard=job.tensorboard,
+        settings = load_settings(data.name, overrides)
+        folder = group.broadcast(args.out or new_folder(settings.arch.name, data.name))
+        taken = group.broadcast((folder / "config.toml").exists())
+        require(
+            not taken,
+            f"{folder} contains a run. Resume it with --resume, or choose another folder with -o",
         )
-    if not job.group.is_main:
+    log.info("run: %s", folder)
+    with _progress(settings.schedule.epochs, shown=group.is_main) as callbacks:
+        trainer = build_trainer(args, settings, data, folder, group=group, callbacks=callbacks)
+        try:
+            best = trainer.fit(resume=resume)
+        except KeyboardInterrupt:
+            log.info(
+                "stopped. Resume: reidkit train --dataset %s --resume -o %s", args.dataset, folder
+            )
+            raise
+    if not group.is_main:
         return
     metrics = read_header(best).metrics
     if json:
         print_json({"run": str(folder), "model": str(best), "metrics": metrics})
         return
+    from reidkit.evaluation import percentages
+
+    scores = list(percentages(metrics).items())[:2]
     print(f"best checkpoint: epoch {metrics['epoch']}, chosen by the {metrics['chosen_by']}")
-    print(f"mAP {100 * metrics['mAP']:.1f}  rank-1 {100 * metrics['cmc'][0]:.1f} on the test set")
+    print("test set: " + "  ".join(f"{name} {value:.1f}" for name, value in scores))
     print(best)
     if data.synthetic:
         print("synthetic data: not comparable with published numbers", file=sys.stderr)
 
 
-@contextlib.contextmanager
-def _stopped(job: Job, folder: Path) -> Iterator[None]:
-    """Ctrl-C ends with the line that goes on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        log.info("stopped. Go on: reidkit train --dataset %s --resume -o %s", job.dataset, folder)
-        raise
+def _dry_run(args: TrainArgs, overrides: ConfigOverrides, *, json: bool) -> None:
+    from reidkit.training.dry_run import dry_run
 
-
-def _dry_run(job: Job, asked: Asked, *, json: bool) -> None:
-    import dataclasses
-
-    from reidkit.device import torch_device
-    from reidkit.training.dryrun import dry_run
-
-    data = open_data(job.dataset, job.data_root)
-    settings = load_settings(data.name, asked)
-    forecast = dry_run(
-        settings,
-        data,
-        masks=open_needed_masks(settings, data, job.masks),
-        device=torch_device(job.device),
-        workers=job.workers,
-    )
+    data = open_data(args.dataset, args.data_root)
+    settings = load_settings(data.name, overrides)
+    found = dry_run(build_trainer(args, settings, data, Path()))
     if json:
-        print_json(dataclasses.asdict(forecast))
-        return
-    width = max(len(name) for name, _ in forecast.shapes)
-    for name, shape in forecast.shapes:
+        print_json(dataclasses.asdict(found))
+    else:
+        _print_dry_run(found)
+
+
+def _print_dry_run(found: DryRun) -> None:
+    width = max(len(name) for name, _ in found.shapes)
+    for name, shape in found.shapes:
         print(f"{name:{width}}  {shape}")
-    each = " ".join(f"{seconds:.2f}" for seconds in forecast.step_seconds)
-    losses = "  ".join(f"{name} {value:.3f}" for name, value in forecast.losses.items())
-    print(f"parameters    {forecast.parameters:,} ({forecast.trainable:,} trainable)")
-    print(f"training set  {forecast.identities:,} identities, {forecast.images:,} images")
-    print(f"steps         {forecast.steps:,} an epoch, {forecast.epochs:,} epochs")
-    print(f"step          {each} s ({forecast.precision}), loading included")
-    print(f"training      {forecast.seconds / 3600:.2f} h, evaluations left out")
-    print(f"peak memory   {forecast.memory / 2**30:.2f} GiB")
+    steps = " ".join(f"{seconds:.2f}" for seconds in found.step_seconds)
+    losses = "  ".join(f"{name} {value:.3f}" for name, value in found.losses.items())
+    print(f"parameters    {found.parameters:,} ({found.trainable:,} trainable)")
+    print(f"training set  {found.identities:,} identities, {found.images:,} images")
+    print(f"steps         {found.steps:,} per epoch, {found.epochs:,} epochs")
+    print(f"step          {steps} s ({found.precision}), with data loading")
+    print(f"training      {found.seconds / 3600:.2f} h, without evaluations")
+    print(f"peak memory   {found.memory / 2**30:.2f} GiB")
     print(f"losses        {losses}")
 
 
-def open_needed_masks(settings: RunConfig, data: Dataset, path: Path | None) -> MaskStore | None:
-    """The mask store, if the loss looks at parts."""
-    from reidkit.training.run import build_model, needs_masks
+def build_trainer(
+    args: TrainArgs,
+    settings: RunConfig,
+    data: Dataset,
+    folder: Path,
+    *,
+    group: ProcessGroup | None = None,
+    callbacks: Callbacks | None = None,
+) -> Trainer:
+    """A trainer with the part masks that its loss needs."""
+    from reidkit.device import torch_device
+    from reidkit.runtime.distributed import SINGLE_PROCESS
+    from reidkit.training.trainer import Trainer
 
-    if needs_masks(settings, build_model(settings, num_ids=1)):
-        return open_masks(settings.arch.name, data, path)
-    return None
-
-
-def load_settings(dataset: str, asked: Asked) -> RunConfig:
-    """Settings from preset, file, environment, `--set` and flags, in that order."""
-    from reidkit.config import load_run_config, with_recipe
-
-    layers = with_recipe(_layers(asked), preset=asked.preset, dataset=dataset)
-    log.info("settings: %s", ", ".join(layer.where for layer in layers if layer.table))
-    settings = load_run_config(layers)
-    if layers[0].where.endswith(".toml"):
-        _warn_of_batch(load_run_config(layers[:1]), settings)
-    return settings
-
-
-def _layers(asked: Asked) -> list[Layer]:
-    from reidkit.config import Layer, environment_layer, file_layer, set_layer
-    from reidkit.config.tables import nested
-
-    given = {name: value for name, value in asked.flags.items() if value is not None}
-    layers = [file_layer(asked.file)] if asked.file else []
-    return [*layers, environment_layer(), set_layer(asked.assign), Layer("flags", nested(given))]
-
-
-def _warn_of_batch(recipe: RunConfig, settings: RunConfig) -> None:
-    """Another batch than the recipe's makes its learning rate another one."""
-    before, now = recipe.sampler.batch, settings.sampler.batch
-    if before == now or settings.optim.lr != recipe.optim.lr:
-        return
-    scaled = recipe.optim.lr * now / before
-    log.warning(
-        "the recipe's learning rate %g belongs to its batch of %d; in proportion, a batch of %d "
-        "takes --lr %.3g",
-        recipe.optim.lr,
-        before,
-        now,
-        scaled,
+    return Trainer(
+        settings,
+        data,
+        folder=folder,
+        masks=open_masks_if_needed(settings, data, args.masks),
+        device=torch_device(args.device),
+        workers=args.workers,
+        group=group or SINGLE_PROCESS,
+        callbacks=callbacks,
+        tensorboard=args.tensorboard,
     )
 
 
-def load_resumed(folder: Path, asked: Asked) -> RunConfig:
-    """The settings of an earlier run, with what is asked for now on top: whether they still are the
-    same is checked against the run's own file."""
-    from reidkit.config import Layer, load_run_config, preset_layer
-    from reidkit.config.tables import read_toml
+def open_masks_if_needed(settings: RunConfig, data: Dataset, path: Path | None) -> MaskStore | None:
+    """The data set's mask file, checked against it, if the loss compares part maps with masks."""
+    from reidkit.masks.store import MaskStore, require_store
+    from reidkit.training.setup import needs_masks
+    from reidkit.types import PARTS
+
+    if not needs_masks(settings):
+        return None
+    path = path or Path("masks") / f"{data.name}.h5"
+    require_store(path, arch=settings.arch.name, dataset=data)
+    return MaskStore.open(path, dataset=data, parts=PARTS)
+
+
+def load_settings(dataset: str, overrides: ConfigOverrides) -> RunConfig:
+    """Settings from recipe, file, environment, `--set` and flags."""
+    from reidkit.config import load_run_config, with_recipe
+
+    layers = with_recipe(overrides.layers(), preset=overrides.preset, dataset=dataset)
+    log.info("settings: %s", ", ".join(layer.where for layer in layers if layer.table))
+    settings = load_run_config(layers)
+    if layers[0].where.endswith(".toml"):
+        _warn_about_batch_size(load_run_config(layers[:1]), settings)
+    return settings
+
+
+def _warn_about_batch_size(recipe: RunConfig, settings: RunConfig) -> None:
+    """A recipe's learning rate belongs to its batch size."""
+    before, now = recipe.sampler.batch, settings.sampler.batch
+    if before == now or settings.optim.lr != recipe.optim.lr:
+        return
+    log.warning(
+        "the recipe's learning rate %g belongs to a batch of %d. Scaled in proportion to a batch "
+        "of %d: --lr %.3g",
+        *(recipe.optim.lr, before, now, recipe.optim.lr * now / before),
+    )
+
+
+def load_resumed_settings(folder: Path, overrides: ConfigOverrides) -> RunConfig:
+    """The settings of an earlier run with the overrides on top; `Trainer.fit` checks that they are
+    still the run's own."""
+    from reidkit.config import Layer, load_run_config, preset_layer, read_toml
 
     table = read_toml(folder / "config.toml")
     table.pop("dataset", None)
-    layers = [Layer(f"{folder}/config.toml", table), *_layers(asked)]
-    if asked.preset not in (None, "none"):
-        layers.insert(1, preset_layer(str(asked.preset)))
+    layers = [Layer(f"{folder}/config.toml", table), *overrides.layers()]
+    if overrides.preset not in (None, "none"):
+        layers.insert(1, preset_layer(str(overrides.preset)))
     return load_run_config(layers)
 
 
 def newest_folder(runs: Path = Path("runs")) -> Path:
-    """The run that was written to last."""
+    """The run folder that was written to last."""
     from reidkit.errors import ConfigError
 
     found = sorted(runs.glob("*/config.toml"), key=lambda path: path.parent.stat().st_mtime)
     if not found:
-        raise ConfigError(f"no run under {runs} to go on with. Start one without --resume")
+        raise ConfigError(f"no run to resume under {runs}. Start a new one without --resume")
     return found[-1].parent
 
 
-def open_masks(arch: str, dataset: Dataset, path: Path | None) -> MaskStore:
-    """The mask store of a data set, checked against it."""
-    from reidkit.masks.store import MaskStore, require_store
-    from reidkit.types import PARTS
+def log_callbacks(epochs: int) -> Callbacks:
+    """Callbacks that log one line per epoch and per evaluation."""
+    from reidkit.training.logging import evaluation_line
+    from reidkit.training.trainer import Callbacks
 
-    path = path or Path("masks") / f"{dataset.name}.h5"
-    require_store(path, arch=arch, dataset=dataset)
-    return MaskStore.open(path, dataset=dataset, parts=PARTS)
+    def on_epoch(summary: EpochSummary) -> None:
+        log.info("%s", summary.line(epochs))
 
+    def on_evaluation(epoch: int, result: EvaluationResult) -> None:
+        log.info("%s", evaluation_line(epoch, result))
 
-def make_watch(epochs: int, on_progress: Callable[[int, int], None]) -> Watch:
-    """Progress over all steps of the run; a line per epoch and per evaluation on stderr."""
-    from reidkit.training.history import epoch_line, evaluation_line
-    from reidkit.training.run import Watch
-
-    def on_epoch(report: EpochReport) -> None:
-        log.info("%s", epoch_line(report, epochs))
-
-    def on_evaluation(epoch: int, report: Report) -> None:
-        log.info("%s", evaluation_line(epoch, report))
-
-    return Watch(
-        on_step=lambda epoch, step, steps: on_progress(epoch * steps + step, epochs * steps),
-        on_epoch=on_epoch,
-        on_evaluation=on_evaluation,
-    )
+    return Callbacks(on_epoch=on_epoch, on_evaluation=on_evaluation)
 
 
 @contextlib.contextmanager
-def _bar(epochs: int, *, shown: bool) -> Iterator[Watch]:
-    """Watches a run: a line per epoch and evaluation on stderr, and on a terminal a bar with
-    losses, steps a second, time left and memory."""
-    from reidkit.training.run import Watch
+def _progress(epochs: int, *, shown: bool) -> Iterator[Callbacks]:
+    """Callbacks that log epochs and evaluations, and show a progress bar with losses, steps per
+    second and memory on a terminal."""
+    from reidkit.training.trainer import Callbacks
 
     if not shown:
-        yield Watch()
+        yield Callbacks()
         return
-    watch = make_watch(epochs, lambda done, total: None)
+    callbacks = log_callbacks(epochs)
     if not sys.stderr.isatty():
-        yield watch
+        yield callbacks
         return
-
-    import dataclasses
 
     from rich.console import Console
     from rich.progress import (
@@ -365,16 +395,15 @@ def _bar(epochs: int, *, shown: bool) -> Iterator[Watch]:
 
         def on_losses(losses: dict[str, float]) -> None:
             text = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
-            bar.update(task, losses=f"{text}  {memory_text()}")
+            bar.update(task, losses=f"{text}  {_memory()}")
 
-        yield dataclasses.replace(watch, on_step=on_step, on_losses=on_losses)
+        yield dataclasses.replace(callbacks, on_step=on_step, on_losses=on_losses)
 
 
-def memory_text() -> str:
-    """Peak memory so far, for people."""
+def _memory() -> str:
     import torch
 
-    from reidkit.training.memory import peak_memory
+    from reidkit.training.diagnostics import peak_memory
 
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     return f"{peak_memory(torch.device(kind)) / 2**30:.1f} GiB"

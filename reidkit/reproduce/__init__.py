@@ -1,1 +1,1 @@
-"""The papers' tables, row by row."""
+"""The papers' tables, row by row: what to train for each row, and what the paper reports."""

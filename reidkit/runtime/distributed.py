@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes that train together; by default this one alone."""
+    """The processes that share one command; by default a single one."""
 
     rank: int = 0
     size: int = 1
@@ -30,12 +30,12 @@ class ProcessGroup:
         return self.rank == 0
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's contiguous part; parts differ by at most one item."""
-        ends = [len(items) * rank // self.size for rank in (self.rank, self.rank + 1)]
-        return items[ends[0] : ends[1]]
+        """This process's contiguous part; sizes of parts differ by at most one."""
+        start, stop = (len(items) * rank // self.size for rank in (self.rank, self.rank + 1))
+        return items[start:stop]
 
     def gather(self, value: T) -> list[T]:
-        """Every process's value, in the order of ranks, in every process."""
+        """The values of all processes in order of rank, in every process."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -43,8 +43,8 @@ class ProcessGroup:
         return values
 
     def broadcast(self, value: T) -> T:
-        """The leading process's value."""
-        return self.gather(value)[0] if self.size > 1 else value
+        """The main process's value, in every process."""
+        return self.gather(value)[0]
 
 
 SINGLE_PROCESS = ProcessGroup()
@@ -52,10 +52,9 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def join_process_group(device: str) -> Iterator[tuple[ProcessGroup, str]]:
-    """Joins the processes that torchrun started, as its environment variables describe them; gives
-    the group and this process's device. Outside torchrun: this process alone, `device` as it is."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or "RANK" not in os.environ:
+    """Joins the processes that torchrun described in the environment; yields the group and the
+    device of this process. Outside torchrun: a group of one, and `device` unchanged."""
+    if os.environ.get("WORLD_SIZE", "1") == "1" or "RANK" not in os.environ:
         yield SINGLE_PROCESS, device
         return
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())

@@ -1,4 +1,4 @@
-"""Export to ONNX, and the proof that the exported file gives the same embeddings."""
+"""Export to ONNX, verified: the file must give PyTorch's embeddings before it is written."""
 
 # B batch, T frames, H W pixels, D embedding
 
@@ -26,7 +26,7 @@ from reidkit.errors import ReidkitError
 from reidkit.files import atomic, sha256
 from reidkit.models.base import ReidModel
 from reidkit.preprocess import Preprocess
-from reidkit.runtime.onnx_session import open_session
+from reidkit.runtime.onnx_runtime import open_session
 
 OPSET = 20
 MIN_COSINE = 0.9999
@@ -48,11 +48,11 @@ class Parity:
         return self.cosine >= MIN_COSINE
 
 
-class Exported(nn.Module):
-    """What is exported: embeddings as users want them, and the features they come from.
+class ExportModule(nn.Module):
+    """The exported graph: L2-normalised embeddings, and the features before normalisation.
 
-    images float32 [B, 3, H, W], or clips [B, T, 3, H, W] -> L2-normalised [B, D], and the same
-    before normalisation, which averaging over mirror images and clips needs.
+    images float32 [B, 3, H, W], or clips [B, T, 3, H, W] -> two outputs [B, D]. Averaging over
+    mirrored images and clips needs the features.
     """
 
     def __init__(self, model: ReidModel) -> None:
@@ -72,15 +72,15 @@ def export_onnx(
     output_name: str = "embeddings",
     batches: Sequence[int] = BATCHES,
 ) -> list[Parity]:
-    """Writes `target` from the checkpoint `source`, unless its embeddings differ.
+    """Exports the checkpoint `source` to `target` and verifies it before `target` is written.
 
     Returns:
-        the comparison with PyTorch at each batch size, all passed.
+        the comparison with PyTorch at each batch size, all within `MIN_COSINE`.
     Raises:
-        ReidkitError: if ONNX Runtime's embeddings are not PyTorch's; nothing is left behind.
+        ReidkitError: if ONNX Runtime's embeddings differ from PyTorch's; nothing is written.
     """
     model, header = checkpoint.load(source)
-    exported = Exported(model).eval()
+    exported = ExportModule(model).eval()
     metadata = {
         "format": 1,
         "arch": header.arch,
@@ -106,7 +106,7 @@ def export_onnx(
         if failed:
             worst = min(failed, key=lambda parity: parity.cosine)
             raise ReidkitError(
-                f"export of {source} failed its proof: at batch {worst.batch}"
+                f"the export of {source} failed its verification: at batch {worst.batch}"
                 f"{f' of {worst.frames} frames' if worst.frames else ''} ONNX Runtime's "
                 f"embeddings have cosine {worst.cosine:.6f} with PyTorch's, expected at least "
                 f"{MIN_COSINE}. {target} was not written"
@@ -117,8 +117,8 @@ def export_onnx(
 def compare(
     exported: nn.Module, path: Path, preprocess: Preprocess, shapes: Sequence[tuple[int, int]]
 ) -> list[Parity]:
-    """Both networks on the same images (smooth random pictures, normalised), for each (batch,
-    frames); 0 frames are images."""
+    """PyTorch and ONNX Runtime on the same normalised smooth random images, for each shape
+    (batch, frames); 0 frames stands for images."""
     session = open_session(path, torch.device("cpu"))
     name = session.get_inputs()[0].name
     generator = torch.Generator().manual_seed(0)
@@ -154,8 +154,8 @@ def _write(
     if metadata["frames"]:
         example = torch.zeros(2, 3, 3, *preprocess.size)
         dynamic[1] = torch.export.Dim("frames", min=1)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet():
-        warnings.simplefilter("ignore")  # the exporter's own, about its insides
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _silence_exporter():
+        warnings.simplefilter("ignore")  # the exporter's own
         program = torch.onnx.export(
             exported,
             (example,),
@@ -168,14 +168,14 @@ def _write(
         )
     assert program is not None, "the dynamo exporter returns a program"
     proto = program.model_proto
-    _forget_sources(proto)
+    _strip_source_info(proto)
     onnx.helper.set_model_props(proto, {"reidkit": json.dumps(metadata)})
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
 
 
-def _forget_sources(proto: Any) -> None:
-    """Drops stack traces: an exported file tells nobody's local paths or source lines."""
+def _strip_source_info(proto: Any) -> None:
+    """Removes stack traces: an exported file contains no local paths or source lines."""
     graphs = [proto.graph, *proto.functions]
     for graph in graphs:
         del graph.metadata_props[:]
@@ -190,8 +190,8 @@ def _forget_sources(proto: Any) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
-    """The exporter logs its progress through several loggers."""
+def _silence_exporter() -> Any:
+    """Silences the loggers that the exporter reports its progress through."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

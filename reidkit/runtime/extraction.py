@@ -1,28 +1,152 @@
-"""Embeddings of a data set's split, or of your own images, with everything a features file stores.
+"""Embeddings of image files and tracklets, and of whole splits with what a features file stores.
 
 Under torchrun the processes share a split: each one embeds a contiguous part of it.
 """
 
-# N images or tracklets, D embedding
+# B batch, T frames, H W pixels of the network's input, N images or tracklets, D embedding
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from reidkit.choices import ClipRule
-from reidkit.data.clips import has_tracklets
+from reidkit.data.clips import clip_weight, has_tracklets, test_clips
+from reidkit.data.loading import pixel_batches
 from reidkit.errors import DataError
 from reidkit.features import Features
 from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
-from reidkit.runtime.embedder import Embedder, embed_images, embed_tracklets
+from reidkit.runtime.embedder import Embedder
 from reidkit.types import ROLES, Dataset, Item, Split, frames
 
 Progress = Callable[[int, int], None]
 """on_progress(done, total), in images or tracklets of this process."""
+
+
+def embed_images(
+    embedder: Embedder,
+    paths: Sequence[Path],
+    *,
+    flip: bool = False,
+    batch: int = 64,
+    on_progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Embeddings of image files, in order: float32 [N, D], not L2-normalised.
+
+    Args:
+        flip: add the embedding of the mirrored image.
+        batch: batch size.
+
+    Raises:
+        DataError: at the first image that cannot be read.
+    """
+    if embedder.frames:
+        clips = [[path] for path in paths]
+        return embed_tracklets(embedder, clips, flip=flip, batch=batch, on_progress=on_progress)
+    rows: list[Tensor] = []
+    done = 0
+    batches = (paths[start : start + batch] for start in range(0, len(paths), batch))
+    for pixels in pixel_batches(batches, embedder.preprocess):
+        images = embedder.preprocess.normalise(pixels.to(embedder.device))
+        rows.append(_embed(embedder, images, flip))
+        done += len(images)
+        if on_progress is not None:
+            on_progress(done, len(paths))
+    return torch.cat(rows).numpy() if rows else np.empty((0, 0), np.float32)
+
+
+class _Clip(NamedTuple):
+    """A clip to embed: the row of its tracklet, its frames, and its weight in the mean."""
+
+    row: int
+    frames: tuple[Path, ...]
+    weight: float
+
+
+def embed_tracklets(
+    embedder: Embedder,
+    tracklets: Sequence[Sequence[Path]],
+    *,
+    clips: ClipRule = "tclnet",
+    flip: bool = False,
+    batch: int = 64,
+    on_progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Embeddings of tracklets, in order: float32 [N, D], the mean over their clips.
+
+    Clips of all tracklets fill batches together, so memory depends on `batch` only and short
+    tracklets waste nothing. The mean over embeddings equals the authors' mean over the vectors
+    before the head's batch norm, which is affine in evaluation mode.
+
+    Args:
+        tracklets: paths of the frames of each one in order; an image is a tracklet of one frame.
+        clips: how tracklets are divided (`data.clips.test_clips`); an image network embeds every
+            frame on its own.
+        batch: frames per batch.
+
+    Raises:
+        DataError: at the first image that cannot be read.
+    """
+    T = embedder.frames or 1
+    rule: ClipRule = clips
+    if not embedder.frames and rule == "ap3d":
+        rule = "tclnet"  # the mean over frames is the same
+
+    def all_clips() -> Iterator[_Clip]:
+        for row, tracklet in enumerate(tracklets):
+            for clip in test_clips(len(tracklet), T=T, rule=rule):
+                yield _Clip(row, tuple(tracklet[k] for k in clip), clip_weight(clip, rule))
+
+    planned: deque[list[_Clip]] = deque()
+
+    def frame_batches() -> Iterator[list[Path]]:
+        for group in _equal_lengths(all_clips(), frames=max(batch, T)):
+            planned.append(group)
+            yield [path for clip in group for path in clip.frames]
+
+    sums: NDArray[np.float32] | None = None
+    weights = np.zeros(len(tracklets), np.float32)
+    for pixels in pixel_batches(frame_batches(), embedder.preprocess):
+        group = planned.popleft()
+        images = embedder.preprocess.normalise(pixels.to(embedder.device))
+        if embedder.frames:
+            images = images.reshape(len(group), -1, *images.shape[1:])  # [B*T, ...] -> [B, T, ...]
+        rows = _embed(embedder, images, flip).numpy()
+        if sums is None:
+            sums = np.zeros((len(tracklets), rows.shape[1]), np.float32)
+        owners = np.array([clip.row for clip in group])
+        shares = np.array([clip.weight for clip in group], np.float32)
+        np.add.at(sums, owners, rows * shares[:, None])
+        np.add.at(weights, owners, shares)
+        if on_progress is not None:
+            on_progress(int(owners.max()), len(tracklets))
+    if on_progress is not None:
+        on_progress(len(tracklets), len(tracklets))
+    return np.empty((0, 0), np.float32) if sums is None else sums / weights[:, None]
+
+
+def _equal_lengths(clips: Iterable[_Clip], *, frames: int) -> Iterator[list[_Clip]]:
+    """Groups of clips of equal length, each of at most `frames` frames."""
+    waiting: dict[int, list[_Clip]] = {}
+    for clip in clips:
+        T = len(clip.frames)
+        group = waiting.setdefault(T, [])
+        group.append(clip)
+        if (len(group) + 1) * T > frames:
+            yield waiting.pop(T)
+    yield from waiting.values()
+
+
+def _embed(embedder: Embedder, images: Tensor, flip: bool) -> Tensor:
+    embeddings = embedder.embed(images)
+    return embeddings + embedder.embed(images.flip(-1)) if flip else embeddings
 
 
 def extract_split(
@@ -51,20 +175,15 @@ def extract_split(
     if not items:
         raise DataError(f"{dataset.name} has no {split} split")
     video = has_tracklets(items)
-    own = group.shard(items)
-    rows: NDArray[np.float32] | None = None
-    if own:  # there may be fewer items than processes
-        rows = _embed(
-            embedder,
-            [[dataset.root / frame.path for frame in frames([item])] for item in own],
-            video=video,
-            flip=flip,
-            batch=batch,
-            clips=clips,
-            on_progress=on_progress,
+    paths = [[dataset.root / frame.path for frame in frames([item])] for item in group.shard(items)]
+    rows = None
+    if paths:  # there may be fewer items than processes
+        rows = _embed_items(
+            embedder, paths, flip=flip, batch=batch, clips=clips, on_progress=on_progress
         )
+    parts = [part for part in group.gather(rows) if part is not None]
     return Features(
-        features=np.concatenate([part for part in group.gather(rows) if part is not None]),
+        features=parts[0] if len(parts) == 1 else np.concatenate(parts),
         pids=np.array([item.pid for item in items], np.int64),
         camids=np.array([item.camid for item in items], np.int64),
         paths=tuple(item.path for item in items),
@@ -100,14 +219,8 @@ def extract_images(
     video = any(len(tracklet) > 1 for tracklet in tracklets)
     unknown = np.full(len(tracklets), -1, np.int64)
     return Features(
-        features=_embed(
-            embedder,
-            tracklets,
-            video=video,
-            flip=flip,
-            batch=batch,
-            clips=clips,
-            on_progress=on_progress,
+        features=_embed_items(
+            embedder, tracklets, flip=flip, batch=batch, clips=clips, on_progress=on_progress
         ),
         pids=unknown,
         camids=unknown,
@@ -117,24 +230,22 @@ def extract_images(
     )
 
 
-def _embed(
+def _embed_items(
     embedder: Embedder,
     tracklets: Sequence[Sequence[Path]],
     *,
-    video: bool,
     flip: bool,
     batch: int,
     clips: ClipRule,
     on_progress: Progress | None,
 ) -> NDArray[np.float32]:
-    """float32 [N, D], not L2-normalised."""
-    report = on_progress or (lambda done, total: None)
-    if video:
+    """float32 [N, D]; an image network sees tracklets of one frame each as images."""
+    if embedder.frames or any(len(tracklet) > 1 for tracklet in tracklets):
         return embed_tracklets(
-            embedder, tracklets, rule=clips, flip=flip, batch=batch, on_progress=report
+            embedder, tracklets, clips=clips, flip=flip, batch=batch, on_progress=on_progress
         )
     paths = [tracklet[0] for tracklet in tracklets]
-    return embed_images(embedder, paths, flip=flip, batch=batch, on_progress=report)
+    return embed_images(embedder, paths, flip=flip, batch=batch, on_progress=on_progress)
 
 
 def _origin(embedder: Embedder, *, flip: bool, clips: str) -> dict[str, str | bool | int]:

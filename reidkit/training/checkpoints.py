@@ -176,9 +176,7 @@ def read_resume_point(folder: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged. Start a new run without --resume"
-        ) from error
+        raise CheckpointError(f"{path} is damaged. Start a new run without --resume") from error
     except Exception as error:  # pickle.UnpicklingError, whose text suggests to disable the check
         raise CheckpointError(
             f"{path} contains more than tensors and numbers: it was not written by reidkit"

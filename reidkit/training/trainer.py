@@ -171,7 +171,9 @@ class Trainer:
                         if self.device.type == "cpu" or (step + 1) % SYNC_EVERY == 0:
                             self.callbacks.on_losses(self._sync(running, step + 1))
                         if step + 1 < self.steps and self._save_is_due(step + 1, running):
-                            self._save(dataclasses.replace(position, step=step + 1, running=running))
+                            self._save(
+                                dataclasses.replace(position, step=step + 1, running=running)
+                            )
                     means = self._sync(running, self.steps)
                 running.seconds = time.perf_counter() - started
                 summary = self._summarize(epoch, lr, means, running)
@@ -265,9 +267,7 @@ class Trainer:
         self.group.gather(None)  # wait until the folder exists
         if not resume:
             self._save(position)
-        logger = RunLogger(
-            self.folder, enabled=self.group.is_main, tensorboard=self.tensorboard
-        )
+        logger = RunLogger(self.folder, enabled=self.group.is_main, tensorboard=self.tensorboard)
         logger.message(
             f"{'resumed' if resume else 'started'} at epoch {position.epoch + 1}, step "
             f"{position.step + 1}; {self.config.arch.name} on {self.dataset.name} "

@@ -1,4 +1,4 @@
-"""Pictures: ranked lists, and the curves of an evaluation."""
+"""Plots: ranked lists, and the curves of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from reidkit.files import atomic
 from reidkit.image import read_image
-from reidkit.retrieval import Report
+from reidkit.retrieval import RetrievalMetrics
 
 GREEN, RED, GREY, INK, PAPER = "#1a9850", "#d73027", "#9a9a9a", "#222222", "#ffffff"
 _TILE = (72, 144)  # width, height in pixels of one image
@@ -19,27 +19,28 @@ _FRAME, _GAP, _MARGIN, _CAPTION = 4, 8, 16, 18
 
 
 @dataclass(frozen=True)
-class RankedRow:
-    """A query and what was found for it, nearest first.
+class RankedList:
+    """A query and its nearest gallery images.
 
     Attributes:
-        matches: per found image, whether it shows the query's person.
-        captions: a short text under each found image.
+        gallery: nearest first.
+        matches: whether each gallery image is a true match.
+        captions: a short text under each gallery image.
     """
 
     query: Path
     query_caption: str
-    found: Sequence[Path]
+    gallery: Sequence[Path]
     matches: Sequence[bool]
     captions: Sequence[str]
 
 
-def plot_ranked_lists(rows: Sequence[RankedRow], path: Path, *, title: str) -> None:
-    """Writes a PNG: one query a line, its nearest images to the right, the right ones framed in
-    green and the wrong ones in red."""
-    columns = 1 + max(len(row.found) for row in rows)
+def plot_ranked_lists(rows: Sequence[RankedList], path: Path, *, title: str) -> None:
+    """Writes a PNG: one query per row and its nearest images to the right, true matches framed in
+    green and false ones in red."""
+    columns = 1 + max(len(row.gallery) for row in rows)
     cell = (_TILE[0] + 2 * _FRAME + _GAP, _TILE[1] + 2 * _FRAME + _GAP + _CAPTION)
-    extra = 2 * _GAP  # between the query and what was found
+    extra = 2 * _GAP  # between query and gallery
     width = 2 * _MARGIN + columns * cell[0] + extra - _GAP
     top = _MARGIN + 28
     sheet = Image.new("RGB", (width, top + len(rows) * cell[1] + _MARGIN), PAPER)
@@ -48,7 +49,7 @@ def plot_ranked_lists(rows: Sequence[RankedRow], path: Path, *, title: str) -> N
     small = ImageFont.load_default(11)
     for line, row in enumerate(rows):
         colours = [GREY] + [GREEN if match else RED for match in row.matches]
-        images = [row.query, *row.found]
+        images = [row.query, *row.gallery]
         captions = [row.query_caption, *row.captions]
         for column, (image, colour, caption) in enumerate(
             zip(images, colours, captions, strict=True)
@@ -64,8 +65,8 @@ def plot_ranked_lists(rows: Sequence[RankedRow], path: Path, *, title: str) -> N
         sheet.save(partial, format="PNG")
 
 
-def plot_curves(reports: Mapping[str, Report], path: Path, *, title: str) -> None:
-    """Writes a PNG: CMC of every report; ROC and distances of those that counted pairs."""
+def plot_curves(results: Mapping[str, RetrievalMetrics], path: Path, *, title: str) -> None:
+    """Writes a PNG: CMC of every result; ROC and distances of those with pair statistics."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -73,17 +74,17 @@ def plot_curves(reports: Mapping[str, Report], path: Path, *, title: str) -> Non
 
     figure, (cmc, roc, histogram) = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    for name, report in reports.items():
-        ranks = range(1, len(report.cmc) + 1)
-        cmc.plot(ranks, 100 * report.cmc, label=f"{name}, mAP {100 * report.mAP:.1f}")
-        if report.pairs is not None:
-            false, true = report.pairs.roc()
+    for name, metrics in results.items():
+        ranks = range(1, len(metrics.cmc) + 1)
+        cmc.plot(ranks, 100 * metrics.cmc, label=f"{name}, mAP {100 * metrics.mAP:.1f}")
+        if metrics.pairs is not None:
+            false, true = metrics.pairs.roc()
             roc.plot(false, true, label=name)
-            _draw_histogram(histogram, report)
-    cmc.set(xlabel="rank", ylabel="queries with a match by then, %", ylim=(None, 100.5))
+            _plot_histogram(histogram, metrics)
+    cmc.set(xlabel="rank", ylabel="matched queries, %", ylim=(None, 100.5))
     cmc.legend(loc="lower right", frameon=False)
     roc.set(xlabel="false positive rate", ylabel="true positive rate", xscale="log", ylim=(0, 1.02))
-    histogram.set(xlabel="distance", ylabel="share of its pairs", yticks=[])
+    histogram.set(xlabel="distance", ylabel="fraction of pairs", yticks=[])
     for axes in (cmc, roc, histogram):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
@@ -92,10 +93,10 @@ def plot_curves(reports: Mapping[str, Report], path: Path, *, title: str) -> Non
     pyplot.close(figure)
 
 
-def _draw_histogram(axes: Any, report: Report) -> None:
-    assert report.pairs is not None
-    edges, same, other = report.pairs.histogram(80)
-    for counts, colour, name in ((same, GREEN, "same person"), (other, RED, "others")):
+def _plot_histogram(axes: Any, metrics: RetrievalMetrics) -> None:
+    assert metrics.pairs is not None
+    edges, same, other = metrics.pairs.histogram(80)
+    for counts, colour, name in ((same, GREEN, "same person"), (other, RED, "different persons")):
         axes.stairs(counts / max(1, counts.sum()), edges, fill=True, alpha=0.45, color=colour)
         axes.stairs(counts / max(1, counts.sum()), edges, color=colour, label=name)
     axes.legend(loc="upper right", frameon=False)

@@ -1,4 +1,4 @@
-"""Embedding models in ONNX files, ours and anybody's, in ONNX Runtime."""
+"""Embedding models in ONNX files, exported by reidkit or by others, in ONNX Runtime."""
 
 # B batch, T frames, H W pixels of the network's input, D embedding
 
@@ -31,15 +31,15 @@ _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 class OnnxEmbedder:
     """An ONNX file with one image input [B, 3, H, W] (or [B, H, W, 3]) and an embedding output.
 
-    A file that reidkit exported tells its preprocessing. For any other one it comes from `inputs`,
-    else from `<model>.toml` beside the file (keys of `Preprocess`), else it is ImageNet's at the
-    size that the input states. A batch size that is fixed in the file is kept by filling up.
+    A file exported by reidkit states its preprocessing. For a third-party file it comes from
+    `inputs`, else from `<model>.toml` beside it (keys of `Preprocess`), else it is ImageNet's at
+    the size of the input. Where the batch size is fixed in the file, batches are padded to it.
     reidkit's exports of video networks take clips [B, T, 3, H, W] and have `frames`.
 
     Raises:
-        CheckpointError: if the file is no such model.
+        CheckpointError: if the file is not such a model.
         ConfigError: if `inputs` contradict the file.
-        RuntimeMissing: if the device is not there.
+        RuntimeMissing: if the device is not available.
     """
 
     def __init__(self, path: Path, *, device: torch.device, inputs: Mapping[str, Any]) -> None:
@@ -52,7 +52,7 @@ class OnnxEmbedder:
             header = json.loads(metadata["reidkit"])
             if inputs:
                 raise ConfigError(
-                    f"{path} tells its own preprocessing: leave {', '.join(inputs)} out"
+                    f"{path} states its own preprocessing: remove the options {', '.join(inputs)}"
                 )
             self.preprocess = from_table(Preprocess, header["preprocess"], where=str(path))
             self.output, self.name = header["features_output"], f"{header['arch']} (ONNX)"
@@ -60,16 +60,18 @@ class OnnxEmbedder:
         else:
             self.frames = 0
             if len(shape) == 5:
-                raise CheckpointError(f"{path} takes clips and was not exported by reidkit")
+                raise CheckpointError(
+                    f"{path} takes clips and was not exported by reidkit: only its own exports may"
+                )
             size = shape[1:3] if self.channels_last else shape[2:4]
-            self.preprocess = _external_preprocess(path, size, inputs)
+            self.preprocess = _stated_preprocess(path, size, inputs)
             self.output, self.name = _embedding_output(self.session, path), path.stem
         self.source_hash = sha256(path)
         self.device = torch.device("cpu")  # ONNX Runtime copies to its own device
 
     def embed(self, images: Tensor) -> Tensor:
-        """float32 [B, 3, H, W], or clips [B, T, 3, H, W] -> float32 [B, D], as the file gives
-        them."""
+        """float32 [B, 3, H, W], or clips [B, T, 3, H, W] -> float32 [B, D], the file's output
+        as it is."""
         ordered = images.permute(0, 2, 3, 1) if self.channels_last else images
         array: NDArray[Any] = np.ascontiguousarray(ordered.numpy(), self.dtype)
         step = self.fixed_batch or len(array)
@@ -86,28 +88,28 @@ class OnnxEmbedder:
         if len(found) != len(array) or found.size == 0:
             raise CheckpointError(
                 f"{self.name}: output {self.output} has shape {list(found.shape)} for "
-                f"{len(array)} images, expected one embedding each"
+                f"{len(array)} images, expected one embedding per image"
             )
         rows: NDArray[np.float32] = found[:B].reshape(B, -1).astype(np.float32)
         return rows
 
 
 def open_session(path: Path, device: torch.device) -> Any:
-    """An ONNX Runtime session that really runs where it was asked to.
+    """An ONNX Runtime session that really runs on `device`.
 
     Raises:
-        CheckpointError: if the file is missing or is not ONNX.
-        RuntimeMissing: if CUDA was asked for and ONNX Runtime fell back to the CPU.
+        CheckpointError: if the file is missing or cannot be loaded.
+        RuntimeMissing: if ONNX Runtime fell back from CUDA to the CPU.
     """
     import onnxruntime as ort
 
     if not path.is_file():
-        raise CheckpointError(f"no such file: {path}. Write one: reidkit export --onnx")
+        raise CheckpointError(f"{path} does not exist. Export a checkpoint: reidkit export --onnx")
     options = ort.SessionOptions()
     options.log_severity_level = 3
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda":
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints to stdout
             ort.preload_dlls()
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
     try:
@@ -126,7 +128,7 @@ def open_session(path: Path, device: torch.device) -> Any:
 
 
 def _image_input(session: Any, path: Path) -> tuple[str, type, list[int]]:
-    """Name, numpy type and shape of the one input; 0 where a size is free."""
+    """Name, numpy type and shape of the one input; 0 where a size is dynamic."""
     inputs = session.get_inputs()
     described = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
     shape = [size if isinstance(size, int) and size > 0 else 0 for size in inputs[0].shape]
@@ -139,19 +141,19 @@ def _image_input(session: Any, path: Path) -> tuple[str, type, list[int]]:
 
 
 def _embedding_output(session: Any, path: Path) -> str:
-    """The one output that can be an embedding: [batch, D], or [batch, D, 1, 1]."""
+    """Name of the one output with the shape of an embedding: [batch, D], or [batch, D, 1, 1]."""
     outputs = session.get_outputs()
     flat = [o for o in outputs if len(o.shape) == 2 or list(o.shape[2:]) == [1, 1]]
     if len(flat) != 1 and len(outputs) > 1:
         described = ", ".join(f"{o.name} {o.shape}" for o in outputs)
         raise CheckpointError(
-            f"{path} has the outputs {described}; expected one embedding [batch, D]"
+            f"{path} has the outputs {described}; expected exactly one of shape [batch, D]"
         )
     name: str = (flat or outputs)[0].name
     return name
 
 
-def _external_preprocess(path: Path, size: list[int], inputs: Mapping[str, Any]) -> Preprocess:
+def _stated_preprocess(path: Path, size: list[int], inputs: Mapping[str, Any]) -> Preprocess:
     sidecar = path.with_suffix(".toml")
     table = dict(read_toml(sidecar)) if sidecar.is_file() else {}
     table |= inputs
@@ -161,6 +163,6 @@ def _external_preprocess(path: Path, size: list[int], inputs: Mapping[str, Any])
     preprocess = from_table(Preprocess, table, where=str(sidecar if not inputs else path))
     if fixed and list(preprocess.size) != size:
         found = "x".join(map(str, preprocess.size))
-        raise ConfigError(f"{path} takes images of {size[0]}x{size[1]} only, not --size {found}")
-    log.info("%s does not tell its preprocessing; using %s", path, dataclasses.asdict(preprocess))
+        raise ConfigError(f"{path} only takes images of {size[0]}x{size[1]}, not of {found}")
+    log.info("%s does not state its preprocessing; using %s", path, dataclasses.asdict(preprocess))
     return preprocess

@@ -1,4 +1,4 @@
-"""Where a network's part attention lies: intersection over union with true part maps."""
+"""How well part attention agrees with part masks: intersection over union."""
 
 # B batch, P parts, h w attention map, H W part map, K thresholds
 
@@ -24,15 +24,14 @@ THRESHOLDS = tuple(k / 40 for k in range(1, 40))
 
 @dataclass(frozen=True)
 class PartAgreement:
-    """How well attention lies on the parts.
+    """Intersection over union (IoU) of attention and masks, summed over all images.
 
     Attributes:
-        images: looked at.
-        iou: per part, intersection over union summed over all images, at the best threshold of
-            that part.
-        channel: which attention channel was taken for each part: the assignment with the best sum.
-        threshold: per part.
-        own: per part, of the channel that the part loss supervises, at its best threshold.
+        images: number of images.
+        iou: of each part, with the attention channel assigned to it at its best threshold.
+        channel: the channel assigned to each part; the assignment with the largest sum of IoUs.
+        threshold: of each part.
+        own: IoU of each part with the channel that the part loss supervises, at its best threshold.
     """
 
     images: int
@@ -43,6 +42,7 @@ class PartAgreement:
 
     @property
     def mean(self) -> float:
+        """Mean IoU over the parts."""
         return sum(self.iou.values()) / len(self.iou)
 
 
@@ -58,47 +58,51 @@ def part_agreement(
     batch: int = 64,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PartAgreement:
-    """Compares the mean over blocks of a network's part maps, enlarged to the true maps, with them.
+    """Compares a network's part maps with part masks.
 
-    A network that was trained without the part loss may use any channel for any part, and any level
-    for "here": every network is given the assignment of channels and the thresholds that suit it
-    best, so that a difference is not one of bookkeeping.
+    The maps are averaged over the network's blocks and enlarged to the size of the masks.
+
+    A network trained without the part loss may use any channel for any part, at any level. So each
+    network gets the assignment of channels and the thresholds that are best for it, and networks
+    trained with and without the loss can be compared.
 
     Raises:
-        ConfigError: if the network gives no part maps.
+        ConfigError: if the network has no part maps.
     """
     model = model.to(device).eval()
     P, thresholds = len(PARTS), torch.tensor(THRESHOLDS, device=device)
-    shared = torch.zeros(P, P, len(THRESHOLDS), dtype=torch.float64, device=device)
-    covered = torch.zeros_like(shared)
+    intersection = torch.zeros(P, P, len(THRESHOLDS), dtype=torch.float64, device=device)
+    union = torch.zeros_like(intersection)
     paths = [sample.path for sample in samples]
     chunks = [paths[start : start + batch] for start in range(0, len(paths), batch)]
     pixels = pixel_batches([[dataset.root / p for p in chunk] for chunk in chunks], preprocess)
     done = 0
-    for chunk, picture in zip(chunks, pixels, strict=True):
-        maps = model(preprocess.normalise(picture.to(device))).part_maps
+    for chunk, image in zip(chunks, pixels, strict=True):
+        maps = model(preprocess.normalise(image.to(device))).part_maps
         if not maps:
-            raise ConfigError("this network gives no part maps: take iaunet with stiau or iau")
-        true = torch.from_numpy(np.stack(list(masks.read(chunk)))).to(device)  # [B, H, W]
-        attention = _enlarged(maps, (true.shape[1], true.shape[2]))  # [B, P, H, W]
-        parts = torch.stack([true == part + 1 for part in range(P)], 1).flatten(2).double()
+            raise ConfigError(
+                "this network has no part maps. Use iaunet with arch.block = iau or stiau"
+            )
+        mask = torch.from_numpy(np.stack(list(masks.read(chunk)))).to(device)  # [B, H, W]
+        attention = _enlarge(maps, (mask.shape[1], mask.shape[2]))  # [B, P, H, W]
+        parts = torch.stack([mask == part + 1 for part in range(P)], 1).flatten(2).double()
         for k, threshold in enumerate(thresholds):
-            here = (attention > threshold).flatten(2).double()
-            both = torch.einsum("bpx,bcx->pc", parts, here)  # parts by channels
-            shared[:, :, k] += both
-            covered[:, :, k] += parts.sum((0, 2))[:, None] + here.sum((0, 2))[None] - both
+            active = (attention > threshold).flatten(2).double()
+            both = torch.einsum("bpx,bcx->pc", parts, active)  # [part, channel]
+            intersection[:, :, k] += both
+            union[:, :, k] += parts.sum((0, 2))[:, None] + active.sum((0, 2))[None] - both
         done += len(chunk)
         on_progress(done, len(paths))
-    iou = (shared / covered.clamp(min=1)).cpu().numpy()  # [part, channel, threshold]
-    return _best(iou, images=len(samples))
+    iou = (intersection / union.clamp(min=1)).cpu().numpy()  # [part, channel, threshold]
+    return _assign_channels(iou, images=len(samples))
 
 
-def _enlarged(maps: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+def _enlarge(maps: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
     large = [F.interpolate(x.float(), size, mode="bilinear", align_corners=True) for x in maps]
     return torch.stack(large).mean(0)
 
 
-def _best(iou: NDArray[np.float64], *, images: int) -> PartAgreement:
+def _assign_channels(iou: NDArray[np.float64], *, images: int) -> PartAgreement:
     from scipy.optimize import linear_sum_assignment
 
     best, at = iou.max(2), iou.argmax(2)
