@@ -1,16 +1,14 @@
-"""The demo runs the whole pipeline and every number in its result was measured in that run."""
+"""The demo runs the whole pipeline, and every number in its result is measured in that run."""
 
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from reidkit import retrieval
-from reidkit.config import Layer
-from reidkit.config.tables import merge
-from reidkit.demo import RECIPE, DemoWatch, run_demo
+from reidkit.config import Layer, merge
+from reidkit.demo import RECIPE, Demo, DemoCallbacks
 from reidkit.errors import ReidkitError
-from reidkit.evaluation import as_embeddings
+from reidkit.evaluation import evaluate_features
 from reidkit.features import read_features
 
 TINY = Layer(
@@ -27,28 +25,29 @@ TINY = Layer(
 )
 
 
-def test_the_demo_goes_from_nothing_to_a_proved_export(tmp_path: Path) -> None:
+def test_the_demo_runs_every_stage_up_to_a_verified_export(tmp_path: Path) -> None:
     stages: list[str] = []
-    watch = DemoWatch(on_stage=lambda stage, command: stages.append(stage))
-    result = run_demo(tmp_path / "demo", train_pids=6, test_pids=6, recipe=TINY, watch=watch)
+    callbacks = DemoCallbacks(on_stage=lambda stage, command: stages.append(stage))
+    demo = Demo(tmp_path / "demo", train_pids=6, test_pids=6, recipe=TINY, callbacks=callbacks)
+    result = demo.run()
 
     assert list(result.seconds) == stages and min(result.seconds.values()) > 0
-    assert list(result.reports) == ["untrained", "trained", "trained, re-ranked", "ONNX"]
-    assert result.reports["trained"].mAP != result.reports["untrained"].mAP
-    assert abs(result.reports["ONNX"].mAP - result.reports["trained"].mAP) <= 1e-4
+    assert list(result.metrics) == ["untrained", "trained", "trained, re-ranked", "ONNX"]
+    assert result.metrics["trained"].mAP != result.metrics["untrained"].mAP
+    assert abs(result.metrics["ONNX"].mAP - result.metrics["trained"].mAP) <= 1e-4
 
-    # the files it lists are there, and the features among them give the numbers it printed
+    # the listed files exist, and the features among them give the same results
     for name in ("masks/synth-market1501.h5", "run/model.safetensors", "run/model.onnx"):
         assert name in result.files
     files = [tmp_path / "demo" / f"{split}.h5" for split in ("query", "gallery")]
-    again = retrieval.evaluate(*(as_embeddings(read_features(p), p.stem) for p in files))
-    assert again.mAP == result.reports["trained"].mAP
+    again = evaluate_features(*(read_features(path) for path in files))
+    assert again.plain.mAP == result.metrics["trained"].mAP
     with Image.open(tmp_path / "demo" / "ranked.png") as picture:
         assert picture.width > 800
 
 
-def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ReidkitError, match="is not empty"):
-        run_demo(tmp_path)
+        Demo(tmp_path).run()
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

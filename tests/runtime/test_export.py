@@ -1,4 +1,4 @@
-"""An exported file is proved equal before it has its name."""
+"""An exported file is verified against PyTorch before it is written."""
 
 import dataclasses
 from pathlib import Path
@@ -31,7 +31,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_file_tells_nobodys_paths_or_source_lines(source: Path, tmp_path: Path) -> None:
+def test_a_file_contains_no_local_paths_or_source_lines(source: Path, tmp_path: Path) -> None:
     parities = export_onnx(source, tmp_path / "m.onnx", output_name="vector")
     assert all(parity.error < 1e-5 for parity in parities)
     content = (tmp_path / "m.onnx").read_bytes()
@@ -54,12 +54,12 @@ def test_an_export_that_differs_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_proof_would_see_a_wrong_weight(source: Path, tmp_path: Path) -> None:
+def test_the_verification_detects_a_wrong_weight(source: Path, tmp_path: Path) -> None:
     export_onnx(source, tmp_path / "m.onnx")
     model, header = checkpoint.load(source)
     with torch.no_grad():
         next(p for name, p in model.named_parameters() if "layer2.0.conv1" in name).add_(0.05)
-    wrong = reidkit.runtime.export.Exported(model).eval()
+    wrong = reidkit.runtime.export.ExportModule(model).eval()
     parities = reidkit.runtime.export.compare(
         wrong, tmp_path / "m.onnx", header.preprocess, [(1, 0), (3, 0)]
     )

@@ -1,5 +1,5 @@
-"""A run that kills itself (signal 9) after a step, or goes on (`die_epoch` -1), in a process of
-its own."""
+"""A run that kills itself (signal 9) after a step, or resumes (`kill_epoch` -1), in a process of its
+own."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import torch
 
 from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
 from reidkit.data.manifest import open_dataset
-from reidkit.training.run import Watch, run
+from reidkit.training.trainer import Callbacks, Trainer
 
 
 def settings(**tables: object) -> RunConfig:
@@ -26,21 +26,20 @@ def settings(**tables: object) -> RunConfig:
     return load_run_config([preset_layer("pfsa"), Layer("test", small), Layer("test", tables)])
 
 
-def main(data: str, folder: str, workers: int, die_epoch: int, die_step: int) -> None:
+def main(data: str, folder: str, workers: int, kill_epoch: int, kill_step: int) -> None:
     torch.set_num_threads(1)
 
     def on_step(epoch: int, step: int, steps: int) -> None:
-        if (epoch, step) == (die_epoch, die_step):
+        if (epoch, step) == (kill_epoch, kill_step):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    run(
+    Trainer(
         settings(),
         open_dataset(data),
         folder=Path(folder),
         masks=None,
         device=torch.device("cpu"),
         workers=workers,
-        resume=die_epoch < 0,
-        watch=Watch(on_step=on_step),
-        save_seconds=0.0,  # a state after every step
-    )
+        callbacks=Callbacks(on_step=on_step),
+        save_seconds=0.0,  # a resume point after every step
+    ).fit(resume=kill_epoch < 0)

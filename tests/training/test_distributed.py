@@ -1,4 +1,4 @@
-"""Two processes on a CPU compute what one computes on the same global batch."""
+"""Two processes on a CPU compute what one process computes on the same global batch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from group_run import STEPS, steps, whole_run
+from distributed_run import STEPS, fit, train_steps
 
 from reidkit.errors import ConfigError
 from reidkit.runtime.distributed import ProcessGroup
-from reidkit.training.distributed import check_split
-from reidkit.training.history import read_history
+from reidkit.training.distributed import check_divisible
+from reidkit.training.logging import read_history
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["group_run", "killed_run"])
+PROCESSES.set_forkserver_preload(["distributed_run", "killed_run"])
 
 Work = Callable[[str, str, str, int, int, int], None]
 
@@ -26,15 +26,15 @@ def start(work: Work, market: Path, out: Path, *, size: int, distance: str = "co
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    jobs = [
+    processes = [
         PROCESSES.Process(target=work, args=(str(market), str(out), distance, rank, size, port))
         for rank in range(size)
     ]
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join(300)
-    assert [job.exitcode for job in jobs] == [0] * size
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0] * size
 
 
 def test_losses_and_weights_are_those_of_one_process(market: Path, tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_losses_and_weights_are_those_of_one_process(market: Path, tmp_path: Pat
     found = {}
     for size in (1, 2):
         out = tmp_path / f"{size}.pt"
-        start(steps, market, out, size=size, distance="euclidean")
+        start(train_steps, market, out, size=size, distance="euclidean")
         found[size] = torch.load(out, weights_only=True)
     assert len(found[1]["losses"]) == 1 and len(found[2]["losses"]) == 2
     for step in range(STEPS):
@@ -56,11 +56,9 @@ def test_losses_and_weights_are_those_of_one_process(market: Path, tmp_path: Pat
         torch.testing.assert_close(found[2]["model"][name], value, rtol=1e-5, atol=1e-8)
 
 
-def test_a_shared_run_writes_one_folder_like_that_of_one_process(
-    market: Path, tmp_path: Path
-) -> None:
+def test_two_processes_write_the_same_run_folder_as_one(market: Path, tmp_path: Path) -> None:
     for size in (1, 2):
-        start(whole_run, market, tmp_path / str(size), size=size)
+        start(fit, market, tmp_path / str(size), size=size)
     names = [sorted(path.name for path in (tmp_path / str(size)).iterdir()) for size in (1, 2)]
     assert names[0] == names[1]
     (alone,), (shared,) = (read_history(tmp_path / str(size)) for size in (1, 2))
@@ -72,14 +70,14 @@ def test_a_shared_run_writes_one_folder_like_that_of_one_process(
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_shares_are_contiguous_and_nearly_equal(size: int) -> None:
+def test_shards_are_contiguous_and_nearly_equal(size: int) -> None:
     items = list(range(13))
-    shares = [ProcessGroup(rank, size).shard(items) for rank in range(size)]
-    assert [item for share in shares for item in share] == items
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    shards = [ProcessGroup(rank, size).shard(items) for rank in range(size)]
+    assert [item for shard in shards for item in shard] == items
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
-def test_a_batch_that_cannot_be_split_names_what_can() -> None:
-    check_split(64, 4, 8)
-    with pytest.raises(ConfigError, match=r"Start 1, 2, 4, 8, 16 processes, or take --batch 60"):
-        check_split(64, 4, 3)
+def test_a_batch_that_cannot_be_split_names_possible_numbers_of_processes() -> None:
+    check_divisible(64, 4, 8)
+    with pytest.raises(ConfigError, match=r"Use 1, 2, 4, 8, 16 processes, or --batch 60"):
+        check_divisible(64, 4, 3)

@@ -5,7 +5,12 @@ import torch
 from torch import nn
 
 from reidkit.config import OptimConfig, ScheduleConfig
-from reidkit.training.optim import build_optimizer, learning_rate, set_learning_rate
+from reidkit.training.optim import (
+    build_ema,
+    build_optimizer,
+    learning_rate,
+    set_learning_rate,
+)
 
 
 def test_iaunet_drops_tenfold_at_20_and_40() -> None:
@@ -30,14 +35,14 @@ def test_rga_warms_up_over_20_epochs_and_halves_every_40_from_80_to_360() -> Non
     assert rates[-1] == pytest.approx(3.125e-6)
 
 
-def test_cosine_falls_from_the_peak_to_nearly_nothing() -> None:
+def test_cosine_decays_from_the_peak_to_zero() -> None:
     schedule = ScheduleConfig(epochs=10, kind="cosine")
     assert learning_rate(schedule, 1.0, 0) == 1.0
     assert learning_rate(schedule, 1.0, 5) == pytest.approx(0.5)
     assert learning_rate(schedule, 1.0, 10) == pytest.approx(0.0)
 
 
-def test_the_backbone_may_learn_more_slowly() -> None:
+def test_the_backbone_may_have_a_smaller_learning_rate() -> None:
     """PFSA: 0.01 for the backbone, 0.1 for new layers."""
     model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     optimizer = build_optimizer(model, OptimConfig(name="sgd", lr=0.1, backbone_factor=0.1))
@@ -45,3 +50,19 @@ def test_the_backbone_may_learn_more_slowly() -> None:
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.005, 0.05])
     assert [len(group["params"]) for group in optimizer.param_groups] == [2, 2]
     assert isinstance(optimizer, torch.optim.SGD)
+
+
+def test_the_moving_average_starts_at_the_initial_weights() -> None:
+    model = nn.Sequential(nn.Linear(3, 1, bias=False), nn.BatchNorm1d(1))
+    expected = model[0].weight.detach().clone()
+    ema = build_ema(model, 0.9)
+    assert ema is not None
+    for step in range(3):
+        with torch.no_grad():
+            model[0].weight.add_(step + 1.0)
+            model[1].running_mean.add_(1.0)
+        ema.update_parameters(model)
+        expected = 0.9 * expected + 0.1 * model[0].weight.detach()
+    torch.testing.assert_close(ema.module[0].weight.detach(), expected)
+    assert ema.module[1].running_mean == model[1].running_mean  # statistics are not averaged
+    assert build_ema(model, 0.0) is None

@@ -1,4 +1,4 @@
-"""A run killed at any step and resumed ends with the bits of one that was never stopped."""
+"""A run that is killed at any step and resumed ends with the bits of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from killed_run import main, settings
 
 from reidkit.data.manifest import open_dataset
 from reidkit.errors import CheckpointError
-from reidkit.training.history import read_history
-from reidkit.training.resume import read_state
-from reidkit.training.run import run
+from reidkit.training.checkpoints import read_resume_point
+from reidkit.training.logging import read_history
+from reidkit.training.trainer import Trainer
 
 # A server that has imported torch once forks a fresh process for every run.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["killed_run"])
 
 
-def process(market: Path, folder: Path, *, workers: int, epoch: int, step: int) -> int:
-    job = PROCESSES.Process(target=main, args=(str(market), str(folder), workers, epoch, step))
-    job.start()
-    job.join(300)
-    assert job.exitcode in (0, -signal.SIGKILL)
-    return job.exitcode
+def run_process(market: Path, folder: Path, *, workers: int, epoch: int, step: int) -> int:
+    process = PROCESSES.Process(target=main, args=(str(market), str(folder), workers, epoch, step))
+    process.start()
+    process.join(300)
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode
 
 
 @pytest.fixture(scope="module")
 def whole(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
-    assert process(market, folder, workers=0, epoch=99, step=99) == 0
+    assert run_process(market, folder, workers=0, epoch=99, step=99) == 0
     return folder
 
 
@@ -53,14 +53,14 @@ def same_bits(first: object, second: object) -> bool:
 def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(
     market: Path, whole: Path, tmp_path: Path, workers: int, epoch: int, step: int
 ) -> None:
-    folder = tmp_path / "cut"
-    killed = process(market, folder, workers=workers, epoch=epoch, step=step)
+    folder = tmp_path / "killed"
+    killed = run_process(market, folder, workers=workers, epoch=epoch, step=step)
     assert killed == -signal.SIGKILL
-    position = read_state(folder)["position"]
-    assert position[:2] == [epoch, step - 1]  # the state before the step that was killed
-    assert process(market, folder, workers=workers, epoch=-1, step=0) == 0
-    once, twice = read_state(whole), read_state(folder)
-    for part in ("model", "optimizer", "average", "random"):
+    position = read_resume_point(folder)["position"]
+    assert position[:2] == [epoch, step - 1]  # the resume point before the killed step
+    assert run_process(market, folder, workers=workers, epoch=-1, step=0) == 0
+    once, twice = read_resume_point(whole), read_resume_point(folder)
+    for part in ("model", "optimizer", "ema", "random"):
         assert same_bits(once[part], twice[part]), part
     for name in ("lr", "losses", "accuracy", "images"):
         assert [r[name] for r in read_history(whole)] == [r[name] for r in read_history(folder)]
@@ -69,15 +69,14 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(
 
 
 def resume(market: Path, folder: Path, **tables: object) -> None:
-    run(
+    Trainer(
         settings(**tables),
         open_dataset(str(market)),
         folder=folder,
         masks=None,
         device=torch.device("cpu"),
         workers=0,
-        resume=True,
-    )
+    ).fit(resume=True)
 
 
 def test_a_changed_recipe_is_refused_with_the_difference(market: Path, whole: Path) -> None:
@@ -100,7 +99,7 @@ def test_changed_data_are_refused_with_the_difference(
         resume(copy, whole)
 
 
-def test_data_may_move(market: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_moved_data_set_is_accepted(market: Path, whole: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     subprocess.run(["cp", "-r", market, copy], check=True)
-    resume(copy, whole)  # finished long ago: nothing left to do, and nothing to refuse
+    resume(copy, whole)  # the run is complete: nothing to do, and no error

@@ -1,4 +1,4 @@
-"""A run leaves everything another command needs, and goes on from where it was stopped."""
+"""A run folder contains everything that other commands need."""
 
 import csv
 import json
@@ -10,11 +10,10 @@ import torch
 
 from reidkit import checkpoint
 from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
-from reidkit.config.tables import to_toml
 from reidkit.data.manifest import open_dataset
 from reidkit.errors import CheckpointError, ConfigError, DataError, ReidkitError
-from reidkit.training.run import is_due, new_folder, run
-from reidkit.training.setup import document
+from reidkit.training.checkpoints import new_folder, write_settings
+from reidkit.training.trainer import Trainer, is_due
 
 
 def settings(**tables: object) -> RunConfig:
@@ -31,9 +30,11 @@ def settings(**tables: object) -> RunConfig:
     return load_run_config([preset_layer("iaunet"), Layer("test", small), Layer("test", tables)])
 
 
-def train(market: Path, folder: Path, config: RunConfig, **kwargs: object) -> Path:
-    defaults: dict[str, object] = {"masks": None, "device": torch.device("cpu"), "workers": 0}
-    return run(config, open_dataset(str(market)), folder=folder, **{**defaults, **kwargs})  # type: ignore[arg-type]
+def train(market: Path, folder: Path, config: RunConfig, *, resume: bool = False) -> Path:
+    data, cpu = open_dataset(str(market)), torch.device("cpu")
+    return Trainer(config, data, folder=folder, masks=None, device=cpu, workers=0).fit(
+        resume=resume
+    )
 
 
 def test_a_run_writes_checkpoints_settings_and_history(market: Path, tmp_path: Path) -> None:
@@ -66,10 +67,12 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_what_cannot_be_resumed_says_so(market: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="holds no run"):
+def test_a_folder_that_cannot_be_resumed_is_refused_with_the_reason(
+    market: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="is not a run folder"):
         train(market, tmp_path, settings(), resume=True)
-    (tmp_path / "config.toml").write_text(to_toml(document(settings(), open_dataset(str(market)))))
+    write_settings(tmp_path, settings(), open_dataset(str(market)))
     with pytest.raises(CheckpointError, match="stopped before its first step"):
         train(market, tmp_path, settings(), resume=True)
     (tmp_path / "resume.pt").write_bytes(b"half a file")
@@ -77,14 +80,12 @@ def test_what_cannot_be_resumed_says_so(market: Path, tmp_path: Path) -> None:
         train(market, tmp_path, settings(), resume=True)
 
 
-def test_masks_are_demanded_when_the_loss_looks_at_parts(market: Path, tmp_path: Path) -> None:
+def test_masks_are_required_when_the_loss_compares_part_maps(market: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="reidkit prepare-masks"):
         train(market, tmp_path, settings(loss={"part_attention": 0.5}))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_with_the_batch(
-    market: Path, tmp_path: Path
-) -> None:
+def test_a_non_finite_loss_stops_the_run_and_names_the_images(market: Path, tmp_path: Path) -> None:
     with pytest.raises(ReidkitError, match=r"not finite in epoch 1, step \d.*bounding_box_train/"):
         train(market, tmp_path, settings(optim={"name": "sgd", "lr": 1e30}))
 
@@ -94,7 +95,7 @@ def test_a_batch_larger_than_the_data_is_refused(market: Path, tmp_path: Path) -
         train(market, tmp_path, settings(sampler={"batch": 4096}))
 
 
-def test_evaluation_comes_every_so_often_and_after_the_last_epoch() -> None:
+def test_evaluation_is_due_every_n_epochs_and_after_the_last() -> None:
     assert [epoch for epoch in range(1, 26) if is_due(epoch, 10, 25)] == [10, 20, 25]
     assert [epoch for epoch in range(1, 26) if is_due(epoch, 0, 25)] == [25]
 

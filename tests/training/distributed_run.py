@@ -1,4 +1,4 @@
-"""What one process of a group does; for processes of their own, started by test_distributed.py."""
+"""The work of one process of a group; test_distributed.py starts several."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import torch
 from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
 from reidkit.data.manifest import open_dataset
 from reidkit.runtime.distributed import ProcessGroup, join_process_group
-from reidkit.training.run import run
-from reidkit.training.setup import prepare
+from reidkit.training.trainer import Trainer
 from reidkit.types import Batch
 
 STEPS = 3
@@ -38,39 +37,44 @@ def join(rank: int, size: int, port: int) -> None:
     torch.set_num_threads(1)
 
 
-def steps(data: str, out: str, distance: str, rank: int, size: int, port: int) -> None:
+def train_steps(data: str, out: str, distance: str, rank: int, size: int, port: int) -> None:
     """Three steps in float64 on the batches of the first epoch; losses and weights into a file."""
     join(rank, size, port)
     torch.set_default_dtype(torch.float64)
     with join_process_group("cpu") as (group, _):
         cpu = torch.device("cpu")
-        config = settings(distance)
-        setup = prepare(config, open_dataset(data), masks=None, device=cpu, group=group)
-        setup.model.train()
-        drawn = iter(setup.batches(epoch=0, step=0, group=group))
+        trainer = Trainer(
+            settings(distance),
+            open_dataset(data),
+            folder=Path(out).parent,
+            masks=None,
+            device=cpu,
+            group=group,
+        )
+        trainer.network.train()
+        keys = iter(trainer.batches())
         losses = []
-        for number in range(STEPS):
-            batch = setup.images.finish(setup.images.__getitems__(next(drawn)), cpu)
+        for step in range(STEPS):
+            batch = trainer.images.finish(trainer.images.batch(next(keys)), cpu)
             wide = Batch(batch.images.double(), batch.labels, batch.camids)
-            found, _ = setup.stepper.step(wide, number=number)
+            found, _ = trainer.train_step(wide, step)
             losses.append({name: value.item() for name, value in found.items()})
-        everyones = group.gather(losses)
+        all_losses = group.gather(losses)
         if group.is_main:
-            torch.save({"losses": everyones, "model": setup.model.state_dict()}, out)
+            torch.save({"losses": all_losses, "model": trainer.model.state_dict()}, out)
 
 
-def whole_run(data: str, out: str, distance: str, rank: int, size: int, port: int) -> None:
-    """A run from its settings to its folder."""
+def fit(data: str, out: str, distance: str, rank: int, size: int, port: int) -> None:
+    """A whole run."""
     join(rank, size, port)
     with join_process_group("cpu") as (group, _):
         assert group == ProcessGroup(rank, size)
-        cpu = torch.device("cpu")
-        run(
+        Trainer(
             settings(distance),
             open_dataset(data),
             folder=Path(out),
             masks=None,
-            device=cpu,
+            device=torch.device("cpu"),
             workers=0,
             group=group,
-        )
+        ).fit()
