@@ -1,5 +1,5 @@
-"""A run that kills itself (signal 9) after a step, or resumes (`kill_epoch` -1), in a process of its
-own."""
+"""A run that kills itself (signal 9) after a step, or resumes (`kill_epoch` -1), in its own
+process."""
 
 import os
 import signal
