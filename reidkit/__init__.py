@@ -30,7 +30,7 @@ _PUBLIC = {
     "open_dataset": ("reidkit.data.manifest", "open_dataset"),
 }
 
-__all__ = [  # noqa: F822 - __getattr__ finds them
+__all__ = [
     "create_model",
     "embed_images",
     "evaluate",

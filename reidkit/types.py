@@ -34,7 +34,7 @@ class Sample:
         path: relative to the data set's root, with forward slashes.
         pid: identity number of the data set (not a training label).
         camid: camera number of the data set.
-        role: "junk" is left out of every ranking, a "distractor" is a true negative for all queries.
+        role: "junk" is left out of every ranking, a "distractor" is a negative for all queries.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""Tracklets through networks: clips, averages, bounded memory, ONNX."""
+"""Embeddings of tracklets: clips, averages, batches, ONNX."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from PIL import Image
 from torch import Tensor
 
 from reidkit import checkpoint
-from reidkit.data.clips import ClipRule
+from reidkit.choices import ClipRule
 from reidkit.preprocess import Preprocess
-from reidkit.runtime.embedder import Embedder, embed_images, embed_tracklets, load_embedder
+from reidkit.runtime.embedder import Embedder, load_embedder
 from reidkit.runtime.export import export_onnx
+from reidkit.runtime.extraction import embed_images, embed_tracklets
 
 
 class Recorder:
-    """An embedder whose embedding of a clip is the mean of its frames' grey, cubed; remembers the
-    shapes it was given."""
+    """An embedder whose embedding of a clip is its mean grey level cubed; records the shapes of its
+    inputs."""
 
     name = "recorder"
     source_hash = ""
@@ -38,7 +39,7 @@ class Recorder:
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """70 images; number k is grey k."""
+    """70 images; image k has grey level k."""
     root = tmp_path_factory.mktemp("frames")
     for k in range(70):
         Image.new("RGB", (2, 4), (k, k, k)).save(root / f"{k:02d}.png")
@@ -53,7 +54,7 @@ def tracklets(frames: list[Path]) -> list[list[Path]]:
 
 
 def by_hand(start: int, n: int, rule: str) -> float:
-    """The mean over clips of 4, written out."""
+    """The mean over clips of 4, computed separately."""
     values = [float(k) for k in range(start, start + n)]
     if rule == "ap3d":
         parts = [values[k : k + 32] for k in range(0, n, 32)]
@@ -68,32 +69,32 @@ def by_hand(start: int, n: int, rule: str) -> float:
 
 @pytest.mark.parametrize("batch", [1, 4, 10, 64])
 @pytest.mark.parametrize("rule", ["tclnet", "bicnet", "ap3d"])
-def test_a_tracklets_embedding_is_the_mean_over_its_clips_whatever_the_batch(
+def test_the_embedding_of_a_tracklet_is_the_mean_over_its_clips_for_any_batch_size(
     frames: list[Path], rule: ClipRule, batch: int
 ) -> None:
-    found = embed_tracklets(Recorder(4), tracklets(frames), rule=rule, batch=batch)
+    found = embed_tracklets(Recorder(4), tracklets(frames), clips=rule, batch=batch)
     expected = [by_hand(start, n, rule) for start, n in enumerate(LENGTHS)]
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5, atol=1e-4)
 
 
-def test_clips_of_many_tracklets_fill_batches_and_no_batch_is_larger(frames: list[Path]) -> None:
+def test_clips_of_several_tracklets_share_batches_of_the_given_size(frames: list[Path]) -> None:
     recorder = Recorder(4)
     embed_tracklets(recorder, tracklets(frames), batch=16)
     clips = sum(-(-n // 4) for n in LENGTHS)
     assert recorder.shapes == [(4, 4)] * (clips // 4) + [(clips % 4, 4)] * (clips % 4 > 0)
     short = Recorder(4)
-    embed_tracklets(short, tracklets(frames), rule="ap3d", batch=40)
+    embed_tracklets(short, tracklets(frames), clips="ap3d", batch=40)
     assert max(b * t for b, t in short.shapes) <= 40
 
 
-def test_a_network_of_images_sees_every_frame_once(frames: list[Path]) -> None:
+def test_an_image_network_embeds_every_frame_once(frames: list[Path]) -> None:
     recorder = Recorder(0)
-    found = embed_tracklets(recorder, [frames[10:13]], rule="ap3d")
+    found = embed_tracklets(recorder, [frames[10:13]], clips="ap3d")
     assert recorder.shapes == [(3,)]
     assert found[0, 0] == pytest.approx(np.mean([10**3, 11**3, 12**3]), rel=1e-5)
 
 
-def test_images_for_a_network_of_clips_are_tracklets_of_one_frame(frames: list[Path]) -> None:
+def test_a_video_network_embeds_an_image_as_a_tracklet_of_one_frame(frames: list[Path]) -> None:
     single = embed_images(Recorder(4), frames[5:7])
     mixed = embed_tracklets(Recorder(4), [frames[5:6], frames[6:7], frames[:9]])
     np.testing.assert_array_equal(single, mixed[:2])
@@ -106,7 +107,7 @@ def test_flip_adds_the_mirrored_clips(frames: list[Path]) -> None:
 
 @pytest.fixture(scope="module")
 def video_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """iaunet on clips of 2 frames, small, its batch norms as after some training."""
+    """A small iaunet for clips of 2 frames, with batch norm statistics as after some training."""
     options = {"backbone": "resnet18", "stages": [2]}
     header = checkpoint.Header(
         arch="iaunet",
@@ -128,7 +129,7 @@ def video_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_average_of_embeddings_is_the_embedding_of_the_average(
     video_model: Path, frames: list[Path]
 ) -> None:
-    """In evaluation mode the head is affine, so that before or after its batch norm is the same."""
+    """In evaluation mode the head is affine, so averaging before or after it is the same."""
     embedder = load_embedder(video_model, device="cpu")
     found = embed_tracklets(embedder, [frames[:6]])
     model, header = checkpoint.load(video_model)
@@ -140,7 +141,7 @@ def test_an_average_of_embeddings_is_the_embedding_of_the_average(
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_an_exported_video_network_says_what_it_takes_and_gives_the_same(
+def test_an_exported_video_network_states_its_frames_and_gives_the_same_embeddings(
     video_model: Path, frames: list[Path], tmp_path: Path
 ) -> None:
     target = tmp_path / "model.onnx"
@@ -151,5 +152,5 @@ def test_an_exported_video_network_says_what_it_takes_and_gives_the_same(
         load_embedder(path, device="cpu") for path in (video_model, target)
     ]
     assert [e.frames for e in embedders] == [2, 2]
-    pair = [embed_tracklets(e, [frames[:9], frames[9:10]], rule="ap3d") for e in embedders]
+    pair = [embed_tracklets(e, [frames[:9], frames[9:10]], clips="ap3d") for e in embedders]
     np.testing.assert_allclose(pair[0], pair[1], rtol=1e-3, atol=1e-4)

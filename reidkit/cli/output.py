@@ -16,7 +16,7 @@ def print_json(document: Any) -> None:
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields `on_progress(done, total)`: a bar with rate and time left on a terminal, one final line
+    """Yields `on_progress(done, total)`: a bar with rate and time left on a terminal, a final line
     elsewhere."""
     if not sys.stderr.isatty():
         seen = [0, 0]

@@ -1,4 +1,4 @@
-"""The papers' tables as TOML files in `reproduce/papers`; a row is an architecture with settings."""
+"""The papers' tables, read from `reproduce/papers`; a row is an architecture with settings."""
 
 from __future__ import annotations
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor
 
 from reidkit.config import RunConfig, differences, read_toml, to_table, to_toml
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.files import atomic
 from reidkit.runtime.distributed import ProcessGroup
 from reidkit.training.logging import RunningMetrics
+from reidkit.training.optim import TrainState
 from reidkit.types import Dataset
 
 BEST = "model.safetensors"
@@ -44,16 +44,6 @@ class Position:
     best: float = -1.0
     seconds: float = 0.0
     running: RunningMetrics = field(default_factory=RunningMetrics)
-
-
-@dataclass(frozen=True)
-class TrainState:
-    """Everything that a training step changes."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    ema: AveragedModel | None = None
 
 
 def new_folder(arch: str, dataset: str, runs: Path = Path("runs")) -> Path:

@@ -67,6 +67,12 @@ def explain_failures(trainer: Trainer, epoch: int) -> Iterator[None]:
         raise OutOfMemory(out_of_memory_message(batch, fits, lr, trainer.device)) from error
 
 
+def check_finite(losses: dict[str, Tensor], step: int) -> None:
+    """Raises NonFiniteStep if the total loss of a step is not finite."""
+    if not torch.isfinite(losses["total"]):
+        raise NonFiniteStep(step, {name: value.item() for name, value in losses.items()})
+
+
 def _local_keys(trainer: Trainer, epoch: int, step: int) -> list[SampleKey]:
     return list(trainer.group.shard(trainer.batches().epoch(epoch)[step]))
 
@@ -88,7 +94,11 @@ def _find_batch_that_fits(trainer: Trainer, epoch: int) -> int | None:
     host = trainer.images.finish(raw, torch.device("cpu"))
 
     def attempt(count: int) -> None:
-        trainer.forward_backward(first_rows(host, count, trainer.device))
+        try:
+            _, losses = trainer.compute_losses(first_rows(host, count, trainer.device))
+            losses["total"].backward()  # type: ignore[no-untyped-call]  # torch's stub
+        finally:
+            trainer.state.optimizer.zero_grad(set_to_none=True)
 
     multiple = 2 if sampler.kind == "shuffle" else sampler.samples_per_id
     return fitting_batch(attempt, sampler.batch, multiple=multiple)

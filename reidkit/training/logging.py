@@ -21,6 +21,7 @@ from reidkit.errors import RuntimeMissing
 from reidkit.evaluation import EvaluationResult
 from reidkit.files import atomic
 from reidkit.runtime.distributed import ProcessGroup
+from reidkit.types import ModelOutput
 
 CURVES_SECONDS = 20.0
 """Least time between two plots of the curves."""
@@ -48,11 +49,15 @@ class RunningMetrics:
         correct, first_nonfinite = self.correct.to(device), self.first_nonfinite.to(device)
         return RunningMetrics(losses, correct, first_nonfinite, self.images, self.seconds)
 
-    def add(self, step: int, losses: dict[str, Tensor], correct: Tensor, images: int) -> None:
+    def add(
+        self, step: int, losses: dict[str, Tensor], output: ModelOutput, labels: Tensor
+    ) -> None:
         """Adds a step; nothing is copied to the host."""
+        losses = {name: value.detach() for name, value in losses.items()}
+        logits = (output.logits or output.part_logits)[0]
         self.losses = {name: self.losses.get(name, 0) + value for name, value in losses.items()}
-        self.correct = self.correct + correct
-        self.images += images
+        self.correct = self.correct + (logits.argmax(1) == labels).sum()
+        self.images += len(labels)
         known = torch.isfinite(losses["total"]) | (self.first_nonfinite >= 0)
         self.first_nonfinite = torch.where(known, self.first_nonfinite, step)
 

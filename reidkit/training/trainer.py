@@ -30,17 +30,22 @@ from reidkit.training.checkpoints import (
     BEST,
     LAST,
     Position,
-    TrainState,
     check_settings,
     load_resume_point,
     save_resume_point,
     write_settings,
 )
-from reidkit.training.diagnostics import NonFiniteStep, explain_failures, peak_memory
+from reidkit.training.diagnostics import (
+    NonFiniteStep,
+    check_finite,
+    explain_failures,
+    peak_memory,
+)
 from reidkit.training.distributed import check_divisible, convert_batch_norms, gather_rows, wrap
 from reidkit.training.logging import EpochSummary, RunLogger, RunningMetrics, evaluation_line
 from reidkit.training.optim import (
     AUTOCAST_DTYPE,
+    TrainState,
     build_ema,
     build_optimizer,
     build_scaler,
@@ -152,9 +157,15 @@ class Trainer:
             ConfigError, CheckpointError: if there is nothing to resume, or settings or data differ.
             NonFiniteLoss, OutOfMemory: with the setting to change.
         """
-        position, logger = self._open_folder(resume)
+        if resume:
+            check_settings(self.folder, self.config, self.dataset)
+        elif self.group.is_main:
+            self.folder.mkdir(parents=True, exist_ok=True)
         epochs = self.config.schedule.epochs
+        logger = RunLogger(self.folder, enabled=self.group.is_main, tensorboard=self.tensorboard)
         with self._lock_folder(), logger.capture_warnings():
+            position = self._resume() if resume else self._start()
+            logger.message(self._describe(position))
             batches = self.load_batches(position)
             for epoch in range(position.epoch, epochs):
                 running = position.running.to(self.device)
@@ -164,8 +175,11 @@ class Trainer:
                     for step in range(position.step, self.steps):
                         lr = self._set_learning_rate(epoch, step)
                         batch = next(batches)
-                        losses, correct = self.train_step(batch, step)
-                        running.add(step, losses, correct, len(batch.labels))
+                        output, losses = self.compute_losses(batch)
+                        if self.device.type == "cpu":  # on CUDA the check would block the host
+                            check_finite(losses, step)
+                        self.state.update(losses["total"])
+                        running.add(step, losses, output, batch.labels)
                         running.seconds = time.perf_counter() - started
                         self.callbacks.on_step(epoch, step + 1, self.steps)
                         if self.device.type == "cpu" or (step + 1) % SYNC_EVERY == 0:
@@ -195,36 +209,10 @@ class Trainer:
                 self._evaluate_best_on_test_set()
         return self.folder / BEST
 
-    def train_step(self, batch: Batch, step: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Forward, backward and update.
-
-        On CUDA the update is skipped where a gradient is not finite and the host does not wait; on
-        a CPU, where checking is free, the loss is checked first.
-
-        Returns:
-            detached losses by name, and the number of images classified correctly, on the device.
-        Raises:
-            NonFiniteStep: on a CPU, before anything is updated.
-        """
+    def compute_losses(self, batch: Batch) -> tuple[ModelOutput, dict[str, Tensor]]:
+        """The network's output under autocast, and its losses."""
         output = self.forward(batch.images)
-        losses = compute_losses(output, batch, self.config.loss, gather=self._gather)
-        if self.device.type == "cpu" and not torch.isfinite(losses["total"]):
-            raise NonFiniteStep(step, {name: value.item() for name, value in losses.items()})
-        model, optimizer, scaler, ema = (
-            self.state.model,
-            self.state.optimizer,
-            self.state.scaler,
-            self.state.ema,
-        )
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(losses["total"]).backward()  # type: ignore[no-untyped-call]  # torch's stub
-        scaler.step(optimizer)
-        scaler.update()
-        if ema is not None:
-            ema.update_parameters(model)
-        logits = output.logits or output.part_logits
-        correct = (logits[0].argmax(1) == batch.labels).sum()
-        return {name: value.detach() for name, value in losses.items()}, correct
+        return output, compute_losses(output, batch, self.config.loss, gather=self._gather)
 
     def forward(self, images: Tensor) -> ModelOutput:
         """The network's output under autocast."""
@@ -232,14 +220,6 @@ class Trainer:
         with torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32):
             output: ModelOutput = self.network(images)
         return output
-
-    def forward_backward(self, batch: Batch) -> None:
-        """Forward and backward without an update, to find out whether a batch fits."""
-        try:
-            losses = compute_losses(self.forward(batch.images), batch, self.config.loss)
-            losses["total"].backward()  # type: ignore[no-untyped-call]  # torch's stub
-        finally:
-            self.state.optimizer.zero_grad(set_to_none=True)
 
     def batches(self, start: Position | None = None) -> TrainBatches:
         """This process's part of every batch from a position on."""
@@ -257,24 +237,24 @@ class Trainer:
         """Frames of a training clip; 0 for images."""
         return self.config.clip.frames if self.images.clip else 0
 
-    def _open_folder(self, resume: bool) -> tuple[Position, RunLogger]:
-        position = Position()
-        if resume:
-            check_settings(self.folder, self.config, self.dataset)
-            position = load_resume_point(self.folder, self.state, self.group)
-        elif self.group.is_main:
+    def _start(self) -> Position:
+        """Writes the settings and a first resume point."""
+        if self.group.is_main:
             write_settings(self.folder, self.config, self.dataset)
-        self.group.gather(None)  # wait until the folder exists
-        if not resume:
-            self._save(position)
-        logger = RunLogger(self.folder, enabled=self.group.is_main, tensorboard=self.tensorboard)
-        logger.message(
-            f"{'resumed' if resume else 'started'} at epoch {position.epoch + 1}, step "
-            f"{position.step + 1}; {self.config.arch.name} on {self.dataset.name} "
-            f"({self.images.num_ids} identities, {len(self.images.items)} images), "
-            f"{self.config.precision}, torch {torch.__version__}"
+        position = Position()
+        self._save(position)
+        return position
+
+    def _resume(self) -> Position:
+        self.saved_at = time.monotonic()
+        return load_resume_point(self.folder, self.state, self.group)
+
+    def _describe(self, position: Position) -> str:
+        return (
+            f"epoch {position.epoch + 1}, step {position.step + 1}: {self.config.arch.name} on "
+            f"{self.dataset.name} ({self.images.num_ids} identities, {len(self.images.items)} "
+            f"images), {self.config.precision}, torch {torch.__version__}"
         )
-        return position, logger
 
     def _lock_folder(self) -> contextlib.AbstractContextManager[None]:
         return exclusive_lock(self.folder) if self.group.is_main else contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""The whole pipeline as a user types it, and what each command says when something is wrong."""
+"""The whole pipeline on the command line, and the error messages of every command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TINY = [
 NO_PARTS = ["--set", "loss.part_attention=0"]
 
 
-def test_help_is_immediate_because_it_does_not_import_torch() -> None:
+def test_help_does_not_import_heavy_packages() -> None:
     code = (
         "import sys\nfrom reidkit.cli import main\ntry:\n    main(['--help'])\n"
         "except SystemExit:\n    pass\n"
@@ -49,7 +49,7 @@ def test_eval_takes_the_newest_run_and_prints_one_json_document(
     assert "rank-20" in table and f"{100 * report['mAP']:.2f}" in table
 
 
-def test_an_export_is_proved_equal_and_judged_the_same(
+def test_an_export_is_verified_and_has_the_same_evaluation(
     market: Path, trained: Path, tmp_path: Path, run: Callable[..., str]
 ) -> None:
     import onnx
@@ -77,7 +77,7 @@ def test_an_export_is_proved_equal_and_judged_the_same(
     assert np.linalg.norm(embeddings, axis=1) == pytest.approx(np.ones(5), abs=1e-5)
 
 
-def test_extract_writes_a_split_or_anybodys_own_pictures(
+def test_extract_writes_a_split_or_your_own_images(
     market: Path, trained: Path, tmp_path: Path, run: Callable[..., str]
 ) -> None:
     model = trained / "runs/one/model.safetensors"
@@ -101,7 +101,7 @@ def test_extract_writes_a_split_or_anybodys_own_pictures(
     assert own.pids.tolist() == [-1]
 
 
-def test_verify_says_which_count_is_wrong(
+def test_verify_names_the_count_that_differs(
     market: Path, tmp_path: Path, run: Callable[..., str], refuse: Refuse
 ) -> None:
     assert "ok" in run("datasets", "verify", market, "--deep")
@@ -112,20 +112,22 @@ def test_verify_says_which_count_is_wrong(
     assert f"[train] found {total - 1} images, expected {total}" in message and "copy" in message
 
 
-def test_training_without_masks_says_how_to_make_them(market: Path, refuse: Refuse) -> None:
+def test_training_without_masks_names_the_command_that_prepares_them(
+    market: Path, refuse: Refuse
+) -> None:
     message = refuse("train", "--arch", "iaunet", "--dataset", market, *TINY)
     assert "masks/synth-market1501.h5 is missing" in message
     assert "Run: reidkit prepare-masks --dataset" in message
 
 
-def test_a_folder_that_holds_a_run_is_not_written_over(
+def test_a_folder_that_contains_a_run_is_not_overwritten(
     market: Path, trained: Path, refuse: Refuse
 ) -> None:
     masks = trained / "masks/synth-market1501.h5"
     message = refuse(
         "train", "--dataset", market, "--masks", masks, "-o", trained / "runs/one", *TINY
     )
-    assert "holds a run" in message and "--resume" in message
+    assert "contains a run" in message and "--resume" in message
 
 
 @pytest.mark.parametrize(
@@ -134,20 +136,20 @@ def test_a_folder_that_holds_a_run_is_not_written_over(
         (["train", "--dataset", "DATA", "--arch", "iaunett"], "Did you mean iaunet?"),
         (["train", "--dataset", "DATA", "--set", "optim.learning_rate=1"], "mean optim.lr?"),
         (["train", "--dataset", "DATA", "--size", "large"], "HEIGHTxWIDTH"),
-        (["train", "--dataset", "DATA", "--resume"], "no run under runs"),
+        (["train", "--dataset", "DATA", "--resume"], "no run to resume under runs"),
         (["train", "--dataset", "nowhere"], "unknown data set 'nowhere'"),
         (["train", "--dataset", "market1501"], "--data-root DIR"),
         (["train", "--dataset", "DATA", "--weights", "no.pth", *NO_PARTS], "no.pth"),
-        (["eval", "--dataset", "DATA"], "no checkpoint given and none under runs"),
+        (["eval", "--dataset", "DATA"], "no checkpoint given, and none found under runs"),
         (["eval", "absent.safetensors", "--dataset", "DATA"], "no such checkpoint"),
-        (["eval", "absent.onnx", "--dataset", "DATA"], "no such file: absent.onnx"),
-        (["extract", "absent.safetensors"], "give either --dataset NAME or --images PATH"),
+        (["eval", "absent.onnx", "--dataset", "DATA"], "absent.onnx does not exist"),
+        (["extract", "absent.safetensors"], "give exactly one of --dataset NAME, --images PATH"),
         (["export", "absent.safetensors"], "no such checkpoint"),
         (["datasets", "show", "market1502"], "Did you mean market1501?"),
-        (["datasets", "synth", "x", "--layout", "markt1501"], "Did you mean market1501?"),
+        (["datasets", "synth", "x", "--layout", "markt1501"], "is not one of 'market1501'"),
     ],
 )
-def test_mistakes_are_one_clear_line(
+def test_user_errors_are_one_message(
     arguments: list[str], expected: str, market: Path, refuse: Refuse
 ) -> None:
     assert expected in refuse(*[str(market) if a == "DATA" else a for a in arguments])
@@ -167,19 +169,21 @@ def test_a_broken_image_stops_the_command_with_its_path(
     assert not (tmp_path / "f.h5").exists() and not (tmp_path / "f.h5.partial").exists()
 
 
-def test_cuda_is_refused_where_there_is_none(market: Path, trained: Path, refuse: Refuse) -> None:
+def test_cuda_is_refused_where_it_is_not_available(
+    market: Path, trained: Path, refuse: Refuse
+) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     message = refuse("eval", trained / "runs/one", "--dataset", market, "--device", "cuda")
-    assert "finds no CUDA device" in message
+    assert "found no CUDA device" in message
     assert "unknown device" in refuse(
         "eval", trained / "runs/one", "--dataset", market, "--device", "gpu"
     )
 
 
-def test_a_broken_training_image_is_one_line_also_from_a_worker(
+def test_a_broken_training_image_is_one_line_even_from_a_worker_process(
     market: Path, tmp_path: Path, refuse: Refuse
 ) -> None:
     shutil.copytree(market, tmp_path / "copy")
@@ -191,7 +195,7 @@ def test_a_broken_training_image_is_one_line_also_from_a_worker(
         assert victim.name in message and message.count("\n") == 1
 
 
-def test_a_data_set_that_is_not_whole_is_said_before_it_is_used(
+def test_an_incomplete_data_set_is_warned_about_before_it_is_used(
     market: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(market, tmp_path / "copy")
@@ -203,11 +207,11 @@ def test_a_data_set_that_is_not_whole_is_said_before_it_is_used(
         text=True,
         check=True,
     )
-    assert "is not as published: [gallery]" in done.stderr
+    assert "differs from the published data set: [gallery]" in done.stderr
     assert "reidkit datasets verify copy" in done.stderr
 
 
-def test_files_that_are_not_features_are_never_written_over(
+def test_files_that_are_not_features_are_never_overwritten(
     market: Path, trained: Path, refuse: Refuse
 ) -> None:
     masks = trained / "masks/synth-market1501.h5"
@@ -218,4 +222,4 @@ def test_files_that_are_not_features_are_never_written_over(
 
 
 def test_an_onnx_file_is_not_exported_again(refuse: Refuse) -> None:
-    assert "is ONNX already" in refuse("export", "model.onnx")
+    assert "is an ONNX file already" in refuse("export", "model.onnx")

@@ -54,10 +54,11 @@ def train_steps(data: str, out: str, distance: str, rank: int, size: int, port: 
         trainer.network.train()
         keys = iter(trainer.batches())
         losses = []
-        for step in range(STEPS):
+        for _ in range(STEPS):
             batch = trainer.images.finish(trainer.images.batch(next(keys)), cpu)
             wide = Batch(batch.images.double(), batch.labels, batch.camids)
-            found, _ = trainer.train_step(wide, step)
+            _, found = trainer.compute_losses(wide)
+            trainer.state.update(found["total"])
             losses.append({name: value.item() for name, value in found.items()})
         all_losses = group.gather(losses)
         if group.is_main:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from reidkit.training.diagnostics import (
     first_nonfinite_layer,
     fitting_batch,
     out_of_memory_message,
 )
-from torch import Tensor, nn
-
 from reidkit.types import ModelOutput
 
 
