@@ -2,8 +2,8 @@
 
     python benchmarks/training.py [--device cuda] [--arch baseline] [--batch 32] [--steps 3]
 
-Rows: one step on data that is on the device already, per precision, layout and compilation; then
-whole steps with real loading from drawn pictures. Run it on a machine that does nothing else.
+Rows: a step on data on the device, by precision, memory layout and compilation; then whole steps
+with data loading from synthetic images. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -11,22 +11,21 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from reidkit.config import Layer, RunConfig, load_run_config, with_recipe
-from reidkit.data.loading import train_loader
 from reidkit.data.manifest import open_dataset
 from reidkit.device import torch_device
-from reidkit.runtime.distributed import SINGLE_PROCESS
+from reidkit.losses import compute_losses
 from reidkit.synthetic import LAYOUTS
-from reidkit.training.loop import Stepper
-from reidkit.training.memory import peak_memory
-from reidkit.training.optim import build_optimizer, build_scaler
-from reidkit.training.prefetch import on_device
-from reidkit.training.setup import build_model, prepare
+from reidkit.training.diagnostics import peak_memory
+from reidkit.training.optim import AUTOCAST_DTYPE, TrainState, build_optimizer, build_scaler
+from reidkit.training.setup import build_model
+from reidkit.training.trainer import Trainer
 from reidkit.types import Batch
 
 
@@ -42,29 +41,36 @@ def settings(arguments: argparse.Namespace, **more: object) -> RunConfig:
     return load_run_config(with_recipe([Layer("benchmark", given)], preset=None, dataset=""))
 
 
-def stepper(config: RunConfig, device: torch.device, *, last: bool, compiled: bool) -> Stepper:
+def build_step(
+    config: RunConfig, batch: Batch, device: torch.device, *, channels_last: bool, compiled: bool
+) -> Callable[[], float]:
+    """A function that takes a training step on `batch` and returns the loss."""
     torch.manual_seed(0)
     model = build_model(config, num_ids=751).to(device).train()
-    if last:
+    if channels_last:
         model.to(memory_format=torch.channels_last)
     if compiled:
         nn.Module.compile(model)
     optimizer = build_optimizer(model, config.optim, fused=device.type == "cuda")
-    return Stepper(
-        model,
-        config.loss,
-        optimizer,
-        build_scaler(config.precision, device),
-        config.precision,
-    )
+    state = TrainState(model, optimizer, build_scaler(config.precision, device))
+    dtype = AUTOCAST_DTYPE[config.precision]
+
+    def step() -> float:
+        with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+            output = model(batch.images)
+        losses = compute_losses(output, batch, config.loss)
+        state.update(losses["total"])
+        return losses["total"].item()
+
+    return step
 
 
-def timed(step: object, steps: int, device: torch.device) -> float:
-    """Seconds of the fastest of `steps` calls, after one that is not counted."""
+def timed(step: Callable[[], object], steps: int, device: torch.device) -> float:
+    """Seconds of the fastest of `steps` calls, after a warm-up call."""
     best = float("inf")
     for number in range(steps + 1):
         started = time.perf_counter()
-        step()  # type: ignore[operator]
+        step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         if number:
@@ -91,49 +97,46 @@ def main() -> None:
         f"{arguments.arch}, {arguments.backbone}, {arguments.size}, batch {B}, {device}, ", end=""
     )
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(f"{'':34} {'s/step':>8} {'images/s':>9} {'times':>6}  first loss")
+    print(f"{'':34} {'s/step':>8} {'images/s':>9} {'speed-up':>8}  first loss")
     rows = [("fp32", False, False), ("fp32", True, False), ("bf16", True, False)]
     rows += [("bf16", True, True)] if arguments.compile else []
-    plain = None
-    for precision, last, compiled in rows:
+    first = None
+    for precision, channels_last, compiled in rows:
         config = settings(arguments, precision=precision)
-        batch = Batch(
-            images.contiguous(memory_format=torch.channels_last) if last else images, labels, labels
-        )
-        work = stepper(config, device, last=last, compiled=compiled)
-        losses = []
-
-        def step(work: Stepper = work, batch: Batch = batch, losses: list[float] = losses) -> None:
-            found, _ = work.step(batch, number=0)
-            losses.append(found["total"].item())
-
-        seconds = timed(step, arguments.steps, device)
-        plain = plain or seconds
-        name = f"{precision}, {'channels last' if last else 'NCHW'}{', compiled' * compiled}"
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        batch = Batch(images.contiguous(memory_format=layout), labels, labels)
+        step = build_step(config, batch, device, channels_last=channels_last, compiled=compiled)
+        losses: list[float] = []
+        seconds = timed(lambda step=step: losses.append(step()), arguments.steps, device)
+        first = first or seconds
+        name = f"{precision}, {'channels last' if channels_last else 'NCHW'}"
+        name += ", compiled" * compiled
         print(
-            f"{name:34} {seconds:8.3f} {B / seconds:9.1f} {plain / seconds:6.2f}  {losses[0]:.4f}"
+            f"{name:34} {seconds:8.3f} {B / seconds:9.1f} {first / seconds:8.2f}  {losses[0]:.4f}"
         )
     with tempfile.TemporaryDirectory() as folder:
-        LAYOUTS["market1501"](
-            Path(folder) / "data", train_pids=max(16, B // 2), test_pids=2, seed=0
+        root = Path(folder) / "data"
+        LAYOUTS["market1501"](root, train_pids=max(16, B // 2), test_pids=2, seed=0)
+        trainer = Trainer(
+            settings(arguments, precision="auto", schedule={"epochs": 99, "milestones": []}),
+            open_dataset(str(root)),
+            folder=Path(folder),
+            masks=None,
+            device=device,
+            workers=arguments.workers,
         )
-        data = open_dataset(str(Path(folder) / "data"))
-        config = settings(arguments, precision="auto", schedule={"epochs": 99, "milestones": []})
-        setup = prepare(config, data, masks=None, device=device, group=SINGLE_PROCESS)
-        drawn = setup.batches(epoch=0, step=0, group=SINGLE_PROCESS)
-        raw = iter(
-            train_loader(setup.images, drawn, workers=arguments.workers, pin=device.type == "cuda")
-        )
-        batches = on_device(raw, setup.images, device)
-        setup.model.train()
-        seconds = timed(
-            lambda: setup.stepper.step(next(batches)[1], number=0), arguments.steps, device
-        )
-        _, kept = next(batches)
-        still = timed(lambda: setup.stepper.step(kept, number=0), arguments.steps, device)
-    name = f"{setup.config.precision}, with loading"
-    print(f"{name:34} {seconds:8.3f} {B / seconds:9.1f} {plain / seconds:6.2f}")
-    print(f"with loading over data on the device: {seconds / still:.2f}")
+        trainer.network.train()
+        batches = trainer.load_batches()
+
+        def train_on(batch: Batch) -> None:
+            trainer.state.update(trainer.compute_losses(batch)[1]["total"])
+
+        loading = timed(lambda: train_on(next(batches)), arguments.steps, device)
+        batch = next(batches)
+        loaded = timed(lambda: train_on(batch), arguments.steps, device)
+    name = f"{trainer.config.precision}, with data loading"
+    print(f"{name:34} {loading:8.3f} {B / loading:9.1f} {first / loading:8.2f}")
+    print(f"with data loading over data on the device: {loading / loaded:.2f}")
     print(f"peak memory {peak_memory(device) / 2**30:.2f} GiB")
 
 
