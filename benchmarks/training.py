@@ -106,14 +106,12 @@ def main() -> None:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         batch = Batch(images.contiguous(memory_format=layout), labels, labels)
         step = build_step(config, batch, device, channels_last=channels_last, compiled=compiled)
-        losses: list[float] = []
-        seconds = timed(lambda step=step: losses.append(step()), arguments.steps, device)
+        loss = step()
+        seconds = timed(step, arguments.steps, device)
         first = first or seconds
         name = f"{precision}, {'channels last' if channels_last else 'NCHW'}"
         name += ", compiled" * compiled
-        print(
-            f"{name:34} {seconds:8.3f} {B / seconds:9.1f} {first / seconds:8.2f}  {losses[0]:.4f}"
-        )
+        print(f"{name:34} {seconds:8.3f} {B / seconds:9.1f} {first / seconds:8.2f}  {loss:.4f}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "data"
         LAYOUTS["market1501"](root, train_pids=max(16, B // 2), test_pids=2, seed=0)
