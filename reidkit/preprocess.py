@@ -11,11 +11,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from reidkit.choices import ChannelOrder, Interpolation
 from reidkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ class Preprocess:
     """
 
     size: tuple[int, int] = (256, 128)
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    channels: Literal["rgb", "bgr"] = "rgb"
+    channels: ChannelOrder = "rgb"
 
     def __post_init__(self) -> None:
         if min(self.size) <= 0 or min(self.std) <= 0:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from reidkit import retrieval
-from reidkit.config import TestConfig
+from reidkit.config import EvalConfig
 from reidkit.data.clips import ClipRule
 from reidkit.evaluation import CLASSIFICATION, Split, as_embeddings, embed_split
 from reidkit.features import Features
@@ -22,7 +22,7 @@ from reidkit.types import Dataset, Item
 
 
 def judge(
-    embedder: Embedder, dataset: Dataset, test: TestConfig, *, group: ProcessGroup = SINGLE_PROCESS
+    embedder: Embedder, dataset: Dataset, test: EvalConfig, *, group: ProcessGroup = SINGLE_PROCESS
 ) -> Report:
     """mAP, mINP and CMC on query and gallery; the same report in every process."""
     query, gallery = (
