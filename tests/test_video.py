@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from reidkit import checkpoint
-from reidkit.data.clips import ClipRule
+from reidkit.choices import ClipRule
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.embedder import Embedder, embed_images, embed_tracklets, load_embedder
 from reidkit.runtime.export import export_onnx

@@ -28,7 +28,8 @@ def attention(
 
     from reidkit import checkpoint
     from reidkit.config import require
-    from reidkit.data.manifest import SPLITS, open_dataset
+    from reidkit.data.manifest import open_dataset
+    from reidkit.types import SPLITS
     from reidkit.device import torch_device
     from reidkit.errors import suggest
     from reidkit.masks.store import MaskStore

@@ -52,20 +52,18 @@ def extract(
     """
     from reidkit.cli.options import embedding_option
     from reidkit.config import require
-    from reidkit.data.clips import check_rule
-    from reidkit.data.manifest import SPLITS
     from reidkit.errors import suggest
     from reidkit.evaluation import embed_own
     from reidkit.features import write_features
     from reidkit.runtime.distributed import join_process_group
     from reidkit.runtime.embedder import load_embedder, newest_run
     from reidkit.training.judge import embed_over_group
+    from reidkit.types import SPLITS
 
     require(
         sum(source is not None for source in (dataset, images, tracklets)) == 1,
         "give either --dataset NAME or --images PATH or --tracklets FOLDER",
     )
-    rule = check_rule(clips)
     require(split in SPLITS, f"unknown split {split!r}. {suggest(split, SPLITS)}")
     with join_process_group(device) as (group, own_device), progress("embedding") as on_progress:
         embedder = load_embedder(
@@ -78,14 +76,14 @@ def extract(
                 split,  # type: ignore[arg-type]  # checked above
                 flip=flip,
                 batch=batch,
-                clips=rule,
+                clips=clips,
                 group=group,
                 on_progress=on_progress,
             )
         else:
             own = find_tracklets(tracklets) if tracklets else [[p] for p in find_images(images)]
             features = embed_own(
-                embedder, own, rule=rule, flip=flip, batch=batch, on_progress=on_progress
+                embedder, own, rule=clips, flip=flip, batch=batch, on_progress=on_progress
             )
         if not group.is_main:
             return

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reidkit import checkpoint
-from reidkit.data.clips import ClipRule, clip_weight, cover
+from reidkit.choices import ClipRule
+from reidkit.data.clips import clip_weight, test_clips
 from reidkit.data.loading import pixel_batches
 from reidkit.device import torch_device
 from reidkit.errors import CheckpointError, ConfigError
@@ -225,7 +226,7 @@ def embed_tracklets(
 
     Args:
         tracklets: paths of each one's frames in order; an image is a tracklet of one frame.
-        rule: which clips (`data.clips.cover`); a network of single images sees every frame alone.
+        rule: which clips (`data.clips.test_clips`); a network of single images sees every frame alone.
         batch: frames at a time.
 
     Raises:
@@ -237,7 +238,7 @@ def embed_tracklets(
 
     def clips() -> Iterator[_Clip]:
         for row, frames in enumerate(tracklets):
-            for clip in cover(len(frames), T=T, rule=rule):
+            for clip in test_clips(len(frames), T=T, rule=rule):
                 yield _Clip(row, tuple(frames[k] for k in clip), clip_weight(clip, rule))
 
     planned: deque[list[_Clip]] = deque()

@@ -76,7 +76,7 @@ def dry_run(
         parameters=sum(p.numel() for p in model.parameters()),
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         identities=setup.num_ids,
-        images=len(setup.images.samples),
+        images=len(setup.images.items),
         steps=steps,
         epochs=config.schedule.epochs,
         step_seconds=seconds,

@@ -12,7 +12,7 @@ import numpy as np
 
 from reidkit import retrieval
 from reidkit.config import EvalConfig
-from reidkit.data.clips import ClipRule
+from reidkit.choices import ClipRule
 from reidkit.evaluation import CLASSIFICATION, Split, as_embeddings, embed_split
 from reidkit.features import Features
 from reidkit.retrieval import Report
@@ -63,7 +63,7 @@ def embed_over_group(
     Raises:
         DataError: if the split is empty or an image cannot be read.
     """
-    if dataset.protocol == CLASSIFICATION and split == "gallery":
+    if dataset.task == CLASSIFICATION and split == "gallery":
         return embed_split(embedder, dataset, split)  # one row per class: nothing to share out
     items = getattr(dataset, split)
     mine = _with_split(dataset, split, tuple(group.shard(items)))

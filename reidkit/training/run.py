@@ -360,5 +360,5 @@ def _origin(setup: Setup) -> str:
     config = setup.config
     return (
         f"{config.arch.name} on {setup.dataset.name} ({setup.num_ids} identities, "
-        f"{len(setup.images.samples)} images), {config.precision}, torch {torch.__version__}"
+        f"{len(setup.images.items)} images), {config.precision}, torch {torch.__version__}"
     )

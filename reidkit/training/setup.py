@@ -11,7 +11,7 @@ from torch import nn
 
 from reidkit.config import RunConfig, to_table
 from reidkit.data.clips import train_items
-from reidkit.data.loading import Masks, TrainImages, train_labels
+from reidkit.data.loading import Masks, TrainImages
 from reidkit.data.sampler import TrainBatches
 from reidkit.errors import ConfigError
 from reidkit.models.base import ReidModel
@@ -55,17 +55,13 @@ class Setup:
 
     def batches(self, *, epoch: int, step: int, group: ProcessGroup) -> TrainBatches:
         """Every batch from there on, this process's share of each."""
-        sampler = self.config.sampler
         return TrainBatches(
             self.images.labels,
-            kind=sampler.kind,
-            batch=sampler.batch,
-            samples_per_id=sampler.samples_per_id,
+            self.config.sampler,
             seed=self.config.seed,
             epochs=self.config.schedule.epochs,
-            start_epoch=epoch,
-            start_step=step,
-            share=(group.rank, group.size),
+            start=(epoch, step),
+            shard=(group.rank, group.size),
         )
 
 
@@ -90,8 +86,8 @@ def prepare(
     kept, validation = dataset, None
     if config.test.val_fraction:
         kept, validation = hold_out(dataset, fraction=config.test.val_fraction, seed=config.seed)
-    samples = train_items(kept)
-    labels, num_ids = train_labels(samples)
+    items = train_items(kept)
+    num_ids = len({item.pid for item in items})
     torch.manual_seed(config.seed)
     model = build_model(config, num_ids=num_ids)
     masked = needs_masks(config, model)
@@ -117,9 +113,8 @@ def prepare(
         gather=gather_rows if group.size > 1 else lambda local: local,
     )
     images = TrainImages(
-        samples,
+        items,
         root=dataset.root,
-        labels=labels,
         preprocess=config.input,
         augment=config.augment,
         masks=masks if masked else None,
