@@ -29,11 +29,10 @@ def attention(
     from reidkit import checkpoint
     from reidkit.config import require
     from reidkit.data.manifest import open_dataset
-    from reidkit.types import SPLITS
     from reidkit.device import torch_device
     from reidkit.errors import suggest
     from reidkit.masks.store import MaskStore
-    from reidkit.types import PARTS, Sample
+    from reidkit.types import PARTS, SPLITS, Sample
     from reidkit.visualize.attention import part_agreement
 
     require(split in SPLITS, f"unknown split {split!r}. {suggest(split, SPLITS)}")

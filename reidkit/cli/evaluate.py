@@ -136,9 +136,7 @@ def evaluate(
         )
         out = out or run_folder(path)
         for name in dataset or [trained_on(path)]:
-            named, query, gallery = _embed(
-                embedder, path, name, data_root, flip, batch, clips
-            )
+            named, query, gallery = _embed(embedder, path, name, data_root, flip, batch, clips)
             if multi_query is not None:
                 named["multi_query"] = str(multi_query)
                 query = _pool(embedder, query, multi_query, name, data_root, flip, batch)

@@ -123,16 +123,15 @@ class LossConfig:
     overlap: float = 0.0
 
     def __post_init__(self) -> None:
-        require(
-            0 <= self.smoothing < 1, f"loss.smoothing must lie in [0, 1), got {self.smoothing}"
-        )
+        require(0 <= self.smoothing < 1, f"loss.smoothing must lie in [0, 1), got {self.smoothing}")
         require(self.margin >= 0, f"loss.margin must be >= 0, got {self.margin}")
         names = ("identity", "triplet", "part_attention", "parts_identity", "deep", "overlap")
         weights = {name: getattr(self, name) for name in names}
         for name, weight in weights.items():
             require(weight >= 0, f"loss.{name} must be >= 0, got {weight}")
         require(
-            any(weights.values()), f"all loss weights are 0. Set one of loss.{', loss.'.join(names)}"
+            any(weights.values()),
+            f"all loss weights are 0. Set one of loss.{', loss.'.join(names)}",
         )
 
 
@@ -155,9 +154,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         require(0 <= self.ema < 1, f"optim.ema must lie in [0, 1), got {self.ema}")
         require(self.lr > 0, f"optim.lr must be positive, got {self.lr}")
-        require(
-            self.weight_decay >= 0, f"optim.weight_decay must be >= 0, got {self.weight_decay}"
-        )
+        require(self.weight_decay >= 0, f"optim.weight_decay must be >= 0, got {self.weight_decay}")
 
 
 @dataclass(frozen=True)
@@ -178,9 +175,7 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         require(self.epochs > 0, f"schedule.epochs must be positive, got {self.epochs}")
         increasing = list(self.milestones) == sorted(set(self.milestones))
-        require(
-            increasing, f"schedule.milestones must be increasing, got {list(self.milestones)}"
-        )
+        require(increasing, f"schedule.milestones must be increasing, got {list(self.milestones)}")
 
 
 @dataclass(frozen=True)

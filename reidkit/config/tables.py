@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from reidkit.errors import ConfigError, suggest
 
@@ -75,16 +75,17 @@ def from_table(
     text = json.dumps(dict(table), default=str)  # JSON's types are TOML's, apart from dates
     try:
         # Strict JSON takes an array for a tuple; strict Python objects would have to be tuples.
-        return _adapter(cls).validate_json(text, strict=True, extra="forbid")
+        value: T = _adapter(cast(Any, cls)).validate_json(text, strict=True, extra="forbid")
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False)
         raise ConfigError(f"{where}: {_explain(cls, table, details, known)}") from error
     except ConfigError as error:  # an impossible value, refused by the dataclass itself
         raise ConfigError(f"{where}: {error}") from error
+    return value
 
 
 @functools.cache
-def _adapter(cls: type[T]) -> TypeAdapter[T]:
+def _adapter(cls: Any) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(cls)
@@ -97,7 +98,9 @@ def _explain(
     unknown = [e["loc"] for e in errors if e["type"] == "unexpected_keyword_argument"]
     if unknown:
         *parents, _ = unknown[0]
-        keys = [".".join(map(str, [*parents, name])) for name in field_types(_hint_at(cls, parents))]
+        keys = [
+            ".".join(map(str, [*parents, name])) for name in field_types(_hint_at(cls, parents))
+        ]
         key = ".".join(map(str, unknown[0]))
         return f"unknown key {key}. {suggest(key, [*known] or keys)}"
     missing = [e["loc"] for e in errors if isinstance(e["loc"][-1], str) and e["type"] == "missing"]

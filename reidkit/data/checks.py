@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from reidkit.types import SPLITS, Dataset, Item, frames
+from reidkit.types import SPLITS, Dataset, Item, Split, frames
 
 
 def duplicates(dataset: Dataset) -> list[str]:
     """Messages about images that occur twice: within a split, in train and test, or in query and
     gallery where the protocol removes no image of the same camera from the ranking."""
-    paths = {
-        split: [sample.path for sample in frames(getattr(dataset, split))] for split in SPLITS
-    }
+    paths = {split: [sample.path for sample in frames(getattr(dataset, split))] for split in SPLITS}
     messages = []
     for split, found in paths.items():
         repeated = [path for path, count in Counter(found).items() if count > 1]
@@ -21,7 +19,7 @@ def duplicates(dataset: Dataset) -> list[str]:
                 f"[{split}] {len(repeated)} images occur more than once, the first is {repeated[0]}"
             )
     sets = {split: set(found) for split, found in paths.items()}
-    pairs = [("train", "query"), ("train", "gallery")]
+    pairs: list[tuple[Split, Split]] = [("train", "query"), ("train", "gallery")]
     if dataset.protocol == "none":
         pairs.append(("query", "gallery"))
     for first, second in pairs:

@@ -56,7 +56,7 @@ def clip_weight(clip: Sequence[int], rule: ClipRule) -> float:
 
 
 def split_tracklet(tracklet: Tracklet, length: int) -> list[Tracklet]:
-    """floor(n / length) chunks of `length` frames, the last with the remainder; whole if shorter."""
+    """floor(n / length) chunks of `length` frames, the last with the rest; whole if shorter."""
     chunks = max(len(tracklet.frames) // length, 1)
     edges = [length * k for k in range(chunks)] + [len(tracklet.frames)]
     return [Tracklet(tracklet.frames[a:b]) for a, b in itertools.pairwise(edges)]

@@ -1,5 +1,5 @@
-"""Composition of training batches: a pure function of seed and epoch, so that a resumed run sees the
-same batches from any step of any epoch on.
+"""Composition of training batches: a pure function of seed and epoch, so that a run resumed at any
+step of any epoch sees the same batches.
 """
 
 # P identities in a batch, K samples of each

@@ -52,7 +52,9 @@ def _row(path: str, cameras: str, tracklets: bool, folder: Path) -> dict[str, st
     parts = path.split("/")
     split = parts.pop(0) if parts[0] in SPLITS else ""
     if len(parts) < 2:
-        raise DataError(f"{folder / path} is not in a person's folder. Expected {folder}/NAME/*.jpg")
+        raise DataError(
+            f"{folder / path} is not in a person's folder. Expected {folder}/NAME/*.jpg"
+        )
     camid = "" if cameras == "none" else _camera(path, cameras)
     tracklet = "/".join(parts[1:-1]) or parts[0] if tracklets else ""
     return dict(zip(COLUMNS, (split, path, parts[0], camid, tracklet, ""), strict=True))

@@ -42,7 +42,7 @@ class Manifest:
         task: "retrieval", or "classification" of the training classes (no protocol, no gallery).
         protocol: of the ranking; required for retrieval.
         folders: names of the data set's folder under the data root, the published one first.
-        marks: paths any of which identifies a folder as this data set; default: the splits' folders.
+        marks: any of these paths identifies a folder as this data set; default: splits' folders.
         pattern: regular expression of image names, with groups `pid` and `camid`.
         cameras: their number, or "none" if cameras are unknown; then nothing is removed from
             rankings.

@@ -1,4 +1,4 @@
-"""Statistics of a data set: cameras, image sizes, tracklet lengths, files shared by train and test."""
+"""Statistics of a data set: cameras, image sizes, tracklet lengths, files in train and test."""
 
 from __future__ import annotations
 

@@ -156,7 +156,9 @@ def erase(
         inplace: `images` may be overwritten.
     """
     B, _, H, W = images.shape
-    if noise is None and images.device.type == "cpu":  # fills a few boxes, without a mask of the batch
+    if (
+        noise is None and images.device.type == "cpu"
+    ):  # fills a few boxes, without a mask of the batch
         erased = images if inplace else images.clone()
         fill = torch.tensor(value, dtype=images.dtype).view(3, 1, 1)
         for image, (top, left, height, width) in zip(erased, boxes.tolist(), strict=True):
@@ -174,8 +176,8 @@ def erase(
 
 
 def erase_noise(shape: torch.Size, boxes: Tensor, seeds: Sequence[tuple[int, ...]]) -> Tensor:
-    """N(0, 1) per pixel for `erase`, float32 [B, 3, H, W] on the CPU. Each sample's noise depends on
-    its own seed only, not on the rest of the batch; it is zero outside of the box."""
+    """N(0, 1) per pixel for `erase`, float32 [B, 3, H, W] on the CPU, zero outside of the boxes.
+    Each sample's noise depends on its own seed only, not on the rest of the batch."""
     noise = torch.zeros(shape)
     for row, (box, seed) in enumerate(zip(boxes.tolist(), seeds, strict=True)):
         if box[2] and box[3]:

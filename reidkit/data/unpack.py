@@ -62,8 +62,8 @@ def _check_names(archive: Path, target: Path, names: list[str], special: list[st
     if outside or special:
         what = "points outside" if outside else "is a link or a device, not a file under"
         raise DataError(
-            f"{archive}: its member {(outside or special)[0]!r} {what} {target}. Nothing was unpacked; "
-            "do not trust this archive"
+            f"{archive}: its member {(outside or special)[0]!r} {what} {target}. "
+            "Nothing was unpacked; do not trust this archive"
         )
 
 

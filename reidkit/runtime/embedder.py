@@ -226,7 +226,7 @@ def embed_tracklets(
 
     Args:
         tracklets: paths of each one's frames in order; an image is a tracklet of one frame.
-        rule: which clips (`data.clips.test_clips`); a network of single images sees every frame alone.
+        rule: of `data.clips.test_clips`; a network of single images sees every frame alone.
         batch: frames at a time.
 
     Raises:

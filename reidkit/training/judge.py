@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from reidkit import retrieval
-from reidkit.config import EvalConfig
 from reidkit.choices import ClipRule
+from reidkit.config import EvalConfig
 from reidkit.evaluation import CLASSIFICATION, Split, as_embeddings, embed_split
 from reidkit.features import Features
 from reidkit.retrieval import Report

@@ -1,4 +1,4 @@
-"""Settings: layers of strict tables; later ones win, errors name the key and suggest the nearest."""
+"""Settings: layers of strict tables; later ones win, errors name the key and the nearest one."""
 
 import dataclasses
 import subprocess
@@ -16,8 +16,8 @@ from reidkit.config import (
     default_preset,
     environment_layer,
     file_layer,
-    list_presets,
     from_table,
+    list_presets,
     load_run_config,
     nested,
     preset_layer,
@@ -99,7 +99,10 @@ def test_a_whole_number_is_a_number() -> None:
 
 
 def test_a_layer_alone_may_contradict_constraints_that_the_layers_together_fulfil() -> None:
-    layers = [Layer("a", {"sampler": {"batch": 30}}), Layer("b", {"sampler": {"samples_per_id": 5}})]
+    layers = [
+        Layer("a", {"sampler": {"batch": 30}}),
+        Layer("b", {"sampler": {"samples_per_id": 5}}),
+    ]
     assert load_run_config(layers).sampler.batch == 30
     message = refusal(*layers, Layer("c", {"sampler": {"samples_per_id": 7}}))
     assert message.startswith("a, b, c: sampler.batch must be a multiple")
@@ -201,7 +204,10 @@ def test_missing_keys_are_all_named() -> None:
     ("table", "message"),
     [
         ({"entries": {"a": {"name": 1}}}, "entries.a.name must be a string, got 1"),
-        ({"entries": {"a": {"name": "x", "cuont": 1}}}, "unknown key entries.a.cuont. Did you mean"),
+        (
+            {"entries": {"a": {"name": "x", "cuont": 1}}},
+            "unknown key entries.a.cuont. Did you mean",
+        ),
         ({"entries": {"a": {}}}, "missing key entries.a.name"),
         ({"entries": {"a": 3}}, "entries.a must be a table, got 3"),
         ({"rows": [{"name": "x"}, {"name": 2}]}, "rows[1].name must be a string, got 2"),
@@ -214,9 +220,7 @@ def test_missing_keys_are_all_named() -> None:
         ({"entries": {"a": {"name": ""}}}, "name must not be empty"),
     ],
 )
-def test_errors_in_inner_tables_name_the_whole_key(
-    table: dict[str, object], message: str
-) -> None:
+def test_errors_in_inner_tables_name_the_whole_key(table: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         listing(**table)
     assert str(caught.value).startswith("f.toml: ") and message in str(caught.value)

@@ -128,7 +128,7 @@ def test_losses_and_weights_are_the_published_ones(name: str) -> None:
 
 
 def test_erased_areas_are_filled_as_in_each_authors_code() -> None:
-    """IAUnet: a colour in normalised space; RGA: the mean colour; PFSA: noise, at most a fifth of the image."""
+    """IAUnet: a colour in normalised space; RGA: the mean; PFSA: noise, at most a fifth."""
     assert recipe("iaunet").augment.erase_value == (0.4914, 0.4822, 0.4465)
     assert recipe("rga").augment.erase_value == (0, 0, 0)
     assert recipe("pfsa").augment.erase_noise and not recipe("iaunet").augment.erase_noise

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from reidkit.config import AugmentConfig, ClipConfig
 from reidkit.choices import ClipRule
+from reidkit.config import AugmentConfig, ClipConfig
 from reidkit.data import clips as clip_rules  # a bare test_clips would be collected as a test
 from reidkit.data.clips import sample_clip, split_tracklet, train_items
 from reidkit.data.loading import TrainImages

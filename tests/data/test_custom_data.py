@@ -72,7 +72,10 @@ def test_a_csv_without_cameras_needs_cameras_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (GOOD + "train,a/2.jpg,Ann,12,,\n", r"\[train\] 1 images occur more than once, the first is a/2"),
+        (
+            GOOD + "train,a/2.jpg,Ann,12,,\n",
+            r"\[train\] 1 images occur more than once, the first is a/2",
+        ),
         (GOOD + "train,b/1.jpg,Bob,12,,\n", "1 images are in both train and query"),
         (GOOD + "query,d.jpg,Dan,3,,\n", "1 of 2 queries have no match .* another camera"),
         (GOOD + "query,d.jpg,Bob,11,,\n", "1 of 2 queries have no match"),

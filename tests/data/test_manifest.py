@@ -195,7 +195,7 @@ def test_an_invalid_manifest_is_refused(tmp_path: Path, line: str, message: str)
 def test_retrieval_needs_a_protocol(tmp_path: Path) -> None:
     text = 'format = 1\nname = "x"\nreader = "pattern"\ncameras = 2\n[splits.train]\nimages = 1\n'
     (tmp_path / "x.toml").write_text(text)
-    with pytest.raises(DataError, match="missing key protocol. Use one of market, none, mars"):
+    with pytest.raises(DataError, match=r"missing key protocol\. Use one of market, none, mars"):
         load_manifest(tmp_path / "x.toml")
 
 

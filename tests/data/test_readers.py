@@ -92,7 +92,9 @@ def test_an_incomplete_msmt17_is_refused(tmp_path: Path) -> None:
     (tmp_path / "MSMT17/list_val.txt").unlink()
     with pytest.raises(DataError, match="2 problems") as caught:
         open_dataset("msmt17", tmp_path)
-    assert "missing list" in str(caught.value) and "Is the archive fully unpacked?" in str(caught.value)
+    assert "missing list" in str(caught.value) and "Is the archive fully unpacked?" in str(
+        caught.value
+    )
     with pytest.raises(DataError, match="expected the folders mask_train_v2, mask_test_v2"):
         open_dataset("msmt17@v2", tmp_path)
 
@@ -117,7 +119,9 @@ def test_mars_reads_its_tracklets_from_info(tmp_path: Path) -> None:
     make_mars(tmp_path / "MARS")
     data = open_dataset("mars", tmp_path)
     assert [len(t.frames) for t in data.train if isinstance(t, Tracklet)] == [3, 1]
-    assert ids_and_cameras(data.train) == [(1, 1), (3, 2)] and ids_and_cameras(data.query) == [(2, 1)]
+    assert ids_and_cameras(data.train) == [(1, 1), (3, 2)] and ids_and_cameras(data.query) == [
+        (2, 1)
+    ]
     assert data.query[0].path == "bbox_test/0002/0002C1T0001F001.jpg"
     assert [(t.pid, t.role) for t in data.gallery] == [
         (-1, "junk"),
@@ -134,7 +138,11 @@ def test_mars_refuses_tracklets_without_frames_or_of_several_ids(tmp_path: Path)
     savemat(info / "tracks_train_info.mat", {"track_train_info": tracks})
     with pytest.raises(DataError, match="mars: 3 problems") as caught:
         open_dataset("mars", tmp_path)
-    for problem in ("track 1 .* has no frames", "track 2 .* several ids", "frames 4 to 9 of 4 names"):
+    for problem in (
+        "track 1 .* has no frames",
+        "track 2 .* several ids",
+        "frames 4 to 9 of 4 names",
+    ):
         assert caught.match(problem)
     (info / "query_IDX.mat").write_bytes(b"not a mat file")
     with pytest.raises(DataError, match=r"query_IDX\.mat cannot be read as a MATLAB file"):
@@ -208,7 +216,10 @@ def test_cuhk03_is_unpacked_from_its_mat_file_and_read_by_both_protocols(tmp_pat
         assert image.size == (4, 6) and image.getpixel((3, 0)) == (200, 40, 40)
     new = open_dataset("cuhk03-np-labeled", tmp_path)
     assert ids_and_cameras(new.train) == [(1, 1), (1, 1), (1, 2)]
-    assert ids_and_cameras(new.query) == [(2, 1)] and ids_and_cameras(new.gallery) == [(2, 2), (3, 2)]
+    assert ids_and_cameras(new.query) == [(2, 1)] and ids_and_cameras(new.gallery) == [
+        (2, 2),
+        (3, 2),
+    ]
 
     first = open_dataset("cuhk03-classic-labeled", tmp_path)
     assert (first.name, first.protocol) == ("cuhk03-classic-labeled@0", "cuhk03-classic")
@@ -227,7 +238,11 @@ def test_cuhk03_np_can_be_read_from_its_folders(tmp_path: Path) -> None:
         "bounding_box_test/0003_c2_22.png",
     )
     data = open_dataset("cuhk03-np-detected", tmp_path)
-    assert (ids_and_cameras(data.train), ids_and_cameras(data.query), ids_and_cameras(data.gallery)) == ([(1, 1)], [(3, 1)], [(3, 2)])
+    assert (
+        ids_and_cameras(data.train),
+        ids_and_cameras(data.query),
+        ids_and_cameras(data.gallery),
+    ) == ([(1, 1)], [(3, 1)], [(3, 2)])
 
 
 def test_500k_distractors_join_the_gallery_whatever_their_names(tmp_path: Path) -> None:

@@ -12,9 +12,7 @@ from reidkit.errors import DataError
 LABELS = [0] * 9 + [1] * 2 + [2] * 4 + [3] * 5  # 9, 2, 4 and 5 images
 
 
-def batches(
-    kind: SamplerKind, *, seed: int = 0, epoch: int = 0, batch: int = 8
-) -> list[list[int]]:
+def batches(kind: SamplerKind, *, seed: int = 0, epoch: int = 0, batch: int = 8) -> list[list[int]]:
     return epoch_batches(LABELS, SamplerConfig(kind, batch), seed=seed, epoch=epoch)
 
 

@@ -21,19 +21,19 @@ SIZE = (32, 16)
 PLAIN = Preprocess(size=SIZE, interpolation="bilinear")
 
 
-def image() -> Image.Image:
+def random_image() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8))
 
 
 def test_an_image_of_the_input_size_is_unchanged() -> None:
-    kept = augment_image(image(), Augmentation(None, False, (0, 0, 0, 0)), PLAIN, 1.0)
-    assert (kept == np.asarray(image())).all()
+    kept = augment_image(random_image(), Augmentation(None, False, (0, 0, 0, 0)), PLAIN, 1.0)
+    assert (kept == np.asarray(random_image())).all()
 
 
 def test_flip_mirrors_image_and_mask_together() -> None:
     augmentation = Augmentation(None, True, (0, 0, 0, 0))
-    flipped = augment_image(image(), augmentation, PLAIN, 1.0)
-    assert (flipped == np.asarray(image())[:, ::-1]).all()
+    flipped = augment_image(random_image(), augmentation, PLAIN, 1.0)
+    assert (flipped == np.asarray(random_image())[:, ::-1]).all()
     mask = np.arange(8, dtype=np.uint8).reshape(2, 4)
     assert (augment_mask(mask, augmentation, SIZE, 1.0) == mask[:, ::-1]).all()
 
@@ -102,9 +102,9 @@ def test_a_padded_crop_shifts_image_and_mask_alike_and_is_black_outside() -> Non
     }
     assert corners == {(top, left) for top in range(-3, 4) for left in range(-3, 4)}
     moved = Augmentation((-3, 2), False, (0, 0, 0, 0))
-    pixels = augment_image(image(), moved, PLAIN, 1.0)
+    pixels = augment_image(random_image(), moved, PLAIN, 1.0)
     assert (pixels[:3] == 0).all() and (pixels[:, -2:] == 0).all()
-    assert (pixels[3:, :-2] == np.asarray(image())[:-3, 2:]).all()
+    assert (pixels[3:, :-2] == np.asarray(random_image())[:-3, 2:]).all()
     mask = np.random.default_rng(3).integers(1, 5, SIZE, np.uint8)
     moved_mask = augment_mask(mask, moved, SIZE, 1.0)
     assert (moved_mask[3:, :-2] == mask[:-3, 2:]).all()

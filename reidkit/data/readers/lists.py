@@ -29,7 +29,7 @@ def read_lists(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[
                 match = pattern.fullmatch(path.rpartition("/")[2])
                 if not pid.isdigit() or match is None:
                     problems.append(
-                        f"[{name}] {file}, line {number}: expected `path id` with a name that matches "
+                        f"[{name}] {file}, line {number}: expected `path id`, the name matching "
                         f"{manifest.pattern}, got {line!r}"
                     )
                     break

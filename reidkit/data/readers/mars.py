@@ -18,7 +18,8 @@ INFO = ("train_name.txt", "test_name.txt", "tracks_train_info.mat", "tracks_test
 def read_mars(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
     """Tracklets from `info/`: each row is (first frame, last frame, id, camera), frames are 1-based
     indices into the lists of names. query_IDX.mat lists the test tracklets that are queries; all
-    other test tracklets are the gallery. An image's folder is the first four characters of its name.
+    other test tracklets are the gallery. Images are in folders called after their names' first four
+    characters.
     """
     info = root / "info"
     missing = [f for f in (*INFO, "query_IDX.mat") if not (info / f).is_file()]
