@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -18,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+LAYOUT_NAMES: tuple[SyntheticLayout, ...] = get_args(SyntheticLayout)
 DatasetArgument = Annotated[
     str, typer.Argument(help="Data set name, manifest file or folder.", metavar="DATASET")
 ]
@@ -157,7 +158,9 @@ def stats(
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="Folder with one subfolder per person.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with one subfolder per person.", metavar="FOLDER")
+    ],
     cameras: Annotated[
         str,
         typer.Option(help="Regular expression whose group is the camera in a path, or none."),
@@ -221,9 +224,12 @@ def unpack(
 
 @app.command()
 def synth(
-    folder: Annotated[Path, typer.Argument(help="Output folder; must be empty or new.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Output folder; must be empty or new.", metavar="FOLDER")
+    ],
     layout: Annotated[
-        SyntheticLayout, typer.Option(help="On-disk layout of the data set.")
+        SyntheticLayout,
+        typer.Option(help=f"On-disk layout: {', '.join(LAYOUT_NAMES)}.", metavar="LAYOUT"),
     ] = "market1501",
     train_pids: Annotated[int, typer.Option(min=1, help="Number of training identities.")] = 100,
     test_pids: Annotated[int, typer.Option(min=1, help="Number of test identities.")] = 100,
@@ -231,7 +237,7 @@ def synth(
         int, typer.Option(min=0, help="Random seed; equal seeds give equal files.")
     ] = 0,
 ) -> None:
-    """Generate a synthetic data set with part labels.
+    """Generate a synthetic data set, with label maps for part masks.
 
     \b
     Examples:
