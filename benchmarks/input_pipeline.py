@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 from torchvision import transforms as v1
 
-from reidkit.config import AugmentConfig
+from reidkit.config import AugmentConfig, ClipConfig
 from reidkit.data.decode import read_for_training
 from reidkit.data.loading import TrainImages
-from reidkit.data.sampler import Draw
+from reidkit.data.sampler import SampleKey
 from reidkit.image import read_image
 from reidkit.preprocess import Preprocess
 from reidkit.synthetic import LAYOUTS
@@ -50,7 +50,7 @@ def report(paths: list[Path], rounds: int) -> None:
     """Times the three paths in turn and prints a table."""
     source = ours(paths)
     batches = [
-        [Draw(k, (0, 0, k)) for k in range(start, min(start + BATCH, len(paths)))]
+        [SampleKey(k, (0, 0, k)) for k in range(start, min(start + BATCH, len(paths)))]
         for start in range(0, len(paths), BATCH)
     ]
     cpu = torch.device("cpu")
@@ -104,14 +104,14 @@ def ours(paths: list[Path]) -> TrainImages:
     return TrainImages(
         [Sample(path.name, 1, 1) for path in paths],
         root=paths[0].parent,
-        labels=[0] * len(paths),
         preprocess=PREPROCESS,
         augment=AugmentConfig(),
+        clip=ClipConfig(),
         masks=None,
     )
 
 
-def each(batches: list[list[Draw]], run: Callable[[list[Draw]], object]) -> None:
+def each(batches: list[list[SampleKey]], run: Callable[[list[SampleKey]], object]) -> None:
     for batch in batches:
         run(batch)
 

@@ -1,7 +1,7 @@
-"""One checkpoint format: safetensors with a JSON header that rebuilds the network.
+"""Checkpoints: safetensors files with a JSON header from which the network is rebuilt.
 
-A checkpoint tells its architecture, preprocessing and origin, so no command that takes one needs
-`--arch` or a size.
+The header contains architecture, preprocessing and origin, so that no command that takes a
+checkpoint needs `--arch` or a size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import reidkit
-from reidkit.config.tables import from_table
+from reidkit.config import from_table
 from reidkit.errors import CheckpointError, ReidkitError
 from reidkit.files import atomic
 from reidkit.preprocess import Preprocess
@@ -29,16 +29,17 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint says of itself.
+    """Metadata of a checkpoint.
 
     Attributes:
-        arch_config: the options of the architecture, as a table.
-        num_ids: training identities, the rows of the classifier (0: none).
-        dataset, fingerprint: what it was trained on.
-        synthetic: trained on drawn pedestrians.
-        frames, stride: of the clips it was trained on; 0: it was trained on images.
-        recipe: the whole run's settings, as a table.
-        metrics: of its evaluation, with the epoch.
+        arch_config: options of the architecture, as a table.
+        num_ids: number of training identities, the rows of the classifier (0: no classifier).
+        dataset, fingerprint: of the training data.
+        synthetic: trained on synthetic images.
+        frames, stride: of training clips; 0 if it was trained on images.
+        recipe: all settings of the run, as a table.
+        metrics: evaluation results and their epoch.
+        reidkit, git: versions that wrote the file.
     """
 
     arch: str
@@ -58,7 +59,7 @@ class Header:
 
 
 def save(path: Path, model: ReidModel, header: Header) -> None:
-    """Writes weights and header, atomically.
+    """Writes weights and header atomically.
 
     Raises:
         ReidkitError: if the file cannot be written.
@@ -68,15 +69,16 @@ def save(path: Path, model: ReidModel, header: Header) -> None:
     text = json.dumps(dataclasses.asdict(header))
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     with atomic(path) as partial:
-        # not save_file: its errors are its own and its files are readable by their owner alone
+        # save_file raises other errors, and only the owner can read its files
         partial.write_bytes(to_bytes(tensors, metadata={"reidkit": text}))
 
 
 def read_header(path: Path) -> Header:
-    """The header alone, without reading a weight.
+    """Reads the header without the weights.
 
     Raises:
-        CheckpointError: if this is no reidkit checkpoint or one of another format version.
+        CheckpointError: if the file is missing or no reidkit checkpoint, or if its header is
+            damaged or of another format version.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -89,15 +91,17 @@ def read_header(path: Path) -> Header:
         ) from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path} is not a safetensors file ({error}). Other projects' weights: "
+            f"{path} is not a safetensors file ({error}). Convert external weights with: "
             f"reidkit import {path} --from FORMAT --arch NAME -o model.safetensors"
         ) from error
     if text is None:
         raise CheckpointError(f"{path} has no reidkit header: it was not written by reidkit")
     try:
         table = json.loads(text)
+        if not isinstance(table, dict):
+            raise ValueError(f"expected a JSON object, got {text[:20]}")
     except ValueError as error:
-        raise CheckpointError(f"{path}: damaged header: {error}. Copy the file anew") from error
+        raise CheckpointError(f"{path}: damaged header: {error}. Copy the file again") from error
     if table.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: checkpoint format {table.get('format')}, reidkit {reidkit.__version__} reads "
@@ -110,13 +114,13 @@ def read_header(path: Path) -> Header:
 
 
 def load(path: Path, *, options: Mapping[str, Any] | None = None) -> tuple[ReidModel, Header]:
-    """The network, rebuilt from the header, in evaluation mode on the CPU.
+    """The network rebuilt from the header, in evaluation mode on the CPU, and the header.
 
     Args:
-        options: of the architecture, in place of the header's, such as {"embedding": "pre-bn"}.
+        options: of the architecture, overriding the header's, such as {"embedding": "pre-bn"}.
 
     Raises:
-        CheckpointError: if the file is not ours, or its tensors are not the network's.
+        CheckpointError: as `read_header`, or if the tensors do not fit the network.
         ConfigError: if the architecture has no such option.
     """
     from safetensors.torch import load_file
@@ -130,21 +134,22 @@ def load(path: Path, *, options: Mapping[str, Any] | None = None) -> tuple[ReidM
         first, *rest = str(error).splitlines()[1:] or [str(error)]
         more = f" (and {len(rest)} more)" if rest else ""
         raise CheckpointError(
-            f"{path} does not fit the {header.arch} of its header: {first.strip()}{more}"
+            f"{path}: tensors do not fit {header.arch}, the architecture in the header: "
+            f"{first.strip()}{more}"
         ) from error
     return model.eval(), header
 
 
 def build(header: Header) -> ReidModel:
-    """The network that a header describes, with fresh weights."""
+    """The network that a header describes, with newly initialised weights."""
     spec = get_arch(header.arch)
-    config: Any = from_table(spec.config, header.arch_config, where=f"{header.arch} options")
+    config: Any = from_table(spec.config, header.arch_config, where=f"arch {header.arch}")
     model: ReidModel = spec.build(config, num_ids=header.num_ids, input_size=header.preprocess.size)
     return model
 
 
 def git_version() -> str:
-    """Commit of the working directory's repository, with "+" if it has changes; "" outside one."""
+    """Commit of the repository that reidkit is in, with "+" if it is modified; "" without one."""
     try:
         answer = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--exclude=*"],

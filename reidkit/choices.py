@@ -11,6 +11,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 EmbeddingSide = Literal["post-bn", "pre-bn"]
 Interpolation = Literal["bicubic", "bilinear"]
 ChannelOrder = Literal["rgb", "bgr"]
+SamplerKind = Literal["groups", "pk", "shuffle"]
+CropKind = Literal["none", "translate", "pad"]
 SyntheticLayout = Literal[
     "market1501",
     "market1501-500k",

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from reidkit import retrieval
-from reidkit.data.clips import ClipRule, frames_of, has_tracklets
+from reidkit.choices import ClipRule
+from reidkit.data.clips import has_tracklets
 from reidkit.errors import DataError
 from reidkit.features import Features
 from reidkit.retrieval import Embeddings, Report, RerankConfig, get_protocol
 from reidkit.retrieval.distance import check_metric
 from reidkit.runtime.embedder import Classifier, Embedder, embed_images, embed_tracklets
-from reidkit.types import ROLES, Dataset
+from reidkit.types import ROLES, Dataset, frames
 
 Split = Literal["train", "query", "gallery"]
 CLASSIFICATION = "classification"
@@ -42,14 +43,14 @@ def embed_split(
     training labels: the nearest class is the likeliest, and rank-k is top-k accuracy.
 
     Args:
-        clips: how a tracklet is taken apart (`data.clips.cover`).
+        clips: how a tracklet is taken apart (`data.clips.test_clips`).
 
     Raises:
         DataError: if the split is empty or an image cannot be read.
         ConfigError: if classes are to be told apart and the network has no classifier.
     """
     items = getattr(dataset, split)
-    if dataset.protocol == CLASSIFICATION and split != "train":
+    if dataset.task == CLASSIFICATION and split != "train":
         classes = sorted({item.pid for item in dataset.train})
         if split == "gallery":
             return _class_vectors(embedder, dataset, classes)
@@ -58,7 +59,7 @@ def embed_split(
         raise DataError(f"{dataset.name} has no {split} split")
     shared: dict[str, Any] = {"flip": flip, "batch": batch, "on_progress": on_progress}
     if has_tracklets(items):
-        tracklets = [[dataset.root / frame.path for frame in frames_of(item)] for item in items]
+        tracklets = [[dataset.root / frame.path for frame in frames([item])] for item in items]
         rows = embed_tracklets(embedder, tracklets, rule=clips, **shared)
     else:
         rows = embed_images(embedder, [dataset.root / item.path for item in items], **shared)

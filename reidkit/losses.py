@@ -1,6 +1,7 @@
-"""Losses, each one function, and the weighted sum that a recipe asks for.
+"""Losses: functions, the table of them, and their weighted sum.
 
-All are computed in float32, also under autocast.
+A new loss is one function and its line in `LOSSES`, with its weight in `config.LossConfig`. All are
+computed in float32, also under autocast.
 """
 
 # B batch, T frames, D embedding, C classes, P parts, h w feature map
@@ -8,17 +9,18 @@ All are computed in float32, also under autocast.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reidkit.choices import Metric
 from reidkit.config import LossConfig
 from reidkit.types import Batch, ModelOutput
 
 Gather = Callable[[Tensor], Tensor]
-"""The batches [B, ...] of all processes in a row, this process's own part with its gradient."""
+"""The batches [B, ...] of all processes concatenated, with gradients to the local part."""
 
 
 def compute_losses(
@@ -28,35 +30,32 @@ def compute_losses(
     *,
     gather: Gather = lambda local: local,
 ) -> dict[str, Tensor]:
-    """Every term with a weight above 0, unweighted, and "total", their weighted sum: scalars.
+    """Every loss with a weight above 0, unweighted, and "total", their weighted sum: scalars.
 
     Args:
-        gather: what the triplets' positives and negatives are taken from, where several processes
-            share a batch; the other terms are means over samples and need nothing from others.
+        gather: positives and negatives of the triplet loss are mined among its result, where
+            several processes share a batch; the other losses are means over local samples.
     """
+    inputs = {
+        **vars(weights),
+        "labels": batch.labels,
+        "masks": batch.masks,
+        "input_size": tuple(batch.images.shape[-2:]),
+        "gather": gather,
+    }
     terms: dict[str, Tensor] = {}
-    for name, logits, reduce in (
-        ("identity", output.logits, torch.mean),
-        ("parts_identity", output.part_logits, torch.sum),
-        ("deep", output.deep_logits, torch.sum),
-    ):
-        if getattr(weights, name) > 0 and logits:
-            each = [cross_entropy(x, batch.labels, smoothing=weights.smoothing) for x in logits]
-            terms[name] = reduce(torch.stack(each))
-    if weights.triplet > 0:
-        terms["triplet"] = batch_hard_triplet(
-            output.features,
-            batch.labels,
-            margin=None if weights.soft_margin else weights.margin,
-            distance=weights.distance,
-            gather=gather,
-        )
-    if weights.part_attention > 0 and batch.masks is not None:
-        terms["part_attention"] = part_attention(output.part_maps, batch.masks)
-    if weights.overlap > 0:
-        terms["overlap"] = overlap(output.class_maps, batch.labels)
+    for name, loss in LOSSES.items():
+        value = getattr(output, loss.field)
+        left_out = (loss.needs_masks and batch.masks is None) or (loss.optional and not value)
+        if getattr(weights, name) > 0 and not left_out:
+            terms[name] = loss.function(value, **{key: inputs[key] for key in loss.arguments})
     terms["total"] = torch.stack([getattr(weights, k) * v for k, v in terms.items()]).sum()
     return terms
+
+
+def needs_masks(weights: LossConfig) -> bool:
+    """Whether any loss with a weight above 0 compares the output with part masks."""
+    return any(loss.needs_masks and getattr(weights, name) > 0 for name, loss in LOSSES.items())
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
@@ -71,24 +70,36 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> 
     return F.cross_entropy(_wide(logits), labels, label_smoothing=smoothing)
 
 
+def mean_cross_entropy(logits: tuple[Tensor, ...], labels: Tensor, *, smoothing: float) -> Tensor:
+    """Mean of the classifiers' cross entropies; `logits` has at least one [B, C]."""
+    return torch.stack([cross_entropy(x, labels, smoothing=smoothing) for x in logits]).mean()
+
+
+def sum_cross_entropy(logits: tuple[Tensor, ...], labels: Tensor, *, smoothing: float) -> Tensor:
+    """Sum of the classifiers' cross entropies (PFSA); `logits` has at least one [B, C]."""
+    return torch.stack([cross_entropy(x, labels, smoothing=smoothing) for x in logits]).sum()
+
+
 def batch_hard_triplet(
     features: Tensor,
     labels: Tensor,
     *,
-    margin: float | None,
-    distance: Literal["cosine", "euclidean"],
+    margin: float = 0.3,
+    soft_margin: bool = False,
+    distance: Metric = "cosine",
     gather: Gather = lambda local: local,
 ) -> Tensor:
     """Batch-hard triplet loss, Hermans et al. 2017, eq. 5; mean over anchors.
 
-    relu(margin + max d(anchor, same id) - min d(anchor, other id)); softplus without a margin.
-    Cosine distance is -cos (IAUnet eq. 16), Euclidean sqrt(max(d², 1e-12)) as RGA's code has it.
-    The anchor counts as its own positive, which changes nothing where it has another.
+    relu(margin + max d(anchor, same id) - min d(anchor, other id)). Cosine distance is -cos (IAUnet
+    eq. 16), Euclidean sqrt(max(d², 1e-12)) as in RGA's code. The anchor counts as its own positive,
+    which makes no difference if it has another.
 
     Args:
         features: [B, D].
         labels: int64 [B]; a batch with one identity has no negative and gives 0.
-        gather: anchors are the B local features, positives and negatives are gathered ones.
+        soft_margin: softplus of the difference instead, without margin.
+        gather: anchors are the B local features, positives and negatives the gathered ones.
     Returns:
         scalar, float32 or wider.
     """
@@ -99,11 +110,11 @@ def batch_hard_triplet(
     farthest = distances.masked_fill(~same, -torch.inf).amax(1)
     nearest = distances.masked_fill(same, torch.inf).amin(1)
     gap = farthest - nearest  # -inf without a negative
-    losses = F.softplus(gap) if margin is None else F.relu(gap + margin)
+    losses = F.softplus(gap) if soft_margin else F.relu(gap + margin)
     return losses.mean()
 
 
-def _pairwise(anchors: Tensor, others: Tensor, distance: Literal["cosine", "euclidean"]) -> Tensor:
+def _pairwise(anchors: Tensor, others: Tensor, distance: Metric) -> Tensor:
     if distance == "cosine":
         return -(F.normalize(anchors) @ F.normalize(others).mT)
     squares = (x.pow(2).sum(1) for x in (anchors, others))
@@ -142,15 +153,15 @@ def part_attention(part_maps: tuple[Tensor, ...], masks: Tensor) -> Tensor:
 
 
 def overlap(class_maps: tuple[Tensor, ...], labels: Tensor) -> Tensor:
-    """How far the branches look at the same places: mean over the batch of the soft intersection
-    over union of their class activation maps, each scaled to a greatest value of 1.
+    """Overlap of the branches' attention: the soft intersection over union of their class
+    activation maps, each scaled to a maximum of 1; mean over the batch.
 
-    CAMA (Yang et al., CVPR 2019) penalises overlapped activation of its branches; its thresholds
-    are not in our sources, so this is the penalty's idea in a form without any.
+    CAMA (Yang et al., CVPR 2019) penalises overlapping activations of its branches. Its thresholds
+    are not in our sources, so this is the penalty without thresholds.
 
     Args:
         class_maps: each [B, C, h, w], a classifier's response at every position.
-        labels: int64 [B]; the map of the true class is looked at.
+        labels: int64 [B]; selects the map of the true class.
     Returns:
         scalar in [0, 1], float32 or wider; 1 where all branches agree.
     Raises:
@@ -161,9 +172,45 @@ def overlap(class_maps: tuple[Tensor, ...], labels: Tensor) -> Tensor:
     rows = torch.arange(len(labels), device=labels.device)
     maps = torch.stack([F.relu(_wide(x)[rows, labels]) for x in class_maps])  # [K, B, h, w]
     maps = maps / maps.amax((2, 3), keepdim=True).clamp(min=1e-12)
-    shared, covered = maps.amin(0).sum((1, 2)), maps.amax(0).sum((1, 2))
-    return (shared / covered.clamp(min=1e-12)).mean()
+    intersection, union = maps.amin(0).sum((1, 2)), maps.amax(0).sum((1, 2))
+    return (intersection / union.clamp(min=1e-12)).mean()
 
 
 def _wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A line of the table `LOSSES`; its key is also the name of its weight in `LossConfig`.
+
+    Attributes:
+        function: loss of an output and the arguments below, a scalar.
+        field: the field of `ModelOutput` that it takes.
+        arguments: labels, masks, input_size, gather, or parameters in `LossConfig`, by name.
+        optional: left out for networks that have no such output.
+    """
+
+    function: Callable[..., Tensor]
+    field: str
+    arguments: tuple[str, ...]
+    optional: bool = False
+
+    @property
+    def needs_masks(self) -> bool:
+        return "masks" in self.arguments
+
+
+LOSSES = {
+    "identity": Loss(mean_cross_entropy, "logits", ("labels", "smoothing"), optional=True),
+    "parts_identity": Loss(
+        sum_cross_entropy, "part_logits", ("labels", "smoothing"), optional=True
+    ),
+    "deep": Loss(sum_cross_entropy, "deep_logits", ("labels", "smoothing"), optional=True),
+    "triplet": Loss(
+        batch_hard_triplet, "features", ("labels", "margin", "soft_margin", "distance", "gather")
+    ),
+    "part_attention": Loss(part_attention, "part_maps", ("masks",)),
+    "overlap": Loss(overlap, "class_maps", ("labels",)),
+}
+"""In the order of their summation."""

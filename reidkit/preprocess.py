@@ -1,7 +1,7 @@
-"""How an image file becomes a network's input: the one statement of it.
+"""Preprocessing of images: size, interpolation, normalisation, channel order.
 
-It is set by a recipe, travels in the checkpoint and in the ONNX file, and every command applies it
-by these functions. Resizing is Pillow's, since published numbers depend on it.
+A recipe sets it, checkpoints and ONNX files contain it, and every command applies it by these
+functions. Pillow resizes, since published numbers depend on its filters.
 """
 
 # B batch, H W pixels of the network's input
@@ -11,11 +11,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from reidkit.choices import ChannelOrder, Interpolation
 from reidkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,21 +38,21 @@ class Preprocess:
     """
 
     size: tuple[int, int] = (256, 128)
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    channels: Literal["rgb", "bgr"] = "rgb"
+    channels: ChannelOrder = "rgb"
 
     def __post_init__(self) -> None:
         if min(self.size) <= 0 or min(self.std) <= 0:
             raise ConfigError(f"size and std must be positive, got {self.size} and {self.std}")
 
     def pixels(self, image: Image.Image | Tensor, *, scale: float = 1.0) -> NDArray[np.uint8]:
-        """The image resized to `size` times `scale`: uint8 [H, W, 3], channels in order.
+        """The image resized to `size` times `scale`: uint8 [H, W, 3], in `channels` order.
 
-        Pillow's images are resized by Pillow. A tensor uint8 [3, H, W], as training decodes them,
-        is resized by torch's antialiased filter of the same name, which is several times faster
-        and differs by two grey levels at most, nearly everywhere by none.
+        Pillow resizes Pillow images. torch's antialiased filter of the same name resizes tensors
+        (uint8 [3, H, W], as decoded for training): it is several times faster and differs by at
+        most two grey levels, for most pixels by none.
         """
         height, width = (round(side * scale) for side in self.size)
         if isinstance(image, Image.Image):
@@ -59,22 +60,22 @@ class Preprocess:
         else:
             from torch.nn.functional import interpolate
 
-            # Unsqueezed as [1, H, W, 3], so that torch knows it as channels-last and stays there.
+            # Unsqueezed as [1, H, W, 3], so that torch recognises channels-last and keeps it.
             batch = image.permute(1, 2, 0).unsqueeze(0).permute(0, 3, 1, 2)
             resized = interpolate(batch, (height, width), mode=self.interpolation, antialias=True)
             array = resized[0].permute(1, 2, 0).numpy()
         return array if self.channels == "rgb" else array[..., ::-1]
 
     def to_json(self) -> str:
-        """For headers and attributes."""
+        """As JSON, for headers and attributes of files."""
         return json.dumps(dataclasses.asdict(self))
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 [B, H, W, 3] -> float32 [B, 3, H, W], on the tensor's own device."""
+        """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] on the same device."""
         import torch
 
         B, H, W, _ = pixels.shape
-        # Whole rows of interleaved channels: the same arithmetic on long contiguous vectors.
+        # On whole rows of interleaved channels: the same arithmetic on long contiguous vectors.
         mean, std = (
             torch.tensor(value, device=pixels.device).repeat(W) for value in (self.mean, self.std)
         )

@@ -1,4 +1,4 @@
-"""A checkpoint rebuilds its network without being told anything, or says why not."""
+"""A checkpoint rebuilds its network by its header alone; damaged ones are refused."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def small() -> tuple[ReidModel, Header]:
     )
 
 
-def test_a_network_comes_back_with_every_bit(tmp_path: Path) -> None:
+def test_saving_and_loading_is_bit_exact(tmp_path: Path) -> None:
     model, header = small()
     checkpoint.save(tmp_path / "m.safetensors", model, header)
     loaded, found = checkpoint.load(tmp_path / "m.safetensors")
@@ -41,7 +41,7 @@ def test_a_network_comes_back_with_every_bit(tmp_path: Path) -> None:
     assert torch.equal(model.eval().embed(images), loaded.embed(images))
 
 
-def test_the_header_alone_tells_all_that_eval_needs(tmp_path: Path) -> None:
+def test_the_header_contains_preprocessing_and_architecture_options(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "m.safetensors", *small())
     header = checkpoint.read_header(tmp_path / "m.safetensors")
     assert header.preprocess.size == (64, 32) and header.preprocess.interpolation == "bilinear"
@@ -59,11 +59,11 @@ def rewrite(path: Path, **changes: object) -> None:
         ({"format": 99}, "checkpoint format 99, reidkit .* reads format 1"),
         ({"num_ids": "many"}, "damaged header.*num_ids must be a whole number"),
         ({"arch": "iaunett"}, "Did you mean iaunet"),
-        ({"num_ids": 4}, "does not fit the iaunet of its header"),
-        ({"arch_config": {"backbone": "resnet34"}}, "does not fit the iaunet of its header"),
+        ({"num_ids": 4}, "tensors do not fit iaunet"),
+        ({"arch_config": {"backbone": "resnet34"}}, "tensors do not fit iaunet"),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_headers_and_tensors_that_do_not_fit_are_refused(
     tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     path = tmp_path / "m.safetensors"
@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_refused(
         checkpoint.load(path)
 
 
-def test_other_files_are_refused_with_the_next_step(tmp_path: Path) -> None:
+def test_other_files_are_refused_with_the_next_command(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     with pytest.raises(CheckpointError, match=r"no such checkpoint.*reidkit train"):
         checkpoint.load(path)
@@ -85,14 +85,15 @@ def test_other_files_are_refused_with_the_next_step(tmp_path: Path) -> None:
         checkpoint.load(path)
 
 
-def test_a_header_that_is_not_json_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ['{"x":', "[1]"])
+def test_a_header_that_is_not_a_json_object_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "m.safetensors"
-    save_file({"weight": torch.ones(1)}, path, metadata={"reidkit": '{"x":'})
+    save_file({"weight": torch.ones(1)}, path, metadata={"reidkit": text})
     with pytest.raises(CheckpointError, match="damaged header"):
         checkpoint.load(path)
 
 
-def test_colleagues_may_read_a_checkpoint(tmp_path: Path) -> None:
+def test_checkpoints_have_the_users_default_permissions(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "m.safetensors", *small())
     (tmp_path / "other").touch()
     assert (tmp_path / "m.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

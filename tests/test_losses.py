@@ -1,5 +1,6 @@
-"""Each loss against the formula written out with loops, in float64, gradients too."""
+"""Each loss against its formula written out with loops, in float64, with gradients."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,9 +9,11 @@ from torch import Tensor
 
 from reidkit.config import LossConfig
 from reidkit.losses import (
+    LOSSES,
     batch_hard_triplet,
     compute_losses,
     cross_entropy,
+    needs_masks,
     overlap,
     part_attention,
 )
@@ -48,10 +51,10 @@ def distance(a: Tensor, b: Tensor, kind: str) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["cosine", "euclidean"])
-@pytest.mark.parametrize("margin", [0.3, None])
+@pytest.mark.parametrize("soft_margin", [False, True])
 @pytest.mark.parametrize("labels", [[0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 1, 2], [5, 4, 5, 4, 5, 4]])
 def test_triplet_takes_the_hardest_of_each_anchor(
-    kind: str, margin: float | None, labels: list[int]
+    kind: str, soft_margin: bool, labels: list[int]
 ) -> None:
     features = random(6, 4).requires_grad_()
     total = torch.zeros((), dtype=torch.float64)
@@ -63,21 +66,21 @@ def test_triplet_takes_the_hardest_of_each_anchor(
             distance(features[a], features[b], kind) for b in range(6) if labels[b] != labels[a]
         ]
         gap = torch.stack(positive).max() - torch.stack(negative).min()
-        total = total + ((gap + margin).clamp(min=0) if margin else (1 + gap.exp()).log())
+        total = total + ((1 + gap.exp()).log() if soft_margin else (gap + 0.3).clamp(min=0))
     ours = batch_hard_triplet(
         features,
         torch.tensor(labels),
-        margin=margin,
+        soft_margin=soft_margin,
         distance=kind,  # type: ignore[arg-type]
     )
     same_value_and_gradient(ours, total / 6, features)
 
 
-@pytest.mark.parametrize("margin", [0.3, None])
-def test_a_batch_of_one_identity_has_no_triplet(margin: float | None) -> None:
+@pytest.mark.parametrize("soft_margin", [False, True])
+def test_a_batch_of_one_identity_has_no_triplet(soft_margin: bool) -> None:
     features = random(4, 3).requires_grad_()
     loss = batch_hard_triplet(
-        features, torch.zeros(4, dtype=torch.long), margin=margin, distance="cosine"
+        features, torch.zeros(4, dtype=torch.long), soft_margin=soft_margin, distance="cosine"
     )
     loss.backward()
     assert loss.item() == 0 and torch.isfinite(features.grad).all()  # type: ignore[arg-type]
@@ -121,12 +124,12 @@ def test_losses_stay_float32_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         loss = part_attention((maps,), torch.zeros(1, 4, 4, dtype=torch.uint8))
         triplet = batch_hard_triplet(
-            torch.randn(4, 8).bfloat16(), torch.tensor([0, 0, 1, 1]), margin=0.3, distance="cosine"
+            torch.randn(4, 8).bfloat16(), torch.tensor([0, 0, 1, 1]), distance="cosine"
         )
     assert loss.dtype == triplet.dtype == torch.float32
 
 
-def test_total_is_the_weighted_sum_and_a_weight_of_nought_leaves_a_term_out() -> None:
+def test_total_is_the_weighted_sum_and_a_weight_of_zero_leaves_a_loss_out() -> None:
     """PFSA: 0.2 * main + 0.8 * sum of stripes + 0.2 * sum of deep supervision."""
     labels = torch.tensor([0, 1])
     logits = [random(2, 3) for _ in range(4)]
@@ -147,12 +150,75 @@ def test_total_is_the_weighted_sum_and_a_weight_of_nought_leaves_a_term_out() ->
     torch.testing.assert_close(losses["total"], expected)
 
 
-def test_part_maps_are_demanded_when_their_loss_is() -> None:
+def every_output() -> tuple[ModelOutput, Batch]:
+    """Outputs for every loss in the table: two identities, four samples, three classes."""
+    labels = torch.tensor([0, 0, 1, 1])
+    output = ModelOutput(
+        features=random(4, 6).float(),
+        logits=tuple(random(4, 3).float() for _ in range(2)),
+        part_logits=tuple(random(4, 3).float() for _ in range(3)),
+        deep_logits=(random(4, 3).float(),),
+        part_maps=(torch.rand(4, 4, 4, 2, generator=GENERATOR),),
+        class_maps=tuple(torch.rand(4, 3, 4, 2, generator=GENERATOR) for _ in range(2)),
+    )
+    masks = torch.randint(0, 5, (4, 8, 4), generator=GENERATOR).to(torch.uint8)
+    return output, Batch(torch.zeros(4, 3, 16, 8), labels, labels, masks)
+
+
+def test_the_table_sums_the_same_functions_in_the_same_order_bit_for_bit() -> None:
+    output, batch = every_output()
+    weights = LossConfig(
+        identity=0.3, triplet=0.7, part_attention=0.5, parts_identity=0.9, deep=0.11, overlap=1.3
+    )
+    assert batch.masks is not None
+
+    def each(logits: tuple[Tensor, ...]) -> Tensor:
+        return torch.stack([cross_entropy(x, batch.labels, smoothing=0.1) for x in logits])
+
+    expected = {
+        "identity": each(output.logits).mean(),
+        "parts_identity": each(output.part_logits).sum(),
+        "deep": each(output.deep_logits).sum(),
+        "triplet": batch_hard_triplet(output.features, batch.labels),
+        "part_attention": part_attention(output.part_maps, batch.masks),
+        "overlap": overlap(output.class_maps, batch.labels),
+    }
+    total = torch.stack([getattr(weights, name) * x for name, x in expected.items()]).sum()
+    found = compute_losses(output, batch, weights)
+    assert list(found) == [*expected, "total"]
+    assert all(torch.equal(found[name], x) for name, x in expected.items())
+    assert torch.equal(found["total"], total)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_in_the_table_has_a_weight_and_can_be_used_alone(name: str) -> None:
+    output, batch = every_output()
+    alone = {other: float(other == name) for other in LOSSES}
+    found = compute_losses(output, batch, LossConfig(**alone))  # type: ignore[arg-type]
+    assert set(found) == {name, "total"} and found[name].item() > 0
+
+
+def test_settings_alone_say_whether_masks_are_needed() -> None:
+    assert needs_masks(LossConfig(part_attention=0.5))
+    assert not needs_masks(LossConfig(part_attention=0.0, overlap=1.0))
+    output, batch = every_output()
+    without = dataclasses.replace(batch, masks=None)
+    assert "part_attention" not in compute_losses(output, without, LossConfig())
+
+
+def test_classifiers_that_a_network_does_not_have_are_left_out() -> None:
+    output, batch = every_output()
+    plain = dataclasses.replace(output, part_logits=(), deep_logits=())
+    losses = compute_losses(plain, batch, LossConfig(parts_identity=1.0, deep=1.0))
+    assert set(losses) == {"identity", "triplet", "part_attention", "total"}
+
+
+def test_part_attention_without_part_maps_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"set loss\.part_attention to 0"):
         part_attention((), torch.zeros(1, 4, 4, dtype=torch.uint8))
 
 
-def test_overlap_is_the_soft_intersection_of_the_true_classes_maps() -> None:
+def test_overlap_is_the_soft_intersection_over_union_of_the_true_classes_maps() -> None:
     maps = [random(3, 5, 4, 2).requires_grad_() for _ in range(3)]
     labels = torch.tensor([4, 0, 2])
     total = torch.zeros((), dtype=torch.float64)
@@ -165,7 +231,7 @@ def test_overlap_is_the_soft_intersection_of_the_true_classes_maps() -> None:
     assert overlap((same, same), labels).item() == pytest.approx(1)
 
 
-def test_branches_that_look_at_different_places_do_not_overlap() -> None:
+def test_branches_that_attend_to_different_places_do_not_overlap() -> None:
     left, right = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
     left[..., 0], right[..., 1] = 1, 1
     assert overlap((left, right), torch.tensor([0])).item() == 0

@@ -1,4 +1,4 @@
-"""Preprocessing is Pillow's resize and one normalisation, whatever the command."""
+"""Preprocessing is Pillow's resize and one normalisation for every command."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from reidkit.image import read_image
 from reidkit.preprocess import Preprocess
 
 
-def picture(height: int = 40, width: int = 20) -> Image.Image:
+def random_image(height: int = 40, width: int = 20) -> Image.Image:
     rng = np.random.default_rng(0)
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
 
@@ -21,12 +21,12 @@ def picture(height: int = 40, width: int = 20) -> Image.Image:
     ("name", "filter_"),
     [("bicubic", Image.Resampling.BICUBIC), ("bilinear", Image.Resampling.BILINEAR)],
 )
-def test_resizing_is_bit_for_bit_that_of_pillow(name: str, filter_: Image.Resampling) -> None:
-    found = Preprocess(size=(64, 32), interpolation=name).pixels(picture())  # type: ignore[arg-type]
-    assert (found == np.asarray(picture().resize((32, 64), filter_))).all()
+def test_resizing_is_bit_identical_to_pillows(name: str, filter_: Image.Resampling) -> None:
+    found = Preprocess(size=(64, 32), interpolation=name).pixels(random_image())  # type: ignore[arg-type]
+    assert (found == np.asarray(random_image().resize((32, 64), filter_))).all()
 
 
-def test_normalisation_is_the_textbook_formula() -> None:
+def test_normalisation_subtracts_the_mean_and_divides_by_the_standard_deviation() -> None:
     preprocess = Preprocess(size=(2, 1), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125))
     pixels = torch.tensor([[[[0, 51, 255]], [[255, 0, 102]]]], dtype=torch.uint8)
     expected = [[-0.2, 1.8], [0.0, -0.8], [5.6, 0.8]]
@@ -34,22 +34,22 @@ def test_normalisation_is_the_textbook_formula() -> None:
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
-def test_bgr_networks_get_their_channels_in_their_order() -> None:
-    rgb = Preprocess(size=(40, 20)).pixels(picture())
-    bgr = Preprocess(size=(40, 20), channels="bgr").pixels(picture())
+def test_bgr_networks_get_bgr_channels() -> None:
+    rgb = Preprocess(size=(40, 20)).pixels(random_image())
+    bgr = Preprocess(size=(40, 20), channels="bgr").pixels(random_image())
     assert (bgr == rgb[..., ::-1]).all()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
 def test_any_image_is_read_as_rgb(tmp_path: Path, mode: str) -> None:
     path = tmp_path / f"image.{'jpg' if mode in ('L', 'CMYK') else 'png'}"
-    picture().convert(mode).save(path)
+    random_image().convert(mode).save(path)
     assert read_image(path).mode == "RGB"
 
 
-def test_broken_images_are_one_clear_error(tmp_path: Path) -> None:
+def test_broken_images_raise_one_error_with_the_path(tmp_path: Path) -> None:
     whole = tmp_path / "whole.jpg"
-    picture(200, 100).save(whole)
+    random_image(200, 100).save(whole)
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     text = tmp_path / "text.jpg"
@@ -64,26 +64,26 @@ def test_broken_images_are_one_clear_error(tmp_path: Path) -> None:
         assert str(path) in str(caught.value)
 
 
-def test_a_picture_above_the_pixel_cap_is_refused_before_decoding(
+def test_an_image_above_the_pixel_cap_is_refused_before_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reidkit.image.MAX_PIXELS", 799)
-    picture().save(tmp_path / "large.png")
+    random_image().save(tmp_path / "large.png")
     with pytest.raises(DataError, match="20x40 pixels, more than the cap of 799"):
         read_image(tmp_path / "large.png")
 
 
-def test_sixteen_bits_are_scaled_to_eight_and_not_clipped(tmp_path: Path) -> None:
+def test_sixteen_bit_images_are_scaled_to_eight_bits_and_not_clipped(tmp_path: Path) -> None:
     grey = np.linspace(0, 65535, 64 * 32).reshape(64, 32).astype(np.uint16)
     Image.fromarray(grey).save(tmp_path / "deep.png")
     found = np.asarray(read_image(tmp_path / "deep.png"))
     assert (found == (grey >> 8).astype(np.uint8)[..., None]).all()
 
 
-def test_a_picture_taken_sideways_is_turned_upright(tmp_path: Path) -> None:
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
-    picture().save(tmp_path / "phone.png", exif=exif)
+    random_image().save(tmp_path / "phone.png", exif=exif)
     found = read_image(tmp_path / "phone.png")
     assert found.size == (40, 20)
-    assert (np.asarray(found) == np.rot90(np.asarray(picture()), k=-1)).all()
+    assert (np.asarray(found) == np.rot90(np.asarray(random_image()), k=-1)).all()

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
+from reidkit.choices import SyntheticLayout
 from reidkit.cli.options import DataRootOption, JsonOption
 from reidkit.cli.output import print_json, progress
 
-app = typer.Typer(help="Data sets: what is known, what is on disk, and built-in synthetic ones.")
+app = typer.Typer(
+    help="List, verify, create and generate data sets.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+LAYOUT_NAMES: tuple[SyntheticLayout, ...] = get_args(SyntheticLayout)
+DatasetArgument = Annotated[
+    str, typer.Argument(help="Data set name, manifest file or folder.", metavar="DATASET")
+]
 
 
 @app.command("list")
 def list_(json: JsonOption = False) -> None:
-    """Data sets that reidkit knows by name."""
+    """List the data sets that can be used by name.
+
+    \b
+    Examples:
+      reidkit datasets list
+    """
     from reidkit.data.manifest import list_manifests, load_manifest
 
     manifests = [load_manifest(path) for path in list_manifests().values()]
@@ -30,9 +45,14 @@ def list_(json: JsonOption = False) -> None:
 
 
 @app.command()
-def show(dataset: str, json: JsonOption = False) -> None:
-    """What a data set's manifest says."""
-    from reidkit.config.tables import to_toml
+def show(dataset: DatasetArgument, json: JsonOption = False) -> None:
+    """Print the manifest of a data set.
+
+    \b
+    Examples:
+      reidkit datasets show market1501
+    """
+    from reidkit.config import to_toml
     from reidkit.data.manifest import find_manifest, load_manifest
 
     manifest = load_manifest(find_manifest(dataset))
@@ -44,12 +64,20 @@ def show(dataset: str, json: JsonOption = False) -> None:
 
 @app.command()
 def verify(
-    dataset: str,
+    dataset: DatasetArgument,
     data_root: DataRootOption = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Open every image as well.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every image, too.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Compare every count with the published one; exit status 2 if one differs."""
+    """Compare a data set on disk with its published counts.
+
+    The exit status is 2 if a count differs or an image cannot be decoded.
+
+    \b
+    Examples:
+      reidkit datasets verify market1501 --data-root /data
+      reidkit datasets verify photos/ --deep
+    """
     from reidkit.data.manifest import locate, read_dataset
     from reidkit.data.verify import unreadable
     from reidkit.data.verify import verify as check_counts
@@ -60,7 +88,7 @@ def verify(
     checks = check_counts(manifest, data)
     problems: list[str] = []
     if deep:
-        with progress("opening images") as on_progress:
+        with progress("decoding images") as on_progress:
             problems = unreadable(data, on_progress=on_progress)
     wrong = [check for check in checks if not check.passed]
     if json:
@@ -76,6 +104,7 @@ def verify(
         )
     else:
         print(f"{manifest.name} in {root}")
+        print(f"  {'split':8} {'count':28} {'found':>9} {'expected':>9}")
         for check in checks:
             expected = "-" if check.expected is None else f"{check.expected:,}"
             verdict = "ok" if check.passed else "WRONG"
@@ -91,13 +120,22 @@ def verify(
 
 
 @app.command()
-def stats(dataset: str, data_root: DataRootOption = None, json: JsonOption = False) -> None:
-    """Images and ids per camera, sizes, tracklet lengths, files that train and test share."""
+def stats(
+    dataset: DatasetArgument, data_root: DataRootOption = None, json: JsonOption = False
+) -> None:
+    """Print statistics of cameras, image sizes and tracklets.
+
+    Also lists files that occur, byte for byte, in both train and test.
+
+    \b
+    Examples:
+      reidkit datasets stats market1501
+    """
     from reidkit.data.manifest import open_dataset
     from reidkit.data.statistics import measure
 
     data = open_dataset(dataset, data_root)
-    with progress("reading headers") as on_progress:
+    with progress("reading image headers") as on_progress:
         found = measure(data, on_progress=on_progress)
     if json:
         print_json({"dataset": data.name, "root": str(data.root), **dataclasses.asdict(found)})
@@ -107,31 +145,43 @@ def stats(dataset: str, data_root: DataRootOption = None, json: JsonOption = Fal
         for camera, count in images.items():
             ids = found.ids[split][camera]
             print(f"  {split:8} camera {camera:<4} {count:>9,} images {ids:>7,} ids")
-    for name, spread in (
+    for name, summary in (
         ("height", found.heights),
         ("width", found.widths),
-        *((f"frames of {split} tracklets", spread) for split, spread in found.frames.items()),
+        *((f"frames of {split} tracklets", summary) for split, summary in found.frames.items()),
     ):
-        print(f"  {name}: {spread.least} to {spread.most}, median {spread.median}")
-    print(f"  {len(found.twins)} files of train are also in test, byte for byte")
-    for group in found.twins[:10]:
+        print(f"  {name}: {summary.min} to {summary.max}, median {summary.median}")
+    print(f"  {len(found.duplicates)} files occur in both train and test")
+    for group in found.duplicates[:10]:
         print(f"    {' = '.join(group)}")
 
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="Holds a folder per person.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with one subfolder per person.", metavar="FOLDER")
+    ],
     cameras: Annotated[
         str,
-        typer.Option(help="Expression with one group that finds the camera in a path, or none."),
+        typer.Option(help="Regular expression whose group is the camera in a path, or none."),
     ] = "none",
     tracklets: Annotated[
-        bool, typer.Option("--tracklets", help="The innermost folders are tracklets.")
+        bool, typer.Option("--tracklets", help="Treat each innermost folder as a tracklet.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Decides who is for training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the division into training and test persons.")
+    ] = 0,
 ) -> None:
-    """Write manifest.toml and data.csv for your own images."""
-    from reidkit.data.own import MANIFEST, TABLE, init_dataset
+    """Create a data set from your own folder of images.
+
+    Writes manifest.toml and data.csv into the folder; both can be edited afterwards.
+
+    \b
+    Examples:
+      reidkit datasets init photos/ --cameras 'cam(\\w+)'
+      reidkit datasets init videos/ --tracklets
+    """
+    from reidkit.data.scaffold import MANIFEST, TABLE, init_dataset
 
     init_dataset(folder, cameras=cameras, tracklets=tracklets, seed=seed)
     print(folder / MANIFEST)
@@ -140,13 +190,19 @@ def init(
 
 @app.command()
 def unpack(
-    dataset: str,
+    dataset: DatasetArgument,
     archive: Annotated[
-        Path | None, typer.Option(help="A zip or tar file to unpack under the data root first.")
+        Path | None, typer.Option(help="Unpack this zip or tar file into the data root first.")
     ] = None,
     data_root: DataRootOption = None,
 ) -> None:
-    """Unpack an archive, and make images of cuhk-03.mat or CIFAR-100's records."""
+    """Unpack an archive, cuhk-03.mat or CIFAR-100 into images.
+
+    \b
+    Examples:
+      reidkit datasets unpack market1501 --archive Market-1501-v15.09.15.zip
+      reidkit datasets unpack cuhk03-np-labeled --data-root /data
+    """
     import os
 
     from reidkit.data.manifest import find_manifest, find_root, load_manifest
@@ -168,19 +224,29 @@ def unpack(
 
 @app.command()
 def synth(
-    folder: Annotated[Path, typer.Argument(help="Where to write; must be empty or new.")],
-    layout: Annotated[str, typer.Option(help="On-disk layout to write.")] = "market1501",
-    train_pids: Annotated[int, typer.Option(min=1, help="Training identities.")] = 100,
-    test_pids: Annotated[int, typer.Option(min=1, help="Test identities.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+    folder: Annotated[
+        Path, typer.Argument(help="Output folder; must be empty or new.", metavar="FOLDER")
+    ],
+    layout: Annotated[
+        SyntheticLayout,
+        typer.Option(help=f"On-disk layout: {', '.join(LAYOUT_NAMES)}.", metavar="LAYOUT"),
+    ] = "market1501",
+    train_pids: Annotated[int, typer.Option(min=1, help="Number of training identities.")] = 100,
+    test_pids: Annotated[int, typer.Option(min=1, help="Number of test identities.")] = 100,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Random seed; equal seeds give equal files.")
+    ] = 0,
 ) -> None:
-    """Draw synthetic pedestrians and write them as a data set with label maps."""
-    from reidkit.errors import ConfigError, suggest
+    """Generate a synthetic data set, with label maps for part masks.
+
+    \b
+    Examples:
+      reidkit datasets synth data/synth-market1501
+      reidkit datasets synth data/synth-mars --layout mars --train-pids 20
+    """
     from reidkit.synthetic import LAYOUTS
 
-    if layout not in LAYOUTS:
-        raise ConfigError(f"unknown layout {layout!r}. {suggest(layout, LAYOUTS)}")
-    with progress("drawing pedestrians") as on_progress:
+    with progress("rendering images") as on_progress:
         LAYOUTS[layout](
             folder, train_pids=train_pids, test_pids=test_pids, seed=seed, on_progress=on_progress
         )

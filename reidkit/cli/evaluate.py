@@ -20,7 +20,7 @@ from reidkit.cli.options import (
 from reidkit.cli.output import print_json, print_table, progress, stage_progress
 
 if TYPE_CHECKING:
-    from reidkit.data.clips import ClipRule
+    from reidkit.choices import ClipRule
     from reidkit.evaluation import Ranking
     from reidkit.retrieval import Embeddings, Report
     from reidkit.runtime.embedder import Embedder
@@ -104,7 +104,6 @@ def evaluate(
     """Judge a network or features: mAP, mINP, CMC, ROC, by the data set's protocol."""
     from reidkit.cli.options import embedding_option, external_inputs, parse_memory
     from reidkit.config import require
-    from reidkit.data.clips import check_rule
     from reidkit.device import torch_device
     from reidkit.evaluation import Ranking
     from reidkit.retrieval import RerankConfig
@@ -137,9 +136,7 @@ def evaluate(
         )
         out = out or run_folder(path)
         for name in dataset or [trained_on(path)]:
-            named, query, gallery = _embed(
-                embedder, path, name, data_root, flip, batch, check_rule(clips)
-            )
+            named, query, gallery = _embed(embedder, path, name, data_root, flip, batch, clips)
             if multi_query is not None:
                 named["multi_query"] = str(multi_query)
                 query = _pool(embedder, query, multi_query, name, data_root, flip, batch)

@@ -222,9 +222,9 @@ def numbers(name: str, text: str, kind: type, separator: str, count: int | None)
 
 def pick_splits(dataset: Dataset, splits: list[str]) -> tuple[list[Sample], str]:
     """The images of some splits, and the splits' names joined by "+"."""
-    from reidkit.data.manifest import SPLITS
     from reidkit.errors import ConfigError, suggest
     from reidkit.masks.store import frames
+    from reidkit.types import SPLITS
 
     if "all" in splits:
         splits = [name for name in SPLITS if getattr(dataset, name)]

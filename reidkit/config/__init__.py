@@ -1,4 +1,4 @@
-"""Settings: their schema, the layers they come from, and how TOML is read."""
+"""Settings: their schema, the layers they come from, and how TOML is read and written."""
 
 from reidkit.config.layers import (
     PRESETS,
@@ -22,20 +22,22 @@ from reidkit.config.schema import (
     ArchConfig,
     AugmentConfig,
     ClipConfig,
+    EvalConfig,
     LossConfig,
     OptimConfig,
     RunConfig,
     SamplerConfig,
     ScheduleConfig,
-    TestConfig,
     require,
 )
+from reidkit.config.tables import from_table, merge, nested, read_toml, to_toml
 
 __all__ = [
     "PRESETS",
     "ArchConfig",
     "AugmentConfig",
     "ClipConfig",
+    "EvalConfig",
     "Layer",
     "LossConfig",
     "OptimConfig",
@@ -43,19 +45,23 @@ __all__ = [
     "RunConfig",
     "SamplerConfig",
     "ScheduleConfig",
-    "TestConfig",
     "arch_name",
     "default_preset",
     "differences",
     "environment_layer",
     "file_layer",
+    "from_table",
     "known_keys",
     "list_presets",
     "load_run_config",
+    "merge",
+    "nested",
     "preset_layer",
     "read_preset",
+    "read_toml",
     "require",
     "set_layer",
     "to_table",
+    "to_toml",
     "with_recipe",
 ]

@@ -1,32 +1,30 @@
-"""Where settings come from: layers of TOML tables, later ones first.
+"""Where settings come from: layers of TOML tables, later ones win.
 
-Order, later wins: defaults < preset < file < environment < flags and `--set`. An unknown key, a
-wrong type or an impossible value fails with the layer it came from and the nearest known key.
+Order: defaults < preset < file < environment < flags and `--set`. An unknown key, a wrong type or
+an impossible value fails with the layer it came from and the nearest known key.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from reidkit.config.schema import (
-    ArchConfig,
-    AugmentConfig,
-    ClipConfig,
-    LossConfig,
-    OptimConfig,
-    RunConfig,
-    SamplerConfig,
-    ScheduleConfig,
-    TestConfig,
+from reidkit.config.schema import ArchConfig, RunConfig
+from reidkit.config.tables import (
+    field_types,
+    from_table,
+    merge,
+    nested,
+    partial,
+    read_toml,
+    scalar,
 )
-from reidkit.config.tables import from_table, merge, nested, parse_values, read_toml, scalar
 from reidkit.errors import ConfigError, suggest
-from reidkit.preprocess import Preprocess
 from reidkit.registry import get_arch
 
 PRESETS = Path(__file__).parent / "presets"
@@ -34,7 +32,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 @dataclass(frozen=True)
 class Layer:
-    """One source of settings: a nested table, and where it came from for error messages."""
+    """One source of settings: a nested table, and its name for error messages."""
 
     where: str
     table: Mapping[str, Any]
@@ -49,14 +47,36 @@ def load_run_config(layers: Iterable[Layer]) -> RunConfig:
     layers = [_with_arch_table(layer) for layer in layers]
     spec = get_arch(arch_name(layers, default=ArchConfig.name))
     merged: dict[str, Any] = {"input": {"size": list(spec.input_size)}}
-    options: dict[str, Any] = {}
     for layer in layers:
-        _check(layer, spec.config)
-        merged = merge(merged, {k: v for k, v in layer.table.items() if k != "arch"})
-        options |= {k: v for k, v in layer.table.get("arch", {}).items() if k != "name"}
+        # Checked one by one, so that a message names the layer that the value came from.
+        from_table(
+            _layer_schema(spec.config),
+            layer.table,
+            where=layer.where,
+            known=known_keys(spec.config),
+        )
+        merged = merge(merged, layer.table)
     where = ", ".join(layer.where for layer in layers) or "defaults"
-    arch = ArchConfig(spec.name, from_table(spec.config, options, where=f"{where}: arch"))
+    options = {key: v for key, v in merged.pop("arch", {}).items() if key != "name"}
+    arch = ArchConfig(spec.name, from_table(spec.config, options, where=where))
     return dataclasses.replace(from_table(RunConfig, merged, where=where), arch=arch)
+
+
+@functools.cache
+def _layer_schema(arch_options: type) -> type:
+    arch = partial("ArchTable", {"name": str, **field_types(arch_options)})
+    return partial("LayerTable", {**field_types(RunConfig), "arch": arch})
+
+
+def known_keys(arch_options: type) -> list[str]:
+    """Every setting as `table.key`, including the options of one architecture."""
+    keys = [f"arch.{name}" for name in ("name", *field_types(arch_options))]
+    for name, hint in field_types(RunConfig).items():
+        if dataclasses.is_dataclass(hint) and name != "arch":
+            keys += [f"{name}.{key}" for key in field_types(hint)]
+        elif name != "arch":
+            keys.append(name)
+    return keys
 
 
 @overload
@@ -64,7 +84,7 @@ def arch_name(layers: Iterable[Layer], *, default: str) -> str: ...
 @overload
 def arch_name(layers: Iterable[Layer], *, default: None) -> str | None: ...
 def arch_name(layers: Iterable[Layer], *, default: str | None) -> str | None:
-    """The architecture that layers ask for: the last one named, or the default."""
+    """The architecture that the layers name: the last one, or the default."""
     tables = [_with_arch_table(layer).table.get("arch", {}) for layer in layers]
     names: list[str] = [table["name"] for table in tables if "name" in table]
     return names[-1] if names else default
@@ -80,58 +100,15 @@ def _with_arch_table(layer: Layer) -> Layer:
     return layer
 
 
-def _check(layer: Layer, arch_options: type) -> None:
-    """Refuses unknown keys and wrong types while the layer they came from is still known."""
-    known = known_keys(arch_options)
-    tables = {key.partition(".")[0] for key in known if "." in key}
-    for name, value in layer.table.items():
-        if name in tables and not isinstance(value, Mapping):
-            raise ConfigError(f"{layer.where}: {name} is a table: write {name}.<key>")
-        keys = [f"{name}.{key}" for key in value] if isinstance(value, Mapping) else [name]
-        for key in keys:
-            if key not in known:
-                raise ConfigError(f"{layer.where}: unknown key {key}. {suggest(key, known)}")
-        if name == "arch":
-            options = {k: v for k, v in value.items() if k != "name"}
-            parse_values(arch_options, options, where=f"{layer.where}: arch")
-        elif isinstance(value, Mapping):
-            parse_values(_TABLES[name], value, where=f"{layer.where}: {name}")
-        else:
-            parse_values(RunConfig, {name: value}, where=layer.where)
-
-
-def known_keys(arch_options: type) -> list[str]:
-    """Every setting as `table.key`, those of an architecture's own options among them."""
-    keys = [f"arch.{f.name}" for f in dataclasses.fields(arch_options)] + ["arch.name"]
-    for f in dataclasses.fields(RunConfig):
-        if f.name in _TABLES:
-            keys += [f"{f.name}.{inner.name}" for inner in dataclasses.fields(_TABLES[f.name])]
-        elif f.name != "arch":
-            keys.append(f.name)
-    return keys
-
-
-_TABLES: dict[str, Any] = {
-    "input": Preprocess,
-    "augment": AugmentConfig,
-    "clip": ClipConfig,
-    "sampler": SamplerConfig,
-    "loss": LossConfig,
-    "optim": OptimConfig,
-    "schedule": ScheduleConfig,
-    "test": TestConfig,
-}
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """`[recipe]` of a preset: what it is, and for whom it is the default.
+    """`[recipe]` of a preset: what it reproduces, and where it is the default.
 
     Attributes:
-        title, source: for lists and for the reader.
-        archs: architectures that it is the recipe of.
-        datasets: only on these; empty: on all for which no other recipe is.
-        extends: another preset that this one changes.
+        title, source: for lists of presets and for the reader.
+        archs: architectures whose default it is.
+        datasets: restricts that to these data sets; empty: all without a preset of their own.
+        extends: name of the preset that this one modifies.
     """
 
     title: str
@@ -141,8 +118,13 @@ class Recipe:
     extends: str = ""
 
 
+def list_presets() -> list[str]:
+    """Names of all presets, sorted."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
 def read_preset(name: str) -> tuple[Recipe, dict[str, Any]]:
-    """A recipe from `reidkit/presets` by name, and its settings with those it extends.
+    """A preset's `[recipe]` table, and its settings merged over those of the preset it extends.
 
     Raises:
         ConfigError: if there is none; names the nearest.
@@ -158,22 +140,18 @@ def read_preset(name: str) -> tuple[Recipe, dict[str, Any]]:
 
 
 def preset_layer(name: str, *, arch: str | None = None) -> Layer:
-    """A recipe as a layer of settings. For another architecture than its own (`arch`), it says
-    nothing about `[arch]`: options belong to one architecture."""
+    """A preset as a layer of settings. Its `[arch]` table is dropped if `arch` is another
+    architecture, since options belong to one architecture."""
     table = read_preset(name)[1]
     if arch is not None and table.get("arch", {}).get("name") != arch:
         table.pop("arch", None)
     return Layer(f"{name}.toml", table)
 
 
-def list_presets() -> list[str]:
-    return sorted(path.stem for path in PRESETS.glob("*.toml"))
-
-
 def default_preset(arch: str, dataset: str) -> str | None:
     """The published recipe of an architecture on a data set, or else the architecture's own.
 
-    A drawn stand-in (`synth-market1501`) counts as what it stands for.
+    A synthetic data set (`synth-market1501`) gets the preset of the one it imitates.
     """
     dataset = dataset.partition("@")[0].removeprefix("synth-")
     general = None
@@ -188,12 +166,13 @@ def default_preset(arch: str, dataset: str) -> str | None:
 
 
 def with_recipe(layers: Iterable[Layer], *, preset: str | None, dataset: str) -> list[Layer]:
-    """The layers on top of a recipe: the one named, "none", or the default of what they ask for."""
+    """The layers on top of a preset: the one named, "none", or (None) the default of their
+    architecture on the data set."""
     layers = list(layers)
-    asked = arch_name(layers, default=None)
+    arch = arch_name(layers, default=None)
     if preset is None:
-        preset = default_preset(asked or ArchConfig.name, dataset) or "none"
-    return layers if preset == "none" else [preset_layer(preset, arch=asked), *layers]
+        preset = default_preset(arch or ArchConfig.name, dataset) or "none"
+    return layers if preset == "none" else [preset_layer(preset, arch=arch), *layers]
 
 
 def file_layer(path: Path) -> Layer:
@@ -202,7 +181,7 @@ def file_layer(path: Path) -> Layer:
 
 
 def environment_layer(environ: Mapping[str, str] = os.environ) -> Layer:
-    """`REIDKIT_OPTIM__LR=3e-4` is optim.lr; only names with a double underscore are settings."""
+    """`REIDKIT_OPTIM__LR=3e-4` sets optim.lr; only names with a double underscore are settings."""
     pairs = {
         name.removeprefix("REIDKIT_").lower().replace("__", "."): scalar(value)
         for name, value in environ.items()
@@ -217,7 +196,9 @@ def set_layer(assignments: Iterable[str]) -> Layer:
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set {assignment}: write table.key=value, as in optim.lr=3e-4")
+            raise ConfigError(
+                f"--set {assignment}: expected table.key=value, as in --set optim.lr=3e-4"
+            )
         pairs[key.strip()] = scalar(value.strip())
     return Layer("--set", nested(pairs))
 

@@ -1,6 +1,6 @@
-"""Settings of a training run, as frozen dataclasses; `layers` fills them.
+"""Settings of a training run as frozen dataclasses; `layers` fills them.
 
-`RunConfig` stops at `training.trainer`: functions below receive the values they use.
+Only `training` sees a whole `RunConfig`: functions below it receive the values they use.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from reidkit.choices import CropKind, Metric, Precision, SamplerKind
 from reidkit.errors import ConfigError
 from reidkit.preprocess import Preprocess
 
 
 @dataclass(frozen=True)
 class ArchConfig:
-    """`[arch]`: the architecture's name; every other key of the table is an option of its own."""
+    """`[arch]`: the architecture's name; the table's other keys are the architecture's options."""
 
     name: str = "iaunet"
     options: Any = None  # an instance of the spec's config dataclass
@@ -22,77 +23,92 @@ class ArchConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """`[augment]`: what training does to an image, in this order: crop, flip, erase."""
+    """`[augment]`: data augmentation in this order: crop, flip, erase. flip, crop_probability and
+    erase are probabilities."""
 
     flip: float = 0.5
-    crop: Literal["none", "translate", "pad"] = "none"
+    crop: CropKind = "none"
     crop_probability: float = 0.5
     crop_scale: float = 1.125  # translate: resize to size * crop_scale, then crop at random
-    crop_padding: int = 0  # pad: so many black pixels on every side, then crop at random
+    crop_padding: int = 0  # pad: black pixels added on every side before a random crop
     erase: float = 0.5
-    erase_area: tuple[float, float] = (0.02, 0.4)
+    erase_area: tuple[float, float] = (0.02, 0.4)  # share of the image, uniform
     erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)  # height / width, uniform
     erase_value: tuple[float, float, float] = (0.4914, 0.4822, 0.4465)  # after normalisation
-    erase_noise: bool = False  # N(0, 1) per pixel in place of erase_value
+    erase_noise: bool = False  # N(0, 1) per pixel instead of erase_value
 
     def __post_init__(self) -> None:
         for name in ("flip", "crop_probability", "erase"):
             value = getattr(self, name)
-            require(0 <= value <= 1, f"{name} must lie in [0, 1], got {value}")
+            require(0 <= value <= 1, f"augment.{name} must lie in [0, 1], got {value}")
         low, high = self.erase_area
-        require(0 < low <= high < 1, f"erase_area must rise within (0, 1), got {low, high}")
-        require(self.crop_scale >= 1, f"crop_scale must be >= 1, got {self.crop_scale}")
-        require(self.crop_padding >= 0, f"crop_padding must be >= 0, got {self.crop_padding}")
+        require(
+            0 < low <= high < 1,
+            f"augment.erase_area must be two increasing numbers in (0, 1), got {[low, high]}",
+        )
+        require(self.crop_scale >= 1, f"augment.crop_scale must be >= 1, got {self.crop_scale}")
+        require(
+            self.crop_padding >= 0, f"augment.crop_padding must be >= 0, got {self.crop_padding}"
+        )
         require(
             self.crop != "pad" or self.crop_scale == 1,
-            f"crop = pad moves the image at its own size: set crop_scale to 1.0, got "
-            f"{self.crop_scale}",
+            f'augment.crop = "pad" needs augment.crop_scale = 1.0, got {self.crop_scale}',
         )
 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """`[clip]`: what training takes from a tracklet; images are not concerned.
+    """`[clip]`: training clips of tracklets; ignored for data sets of images.
 
-    frames: of a clip. stride: frames from one to the next where the tracklet is long enough.
+    frames: of a clip. stride: distance between consecutive frames of a clip, where the tracklet is
+    long enough.
     """
 
     frames: int = 4
     stride: int = 8
 
     def __post_init__(self) -> None:
-        require(self.frames > 0 and self.stride > 0, "frames and stride must be positive")
+        for name in ("frames", "stride"):
+            value = getattr(self, name)
+            require(value > 0, f"clip.{name} must be positive, got {value}")
 
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """`[sampler]`: how a batch is made.
+    """`[sampler]`: how batches are composed.
 
-    groups: each id's images shuffled and cut into groups of K, all groups shuffled (IAUnet).
-    pk: every id once per epoch with K images (RGA). shuffle: plain (PFSA). `batch` is the global
-    batch, however many processes share it.
+    groups: each identity's images are shuffled and divided into groups of K, then all groups are
+    shuffled (IAUnet). pk: every identity once per epoch with K images (RGA). shuffle: every image
+    once (PFSA). `batch` is the global batch size, shared by all processes.
     """
 
-    kind: Literal["groups", "pk", "shuffle"] = "groups"
+    kind: SamplerKind = "groups"
     batch: int = 64
     samples_per_id: int = 4
 
     def __post_init__(self) -> None:
-        require(self.batch > 0, f"batch must be positive, got {self.batch}")
+        require(self.batch > 0, f"sampler.batch must be positive, got {self.batch}")
+        require(
+            self.samples_per_id > 0,
+            f"sampler.samples_per_id must be positive, got {self.samples_per_id}",
+        )
         require(
             self.kind == "shuffle" or self.batch % self.samples_per_id == 0,
-            f"batch {self.batch} is not a multiple of samples_per_id {self.samples_per_id}",
+            f"sampler.batch must be a multiple of sampler.samples_per_id ({self.samples_per_id}), "
+            f"got {self.batch}",
         )
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """`[loss]`: a weighted sum; a weight of 0 leaves the term out.
+    """`[loss]`: weights and parameters of the losses (`losses.LOSSES`); a weight of 0 leaves a loss
+    out.
 
-    identity: mean cross entropy of the main logits. parts_identity, deep: cross entropies of the
-    stripe classifiers and of deep supervision, each summed over its classifiers (PFSA).
-    triplet: batch hard. part_attention: binary cross entropy of part maps with the masks.
-    overlap: how much the class activations of several branches cover each other (CAMA).
+    identity: cross entropy of the main classifiers, their mean. parts_identity, deep: cross
+    entropy of the stripe classifiers and of deep supervision, summed over classifiers (PFSA).
+    triplet: batch-hard triplet loss. part_attention: binary cross entropy of part maps and masks.
+    overlap: overlap of the class activation maps of several branches (CAMA). smoothing: label
+    smoothing of all cross entropies. margin, soft_margin, distance: of the triplet loss.
     """
 
     identity: float = 1.0
@@ -100,26 +116,31 @@ class LossConfig:
     triplet: float = 1.0
     margin: float = 0.3
     soft_margin: bool = False
-    distance: Literal["cosine", "euclidean"] = "cosine"
+    distance: Metric = "cosine"
     part_attention: float = 0.5
     parts_identity: float = 0.0
     deep: float = 0.0
     overlap: float = 0.0
 
     def __post_init__(self) -> None:
-        require(0 <= self.smoothing < 1, f"smoothing must lie in [0, 1): {self.smoothing}")
-        require(self.margin >= 0, f"margin must be >= 0, got {self.margin}")
+        require(0 <= self.smoothing < 1, f"loss.smoothing must lie in [0, 1), got {self.smoothing}")
+        require(self.margin >= 0, f"loss.margin must be >= 0, got {self.margin}")
         names = ("identity", "triplet", "part_attention", "parts_identity", "deep", "overlap")
-        weights = [getattr(self, name) for name in names]
-        require(min(weights) >= 0 and max(weights) > 0, "weights must be >= 0, one above 0")
+        weights = {name: getattr(self, name) for name in names}
+        for name, weight in weights.items():
+            require(weight >= 0, f"loss.{name} must be >= 0, got {weight}")
+        require(
+            any(weights.values()),
+            f"all loss weights are 0. Set one of loss.{', loss.'.join(names)}",
+        )
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """`[optim]`: the optimiser. Backbone parameters learn at lr * backbone_factor.
+    """`[optim]`: the optimiser. The backbone's learning rate is lr * backbone_factor.
 
-    ema: decay of an exponential moving average of the weights, which is then what is judged and
-    saved; 0 for none.
+    ema: decay of an exponential moving average of the weights, which is then evaluated and saved
+    instead of the weights; 0 for none.
     """
 
     name: Literal["adam", "sgd"] = "adam"
@@ -131,17 +152,17 @@ class OptimConfig:
     ema: float = 0.0
 
     def __post_init__(self) -> None:
-        require(0 <= self.ema < 1, f"ema must lie in [0, 1), got {self.ema}")
-        require(self.lr > 0, f"lr must be positive, got {self.lr}")
-        require(self.weight_decay >= 0, f"weight_decay must be >= 0: {self.weight_decay}")
+        require(0 <= self.ema < 1, f"optim.ema must lie in [0, 1), got {self.ema}")
+        require(self.lr > 0, f"optim.lr must be positive, got {self.lr}")
+        require(self.weight_decay >= 0, f"optim.weight_decay must be >= 0, got {self.weight_decay}")
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
     """`[schedule]`: the learning rate of each epoch.
 
-    step: times gamma at each milestone. cosine: half a cosine over the epochs, per step. Both
-    after a linear warm-up from warmup_lr over warmup_epochs.
+    step: multiplied by gamma at each milestone. cosine: half a cosine over the epochs, updated per
+    step. Both after a linear warm-up from warmup_lr over warmup_epochs.
     """
 
     epochs: int = 60
@@ -152,34 +173,36 @@ class ScheduleConfig:
     warmup_lr: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.epochs > 0, f"epochs must be positive, got {self.epochs}")
-        rising = list(self.milestones) == sorted(set(self.milestones))
-        require(rising, f"milestones must rise, got {list(self.milestones)}")
+        require(self.epochs > 0, f"schedule.epochs must be positive, got {self.epochs}")
+        increasing = list(self.milestones) == sorted(set(self.milestones))
+        require(increasing, f"schedule.milestones must be increasing, got {list(self.milestones)}")
 
 
 @dataclass(frozen=True)
-class TestConfig:
-    """`[test]`: how an embedding is judged, and on whom.
+class EvalConfig:
+    """`[test]`: evaluation during and after training.
 
-    val_fraction: share of the training identities that are kept out of training to choose the best
-    checkpoint by; 0 chooses by the test set, as the papers did.
+    flip: add the embedding of the mirrored image. every: epochs between evaluations; 0: only after
+    the last. val_fraction: share of the training identities held out to choose the best checkpoint;
+    0 chooses on the test set, as the papers do.
     """
 
-    __test__ = False  # not a test case, whatever pytest thinks of its name
-
-    metric: Literal["cosine", "euclidean"] = "cosine"
-    flip: bool = False  # add the mirrored image's embedding
-    every: int = 10  # epochs between evaluations; 0: only after the last
+    metric: Metric = "cosine"
+    flip: bool = False
+    every: int = 10
     batch: int = 64
     val_fraction: float = 0.0
 
     def __post_init__(self) -> None:
-        require(0 <= self.val_fraction < 1, f"val_fraction must lie in [0, 1): {self.val_fraction}")
+        require(
+            0 <= self.val_fraction < 1,
+            f"test.val_fraction must lie in [0, 1), got {self.val_fraction}",
+        )
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides a training run, as config.toml in the run's folder records it."""
+    """Everything that determines a training run, as config.toml in the run's folder records it."""
 
     arch: ArchConfig = field(default_factory=ArchConfig)
     input: Preprocess = field(default_factory=Preprocess)
@@ -189,10 +212,10 @@ class RunConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    test: TestConfig = field(default_factory=TestConfig)
+    test: EvalConfig = field(default_factory=EvalConfig)
     weights: str = "auto"  # ImageNet weights of the backbone: auto (download), none, or a file
     seed: int = 0
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Precision = "auto"
     compile: bool = False  # torch.compile of the network
 
 

@@ -1,21 +1,26 @@
-"""Strict TOML tables: read into dataclasses, merged, written back.
+"""TOML tables: read, validated into dataclasses, merged, written back.
 
-Strict means that an unknown key, a missing one or a value of the wrong type fails, with the place
-and the nearest known key.
+Validation is pydantic's, strict and without unknown keys; the messages are our own. pydantic is
+imported where it is used, so that `reidkit --help` does not wait for it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from reidkit.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+    from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
 
@@ -35,86 +40,138 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}") from error
 
 
-def from_table(cls: type[T], table: Mapping[str, Any], *, where: str) -> T:
+def to_toml(table: Mapping[str, Any]) -> str:
+    """TOML text of a table; keys whose value is None are left out, paths become strings."""
+    import tomli_w
+
+    return tomli_w.dumps(_writable(table))
+
+
+def _writable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _writable(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list | tuple):
+        return [_writable(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_table(
+    cls: type[T], table: Mapping[str, Any], *, where: str, known: Iterable[str] = ()
+) -> T:
     """A dataclass from a table: every key known, every value of its field's type.
 
-    Fields may be bool, int, float (whole numbers count), str, Path, Literal, tuple, dict[str, ...],
-    unions of these, and dataclasses.
+    Types are strict: "1" and true are no whole numbers; a whole number is a number. Arrays fill
+    tuples, strings fill paths, tables fill dataclasses.
 
+    Args:
+        where: file (and table) that messages begin with.
+        known: keys to suggest for an unknown one; default: those of its table.
     Raises:
-        ConfigError: naming `where`, the key, and what was expected.
+        ConfigError: naming `where`, the key, and what was expected; also one that the dataclass's
+            own `__post_init__` raises.
     """
-    values = parse_values(cls, table, where=where)
-    missing = [
-        f.name
-        for f in dataclasses.fields(cast(Any, cls))
-        if f.name not in values
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ConfigError(f"{where}: missing key {', '.join(missing)}")
+    from pydantic import ValidationError
+
+    text = json.dumps(dict(table), default=str)  # JSON's types are TOML's, apart from dates
     try:
-        return cls(**values)
+        # Strict JSON takes an array for a tuple; strict Python objects would have to be tuples.
+        value: T = _adapter(cast(Any, cls)).validate_json(text, strict=True, extra="forbid")
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False)
+        raise ConfigError(f"{where}: {_explain(cls, table, details, known)}") from error
     except ConfigError as error:  # an impossible value, refused by the dataclass itself
         raise ConfigError(f"{where}: {error}") from error
+    return value
 
 
-def parse_values(cls: type, table: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """The fields of `cls` that `table` gives, checked and converted; missing ones stay missing."""
-    hints = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls)]
-    for key in table:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key}. {suggest(key, known)}")
-    return {key: _value(hints[key], value, where=where, key=key) for key, value in table.items()}
+@functools.cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)
 
 
-def _value(hint: Any, value: Any, *, where: str, key: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    wrong = ConfigError(f"{where}: {key} must be {_describe(hint)}, got {value!r}")
-    if hint is Any or (hint is types.NoneType and value is None):
-        return value
-    if origin in (types.UnionType, typing.Union):
-        for option in args:
-            try:
-                return _value(option, value, where=where, key=key)
-            except ConfigError:
-                continue
-        raise wrong
-    if origin is Literal:
-        if value not in args or type(value) not in {type(arg) for arg in args}:
-            raise ConfigError(
-                f"{where}: {key} must be one of {', '.join(map(str, args))}; got {value!r}"
-            )
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        each = [args[0]] * len(value) if args[1:] == (...,) else list(args)
-        if len(each) != len(value):
-            raise wrong
-        return tuple(_value(h, v, where=where, key=key) for h, v in zip(each, value, strict=True))
-    if origin is dict and isinstance(value, Mapping):
-        return {k: _value(args[1], v, where=where, key=f"{key}.{k}") for k, v in value.items()}
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return from_table(cast(type, hint), value, where=f"{where}: {key}")
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is hint:
-        return value
-    raise wrong
+def _explain(
+    cls: type, table: Mapping[str, Any], errors: Sequence[ErrorDetails], known: Iterable[str]
+) -> str:
+    """One line: the first unknown key, or else all missing ones, or else the first wrong value."""
+    unknown = [e["loc"] for e in errors if e["type"] == "unexpected_keyword_argument"]
+    if unknown:
+        *parents, _ = unknown[0]
+        keys = [
+            ".".join(map(str, [*parents, name])) for name in field_types(_hint_at(cls, parents))
+        ]
+        key = ".".join(map(str, unknown[0]))
+        return f"unknown key {key}. {suggest(key, [*known] or keys)}"
+    missing = [e["loc"] for e in errors if isinstance(e["loc"][-1], str) and e["type"] == "missing"]
+    if missing:
+        return f"missing key {', '.join('.'.join(map(str, loc)) for loc in missing)}"
+    return _wrong_value(cls, table, errors[0]["loc"])
 
 
-def _describe(hint: Any) -> str:
-    args = typing.get_args(hint)
-    if typing.get_origin(hint) is tuple:
-        inner = _describe(args[0]).removeprefix("a ") + "s"
-        return f"a list of {inner}" if args[1:] == (...,) else f"a list of {len(args)} {inner}"
+def _hint_at(cls: Any, loc: Sequence[int | str]) -> Any:
+    for part in loc:
+        cls = _inner(cls, part)
+    return cls
+
+
+def _wrong_value(hint: Any, value: Any, loc: Sequence[int | str]) -> str:
+    """The value at `loc` and what it should be. A location ends inside a value for the entries of
+    a list of scalars and the alternatives of a union: then the whole value is named."""
+    key = ""
+    for part in loc:
+        inner = _inner(hint, part)
+        if inner is None:
+            break
+        hint, value = inner, value[part]
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
+    expected = _in_words(hint)
+    return f"{key} must be {expected}{';' if ',' in expected else ','} got {value!r}"
+
+
+def _inner(hint: Any, part: int | str) -> Any:
+    """The type of a table's entry; None where `part` does not lead into a table."""
     if dataclasses.is_dataclass(hint):
+        return field_types(hint).get(str(part))
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is dict:
+        return arguments[1]
+    is_list_of_tables = typing.get_origin(hint) is tuple and dataclasses.is_dataclass(arguments[0])
+    return arguments[0] if is_list_of_tables else None
+
+
+def field_types(cls: Any) -> dict[str, Any]:
+    """The type of every field of a dataclass, by name."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+
+
+def _in_words(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}" if arguments[1:] else repr(arguments[0])
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_in_words(a) for a in arguments if a is not types.NoneType)
+    if origin is tuple:
+        entries = _in_words(arguments[0]).removeprefix("a ") + "s"
+        return f"a list of {'' if arguments[1] is ... else f'{len(arguments)} '}{entries}"
+    if origin is dict or dataclasses.is_dataclass(hint):
         return "a table"
-    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-    return names.get(hint, str(hint))
+    return _WORDS.get(hint, "a path" if hint is Path else str(hint))
+
+
+def partial(name: str, types: Mapping[str, Any]) -> type:
+    """A dataclass of these types with every key optional and no constraints, in inner tables too:
+    what a single layer of settings may contain."""
+    fields = []
+    for key, hint in types.items():
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            hint = partial(hint.__name__, field_types(hint))
+        fields.append((key, hint, None))
+    return dataclasses.make_dataclass(name, fields)
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,35 +203,3 @@ def scalar(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def to_toml(table: Mapping[str, Any]) -> str:
-    """TOML text of a table; values of None are left out."""
-    lines: list[str] = []
-    _write_table(table, (), lines)
-    return "\n".join(lines).lstrip("\n") + "\n"
-
-
-def _write_table(table: Mapping[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
-    plain = {k: v for k, v in table.items() if not isinstance(v, Mapping) and v is not None}
-    if path and (plain or not table):
-        lines += ["", f"[{'.'.join(map(_toml_key, path))}]"]
-    lines += [f"{_toml_key(k)} = {_toml_value(v)}" for k, v in plain.items()]
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            _write_table(value, (*path, key), lines)
-
-
-def _toml_key(key: str) -> str:
-    bare = key.replace("-", "_").isalnum() or key.replace("-", "").replace("_", "").isalnum()
-    return key if bare and key.isascii() else json.dumps(key, ensure_ascii=False)
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml_value, value))}]"
-    if isinstance(value, str | Path):
-        return json.dumps(str(value), ensure_ascii=False)
-    return repr(value)

@@ -1,4 +1,4 @@
-"""Which frames of a tracklet make a clip, in training and at test time: functions of lengths."""
+"""Selection of a tracklet's frames for training and test clips, as functions of its length."""
 
 # T frames of a clip, n frames of a tracklet
 
@@ -6,40 +6,37 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import numpy as np
 
-from reidkit.errors import ConfigError, DataError, suggest
-from reidkit.types import Dataset, Item, Sample, Tracklet
+from reidkit.choices import ClipRule
+from reidkit.errors import DataError
+from reidkit.types import Dataset, Item, Tracklet
 
-ClipRule = Literal["tclnet", "bicnet", "ap3d", "first"]
-RULES: tuple[ClipRule, ...] = get_args(ClipRule)
 AP3D_FRAMES = 32
 
 
 def sample_clip(n: int, *, T: int, stride: int, rng: np.random.Generator) -> list[int]:
-    """Frames of a training clip, as the authors' family of repositories draws them.
+    """Frames of a training clip, as in the authors' repositories (TCLNet, BiCnet, AP3D).
 
     n >= T * stride: every stride-th from a start that is uniform in 0 .. n - (T-1) * stride - 1.
-    n >= T: T different ones, in order. Fewer: T drawn with replacement, in order.
+    n >= T: T distinct frames, in order. n < T: T frames with replacement, in order.
     """
     if n >= T * stride:
         start = int(rng.integers(n - (T - 1) * stride))
         return [start + stride * k for k in range(T)]
-    drawn: list[int] = rng.choice(n, T, replace=n < T).tolist()
-    return sorted(drawn)
+    chosen: list[int] = rng.choice(n, T, replace=n < T).tolist()
+    return sorted(chosen)
 
 
-def cover(n: int, *, T: int, rule: ClipRule = "tclnet") -> list[tuple[int, ...]]:
-    """Clips that a tracklet is embedded by; the tracklet's feature is the mean over clips, each
-    with the weight that `clip_weight` says.
+def test_clips(n: int, *, T: int, rule: ClipRule = "tclnet") -> list[tuple[int, ...]]:
+    """Clips that a tracklet is embedded by. Its feature is their mean, weighted by `clip_weight`.
 
-    tclnet: all frames in consecutive clips of T, the last filled up by looping its own frames.
-    bicnet: all frames, the tracklet filled up from its start, then consecutive clips of T.
-    ap3d: consecutive clips of 32, the last as short as it is.
-    first: one clip from the first frame on, with the largest stride of 8, 4, 2, 1 that fits; the
-        frames looped where there are fewer than T. The quick test during the authors' training.
+    tclnet: all frames in consecutive clips of T, the last one filled by repeating its own frames.
+    bicnet: all frames in consecutive clips of T, the last one filled from the tracklet's start.
+    ap3d: consecutive clips of 32, the last one shorter.
+    first: one clip from the first frame, with the largest stride of 8, 4, 2, 1 that fits; frames
+        are repeated if there are fewer than T. The quick test of the authors' training code.
     """
     if rule == "first":
         stride = next((s for s in (8, 4, 2, 1) if n >= (T - 1) * s + 1), 1)
@@ -54,39 +51,27 @@ def cover(n: int, *, T: int, rule: ClipRule = "tclnet") -> list[tuple[int, ...]]
 
 
 def clip_weight(clip: Sequence[int], rule: ClipRule) -> float:
-    """1, or the number of frames where the mean runs over frames."""
+    """1, or the number of frames where the mean is over frames (ap3d)."""
     return float(len(clip)) if rule == "ap3d" else 1.0
 
 
-def check_rule(name: str) -> ClipRule:
-    """The rule of that name.
-
-    Raises:
-        ConfigError: if there is none.
-    """
-    for rule in RULES:
-        if name == rule:
-            return rule
-    raise ConfigError(f"unknown clip rule {name!r}. {suggest(name, RULES)}")
-
-
-def cut(tracklet: Tracklet, dense: int) -> list[Tracklet]:
-    """floor(n / dense) chunks of `dense` frames, the last takes the rest; whole if n < dense."""
-    chunks = max(len(tracklet.frames) // dense, 1)
-    edges = [dense * k for k in range(chunks)] + [len(tracklet.frames)]
+def split_tracklet(tracklet: Tracklet, length: int) -> list[Tracklet]:
+    """floor(n / length) chunks of `length` frames, the last with the rest; whole if shorter."""
+    chunks = max(len(tracklet.frames) // length, 1)
+    edges = [length * k for k in range(chunks)] + [len(tracklet.frames)]
     return [Tracklet(tracklet.frames[a:b]) for a, b in itertools.pairwise(edges)]
 
 
 def train_items(dataset: Dataset) -> list[Item]:
-    """What an epoch draws from: images and tracklets, cut where the data set says so.
+    """The training split as the sampler sees it: tracklets in chunks if `dataset.dense` is set.
 
     Raises:
-        DataError: if there is nothing to train on.
+        DataError: if it is empty.
     """
     items: list[Item] = []
     for item in dataset.train:
         if isinstance(item, Tracklet) and dataset.dense:
-            items += cut(item, dataset.dense)
+            items += split_tracklet(item, dataset.dense)
         else:
             items.append(item)
     if not items:
@@ -95,10 +80,5 @@ def train_items(dataset: Dataset) -> list[Item]:
 
 
 def has_tracklets(items: Sequence[Item]) -> bool:
-    """Whether a network learns clips from these."""
+    """Whether a network is trained on clips of these."""
     return any(isinstance(item, Tracklet) for item in items)
-
-
-def frames_of(item: Item) -> tuple[Sample, ...]:
-    """An image is a tracklet of one frame."""
-    return item.frames if isinstance(item, Tracklet) else (item,)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from reidkit.config import AugmentConfig, ClipConfig
-from reidkit.data.clips import frames_of, has_tracklets, sample_clip
+from reidkit.data.clips import has_tracklets, sample_clip
 from reidkit.data.decode import read_for_training
 from reidkit.data.sampler import SampleKey, TrainBatches
 from reidkit.data.transforms import (
@@ -32,7 +32,7 @@ from reidkit.data.transforms import (
 from reidkit.errors import ReidkitError
 from reidkit.image import read_image
 from reidkit.preprocess import Preprocess
-from reidkit.types import Batch, Item, Sample
+from reidkit.types import Batch, Item, Sample, frames
 
 
 class Masks(Protocol):
@@ -44,111 +44,118 @@ class Masks(Protocol):
 
 
 class RawBatch(NamedTuple):
-    """A batch as workers make it: small, and ready to be pinned."""
+    """A batch as it leaves a worker: small, and ready to be pinned."""
 
     pixels: Tensor  # uint8 [B, H, W, 3], or clips [B, T, H, W, 3]
     boxes: Tensor  # int64 [B, 4], erasing rectangles
     labels: Tensor  # int64 [B]
     camids: Tensor  # int64 [B]
     masks: Tensor | None  # uint8 [B, h, w], or [B, T, h, w]
-    draws: list[SampleKey]
+    keys: list[SampleKey]
 
 
 class TrainImages(TorchDataset[RawBatch | ReidkitError]):
-    """Training images, or clips of training tracklets, fetched a batch at a time.
+    """Training images, or clips of training tracklets, loaded batch by batch.
 
     Args:
-        samples: images give batches of images; if there are tracklets among them, all become clips
-            (an image is a tracklet of one frame).
-        clip: how many frames of a tracklet, and how far apart.
+        items: a training split. With tracklets among them all samples are clips, and an image is a
+            tracklet of one frame.
+        root: the folder that the items' paths are relative to.
+        clip: length and stride of clips.
+
+    Attributes:
+        labels: of the items, 0..N-1 in the order of the sorted pids.
+        num_ids: N.
+        clip: None if samples are images.
     """
 
     def __init__(
         self,
-        samples: Sequence[Item],
+        items: Sequence[Item],
         *,
         root: Path,
-        labels: Sequence[int],
         preprocess: Preprocess,
         augment: AugmentConfig,
+        clip: ClipConfig,
         masks: Masks | None,
-        clip: ClipConfig | None = None,
     ) -> None:
-        self.samples = samples
+        label_of = {pid: label for label, pid in enumerate(sorted({item.pid for item in items}))}
+        self.items = items
+        self.labels = [label_of[item.pid] for item in items]
+        self.num_ids = len(label_of)
         self.root = root
-        self.labels = labels
         self.preprocess = preprocess
         self.augment = augment
         self.masks = masks
-        self.clip = (clip or ClipConfig()) if has_tracklets(samples) else None
+        self.clip = clip if has_tracklets(items) else None
 
-    def __getitems__(self, draws: list[SampleKey]) -> RawBatch | ReidkitError:
-        """A batch; an error comes back as a value, since torch would bury its one line in a
-        worker's traceback."""
+    def __getitems__(self, keys: list[SampleKey]) -> RawBatch | ReidkitError:
+        """A batch, or the error as a value: raised in a worker, torch would wrap its one line in a
+        traceback."""
         try:
-            return self.batch(draws)
+            return self.batch(keys)
         except ReidkitError as error:
             return error
 
-    def batch(self, draws: list[SampleKey]) -> RawBatch:
-        """A batch as drawn.
+    def batch(self, keys: list[SampleKey]) -> RawBatch:
+        """The batch of these samples, augmented by their own seeds.
 
         Raises:
             DataError: at the first image that cannot be read.
         """
         size, scale = self.preprocess.size, self.augment.crop_scale
-        frames: list[tuple[Sample, Augmentation]] = []
+        images: list[tuple[Sample, Augmentation]] = []
         augmentations: list[Augmentation] = []
-        for draw in draws:
-            rng = np.random.default_rng(draw.seed)
+        for key in keys:
+            rng = np.random.default_rng(key.seed)
             augmentations.append(sample_augmentation(self.augment, size, rng))
-            frames += [(frame, augmentations[-1]) for frame in self._frames(draw.index, rng)]
-        pixels = np.empty((len(frames), *size, 3), np.uint8)
-        for row, (frame, augmentation) in enumerate(frames):
+            images += [(frame, augmentations[-1]) for frame in self._frames(key.index, rng)]
+        pixels = np.empty((len(images), *size, 3), np.uint8)
+        for row, (frame, augmentation) in enumerate(images):
             image = read_for_training(self.root / frame.path)
             pixels[row] = augment_image(image, augmentation, self.preprocess, scale)
         masks = None
         if self.masks is not None:
-            maps = self.masks.read([frame.path for frame, _ in frames])
-            pairs = zip(maps, frames, strict=True)
+            maps = self.masks.read([frame.path for frame, _ in images])
+            pairs = zip(maps, images, strict=True)
             masks = np.stack([augment_mask(m, a, size, scale) for m, (_, a) in pairs])
         return RawBatch(
             pixels=self._by_clip(pixels),
             boxes=torch.tensor([a.erase for a in augmentations]),
-            labels=torch.tensor([self.labels[draw.index] for draw in draws]),
-            camids=torch.tensor([self.samples[draw.index].camid for draw in draws]),
+            labels=torch.tensor([self.labels[key.index] for key in keys]),
+            camids=torch.tensor([self.items[key.index].camid for key in keys]),
             masks=None if masks is None else self._by_clip(masks),
-            draws=draws,
+            keys=keys,
         )
 
     def _frames(self, index: int, rng: np.random.Generator) -> list[Sample]:
-        frames = frames_of(self.samples[index])
+        samples = list(frames([self.items[index]]))
         if self.clip is None:
-            return list(frames)
+            return samples
         T, stride = self.clip.frames, self.clip.stride
-        return [frames[k] for k in sample_clip(len(frames), T=T, stride=stride, rng=rng)]
+        return [samples[k] for k in sample_clip(len(samples), T=T, stride=stride, rng=rng)]
 
-    def _by_clip(self, frames: NDArray[np.uint8]) -> Tensor:
-        """[B*T, ...] -> [B, T, ...] for clips, [B, ...] as it is for images."""
-        found = torch.from_numpy(frames)
-        return found if self.clip is None else _clips(found, self.clip.frames)
+    def _by_clip(self, rows: NDArray[np.uint8]) -> Tensor:
+        """[B*T, ...] -> [B, T, ...] for clips; images stay [B, ...]."""
+        tensor = torch.from_numpy(rows)
+        return tensor if self.clip is None else _clips(tensor, self.clip.frames)
 
-    def path(self, draw: SampleKey) -> str:
-        """The relative path of a drawn sample."""
-        return self.samples[draw.index].path
+    def path(self, key: SampleKey) -> str:
+        """The relative path of a sample."""
+        return self.items[key.index].path
 
     def finish(self, raw: RawBatch, device: torch.device) -> Batch:
-        """Normalises and erases on the device: the batch as the network sees it."""
+        """Normalises and erases on the device: the network's input."""
         T = 1 if self.clip is None else self.clip.frames
         pixels = raw.pixels.to(device, non_blocking=True).flatten(0, -4)  # [B*T, H, W, 3]
         images = self.preprocess.normalise(pixels)
         noise = None
         if self.augment.erase_noise:
-            seeds = [(*draw.seed, t) for draw in raw.draws for t in range(T)]
+            seeds = [(*key.seed, t) for key in raw.keys for t in range(T)]
             noise = erase_noise(images.shape, raw.boxes.repeat_interleave(T, dim=0), seeds)
         boxes = raw.boxes.to(device, non_blocking=True)
         boxes = boxes.repeat_interleave(T, dim=0)  # one rectangle for all frames of a clip
-        images = erase(images, boxes, self.augment.erase_value, noise, own=True)
+        images = erase(images, boxes, self.augment.erase_value, noise, inplace=True)
         if self.clip is not None:
             images = _clips(images, T)
         return Batch(
@@ -162,7 +169,7 @@ class TrainImages(TorchDataset[RawBatch | ReidkitError]):
 def train_loader(
     images: TrainImages, batches: TrainBatches, *, workers: int, pin: bool
 ) -> Iterator[RawBatch]:
-    """Batches in order, whatever the number of workers.
+    """Raw batches in the order of `batches`, for any number of workers.
 
     Raises:
         DataError: at the first image that cannot be read.
@@ -170,7 +177,7 @@ def train_loader(
     loader: Iterable[RawBatch | ReidkitError] = DataLoader(
         images,
         batch_sampler=batches,
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
         num_workers=workers,
         pin_memory=pin,
         generator=torch.Generator().manual_seed(0),  # leaves the global generator alone
@@ -186,25 +193,18 @@ def _clips(frames: Tensor, T: int) -> Tensor:
     return frames.reshape(-1, T, *frames.shape[1:])
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch
-
-
-def train_labels(samples: Sequence[Item]) -> tuple[list[int], int]:
-    """Contiguous labels 0..N-1 in the order of the sorted pids, and N."""
-    pids = sorted({sample.pid for sample in samples})
-    label = {pid: number for number, pid in enumerate(pids)}
-    return [label[sample.pid] for sample in samples], len(pids)
 
 
 def pixel_batches(
     batches: Iterable[Sequence[Path]], preprocess: Preprocess, *, threads: int = 4
 ) -> Iterator[Tensor]:
-    """Images decoded and resized, in order: uint8 [B, H, W, 3] for each batch of B paths; a path
-    that comes twice in a batch is decoded once.
+    """Decoded and resized images: uint8 [B, H, W, 3] for each batch of B paths, in order. A path
+    that is repeated within a batch is decoded once.
 
-    Pillow lets go of the interpreter while it decodes and resizes, so threads suffice. Three
-    batches at most are in memory.
+    Pillow releases the interpreter lock while it decodes and resizes, so threads suffice. At most
+    three batches are in memory.
 
     Raises:
         DataError: at the first image that cannot be read.
@@ -216,13 +216,13 @@ def pixel_batches(
     with ThreadPoolExecutor(threads) as pool:
         in_flight: deque[list[Future[NDArray[np.uint8]]]] = deque()
 
-        def first() -> Tensor:
+        def oldest() -> Tensor:
             return torch.from_numpy(np.stack([f.result() for f in in_flight.popleft()]))
 
         for batch in batches:
             futures = {path: pool.submit(load, path) for path in dict.fromkeys(batch)}
             in_flight.append([futures[path] for path in batch])
             if len(in_flight) > 2:
-                yield first()
+                yield oldest()
         while in_flight:
-            yield first()
+            yield oldest()

@@ -1,7 +1,7 @@
-"""A data set is a file: find its manifest, find its folder, read its splits.
+"""Data sets: find the manifest, find the folder, read the splits.
 
-A manifest is TOML (docs/datasets.md). reidkit's own are in `data_manifests/`; a path, a folder that
-holds a `manifest.toml`, or `REIDKIT_MANIFESTS` adds one's own.
+A manifest is a TOML file (docs/datasets.md). reidkit's own are in `data_manifests/`; others are
+given by path, by a folder that contains a `manifest.toml`, or in `REIDKIT_MANIFESTS`.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
-from reidkit.config.tables import from_table, read_toml
-from reidkit.data.checks import repeated, unmatched
+from reidkit.choices import ProtocolName
+from reidkit.config import from_table, read_toml
+from reidkit.data.checks import duplicates, unmatched_queries
 from reidkit.data.readers import READERS
-from reidkit.data.readers.rows import build_splits, refuse
+from reidkit.data.readers.rows import build_splits, raise_problems
 from reidkit.data.schema import Manifest
 from reidkit.errors import DataError, suggest
-from reidkit.types import Dataset, Item, Tracklet
+from reidkit.types import SPLITS, Dataset, Item, frames
 
 MANIFEST = "manifest.toml"
-SPLITS = ("train", "query", "gallery")
-CAMERALESS = ("none", "classification")
-"""Protocols that do not look at cameras."""
+PROTOCOL_NAMES: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 
 def list_manifests() -> dict[str, Path]:
-    """Manifest files by name; those under `REIDKIT_MANIFESTS` come before reidkit's own."""
+    """Manifest files by name; those in `REIDKIT_MANIFESTS` take precedence over reidkit's own."""
     package = Path(__file__).parents[1]
     folders = [package / "data_manifests", package.parent / "data_manifests"]
     folders = [folder for folder in folders if folder.is_dir()][:1]
@@ -40,26 +40,33 @@ def load_manifest(path: Path) -> Manifest:
     """Reads a manifest file.
 
     Raises:
-        ConfigError: if it is missing, not TOML, or has an unknown key, type or reader.
+        ConfigError, DataError: if it is missing, is not TOML, or its keys or values are invalid.
     """
     manifest = from_table(Manifest, read_toml(path), where=path.name)
     if manifest.format != 1:
         raise DataError(f"{path}: manifest format {manifest.format}, this reidkit reads format 1")
     if manifest.reader not in READERS:
-        raise DataError(f"{path}: unknown reader. {suggest(manifest.reader, READERS)}")
+        raise DataError(
+            f"{path}: unknown reader {manifest.reader!r}. {suggest(manifest.reader, READERS)}"
+        )
     for split in manifest.splits:
         if split not in SPLITS:
             raise DataError(f"{path}: unknown split {split!r}. Known: {', '.join(SPLITS)}.")
-    if (manifest.cameras == "none") != (manifest.protocol in CAMERALESS):
+    if manifest.task == "classification":
+        if manifest.protocol is not None:
+            raise DataError(f'{path}: task = "classification" has no protocol. Remove that key')
+    elif manifest.protocol is None:
+        raise DataError(f"{path}: missing key protocol. Use one of {', '.join(PROTOCOL_NAMES)}")
+    elif (manifest.cameras == "none") != (manifest.protocol == "none"):
         raise DataError(
-            f'{path}: cameras = "{manifest.cameras}" does not go with protocol = '
-            f'"{manifest.protocol}": without cameras, and only then, the protocol is "none"'
+            f'{path}: cameras = "{manifest.cameras}" does not fit protocol = '
+            f'"{manifest.protocol}". Use cameras = "none" and protocol = "none" together'
         )
     return manifest
 
 
 def find_manifest(dataset: str) -> Path:
-    """The manifest file of a data set: by name, by its own path, or in the folder named.
+    """The manifest file of a data set, given by its name, a manifest file or a folder.
 
     Raises:
         DataError: if there is none; names the nearest.
@@ -73,17 +80,18 @@ def find_manifest(dataset: str) -> Path:
         return known[dataset.partition("@")[0]]
     if path.suffix == ".csv" and path.is_file():
         raise DataError(
-            f"{path} needs a {MANIFEST} beside it that says what it is. "
+            f"{path} is a table without a {MANIFEST} next to it. "
             f"Write one: reidkit datasets init {path.parent}"
         )
     if path.is_dir():
         raise DataError(
-            f"{path} has no {MANIFEST}. Name its layout: --dataset market1501 --data-root {path}, "
-            f"or, if it is your own: reidkit datasets init {path}"
+            f"{path} has no {MANIFEST}. For a published data set use "
+            f"--dataset NAME --data-root {path}; for your own images run: "
+            f"reidkit datasets init {path}"
         )
     raise DataError(
         f"unknown data set {dataset!r}. {suggest(dataset, known)} "
-        "A manifest file or a folder with a manifest.toml will do as well"
+        f"A manifest file or a folder with a {MANIFEST} is accepted, too"
     )
 
 
@@ -91,31 +99,31 @@ def locate(dataset: str, data_root: Path | None = None) -> tuple[Manifest, Path]
     """The manifest and the folder of a data set.
 
     Args:
-        dataset: a known name (`name@variant` for one of several), a manifest file, or a folder
-            that holds a manifest.toml.
+        dataset: a known name (`name@variant` for one of several variants), a manifest file, or a
+            folder that contains a manifest.toml.
         data_root: the folder of data sets; default `REIDKIT_DATA`, else `data`.
 
-    A manifest.toml inside the folder that is found tells its counts, so a synthetic set may stand
-    in the place of a published one; the name stays the one that was asked for.
+    A manifest.toml inside the data set's folder replaces the published one, so that a synthetic
+    data set can be used in place of a published one; the name stays the requested one.
     """
     file = find_manifest(dataset)
     manifest = load_manifest(file)
     if file.name == MANIFEST:
         return choose_variant(manifest, "", file.parent), file.parent
-    asked = dataset.partition("@")[2] if file.stem == dataset.partition("@")[0] else ""
+    variant = dataset.partition("@")[2] if file.stem == dataset.partition("@")[0] else ""
     folder = find_root(manifest, data_root, beside=file.parent)
     if (folder / MANIFEST).is_file():
         manifest = replace(load_manifest(folder / MANIFEST), name=manifest.name)
-    return choose_variant(manifest, asked, folder), folder
+    return choose_variant(manifest, variant, folder), folder
 
 
 def find_root(
     manifest: Manifest, data_root: Path | None = None, *, beside: Path | None = None
 ) -> Path:
-    """The folder under the data root (or `beside`) that looks like this data set.
+    """The data set's folder under the data root (or `beside`), recognised by its `marks`.
 
     Raises:
-        DataError: if there is none; says where it was expected.
+        DataError: if there is none; names the expected folder.
     """
     root = data_root or Path(os.environ.get("REIDKIT_DATA", "data"))
     places = [*(root / name for name in manifest.folders), root, *([beside] if beside else [])]
@@ -126,41 +134,44 @@ def find_root(
     raise DataError(
         f"{manifest.name} is not under {root}: expected {root / published}"
         f" with {next(iter(_marks(manifest)), 'its splits')} inside. "
-        "Say where your data sets are: --data-root DIR, or set REIDKIT_DATA"
+        "Set the folder of your data sets with --data-root DIR or REIDKIT_DATA"
     )
 
 
-def choose_variant(manifest: Manifest, asked: str, root: Path) -> Manifest:
+def choose_variant(manifest: Manifest, variant: str, root: Path) -> Manifest:
     """The manifest of one variant, with its folders and its name.
 
+    Args:
+        variant: its name; "": the only one whose folders are under `root`, or the first if variants
+            have no folders of their own.
     Raises:
-        DataError: if there is no such variant, or the folder has none or several of them.
+        DataError: if there is no such variant, or the folder contains none or several of them.
     """
     if not manifest.variants:
-        if asked:
-            raise DataError(f"{manifest.name} has no variants: ask for {manifest.name} alone")
+        if variant:
+            raise DataError(f"{manifest.name} has no variants. Use --dataset {manifest.name}")
         return manifest
-    if asked and asked not in manifest.variants:
+    if variant and variant not in manifest.variants:
         raise DataError(
-            f"{manifest.name} has no variant {asked!r}. {suggest(asked, manifest.variants)}"
+            f"{manifest.name} has no variant {variant!r}. {suggest(variant, manifest.variants)}"
         )
-    there = {
-        variant: folders
-        for variant, folders in manifest.variants.items()
+    present = {
+        name: folders
+        for name, folders in manifest.variants.items()
         if all((root / folder).is_dir() for folder in folders.values())
     }
-    if not asked and len(there) > 1 and any(there.values()):
-        names = ", ".join(f"{manifest.name}@{variant}" for variant in there)
-        raise DataError(f"{root} holds more than one variant. Say which: {names}")
-    if not there or (asked and asked not in there):
-        wanted = manifest.variants[asked] if asked else next(iter(manifest.variants.values()))
+    if not variant and len(present) > 1 and any(present.values()):
+        names = ", ".join(f"{manifest.name}@{name}" for name in present)
+        raise DataError(f"{root} contains more than one variant. Choose one: {names}")
+    if not present or (variant and variant not in present):
+        expected = manifest.variants[variant] if variant else next(iter(manifest.variants.values()))
         raise DataError(
-            f"{manifest.name}: {root} is not whole: expected the folders "
-            f"{', '.join(dict.fromkeys(wanted.values()))} in it. Is it unpacked to its end?"
+            f"{manifest.name}: {root} is incomplete: expected the folders "
+            f"{', '.join(dict.fromkeys(expected.values()))} in it. Is the archive fully unpacked?"
         )
-    chosen = asked or next(iter(there))
+    chosen = variant or next(iter(present))
     splits = {
-        name: replace(split, folder=there[chosen].get(name, split.folder))
+        name: replace(split, folder=present[chosen].get(name, split.folder))
         for name, split in manifest.splits.items()
     }
     return replace(manifest, name=f"{manifest.name}@{chosen}", variant=chosen, splits=splits)
@@ -170,8 +181,8 @@ def read_dataset(manifest: Manifest, root: Path) -> Dataset:
     """Reads every split of a data set.
 
     Raises:
-        DataError: with every problem that was found: missing folders, names that do not fit, an
-            empty split, images that come twice, queries without a match in the gallery.
+        DataError: with all problems found: missing folders, names that do not match, empty splits,
+            images that occur twice, queries without a match in the gallery.
     """
     problems: list[str] = []
     rows = READERS[manifest.reader](manifest, root, problems)
@@ -188,26 +199,28 @@ def read_dataset(manifest: Manifest, root: Path) -> Dataset:
         train=train,
         query=query,
         gallery=gallery,
-        protocol=manifest.protocol,
+        protocol=manifest.protocol or "",
         fingerprint=fingerprint(train, query, gallery),
         synthetic=manifest.synthetic,
         dense=manifest.dense,
+        task=manifest.task,
     )
     if not problems:
-        problems += repeated(dataset)
-        lonely = unmatched(dataset)
-        if manifest.unmatched != "unknown" and len(lonely) > manifest.unmatched:
+        problems += duplicates(dataset)
+        unmatched = unmatched_queries(dataset)
+        if manifest.unmatched != "unknown" and len(unmatched) > manifest.unmatched:
             problems.append(
-                f"[query] {len(lonely)} of {len(query)} queries have no match in the gallery (same "
-                f"id{'' if manifest.cameras == 'none' else ', another camera'}), the first is "
-                f"{lonely[0].path}. Remove them, or state the number: unmatched = {len(lonely)}"
+                f"[query] {len(unmatched)} of {len(query)} queries have no match in the gallery "
+                f"(same id{'' if manifest.cameras == 'none' else ', another camera'}), the first "
+                f"is {unmatched[0].path}. Remove them, or add to the manifest: "
+                f"unmatched = {len(unmatched)}"
             )
-    refuse(manifest.name, problems)
+    raise_problems(manifest.name, problems)
     return dataset
 
 
 def open_dataset(dataset: str, data_root: Path | None = None) -> Dataset:
-    """`locate`, then `read_dataset`."""
+    """Reads the data set that `locate` finds."""
     return read_dataset(*locate(dataset, data_root))
 
 
@@ -216,9 +229,9 @@ def fingerprint(*splits: tuple[Item, ...]) -> str:
     digest = hashlib.sha256()
     for number, split in enumerate(splits):
         for item in split:
-            frames = item.frames if isinstance(item, Tracklet) else (item,)
-            digest.update(f"{number}:{len(frames)}\n".encode())
-            for s in frames:
+            samples = list(frames([item]))
+            digest.update(f"{number}:{len(samples)}\n".encode())
+            for s in samples:
                 digest.update(f"{s.path}\0{s.pid}\0{s.camid}\0{s.role}\n".encode())
     return digest.hexdigest()
 

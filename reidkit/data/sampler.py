@@ -1,5 +1,5 @@
-"""Which images make which batch: a pure function of seed and epoch, so that any step of any epoch
-can be drawn again.
+"""Composition of training batches: a pure function of seed and epoch, so that a run resumed at any
+step of any epoch sees the same batches.
 """
 
 # P identities in a batch, K samples of each
@@ -8,55 +8,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.config import SamplerConfig
 from reidkit.errors import DataError
-
-SamplerKind = Literal["groups", "pk", "shuffle"]
 
 
 @dataclass(frozen=True)
 class SampleKey:
-    """One image of one batch: its index in the split, and the seed of its augmentation."""
+    """One sample of one batch: its index in the split, and the seed of its augmentation."""
 
     index: int
     seed: tuple[int, int, int]  # run's seed, epoch, position in the epoch
 
 
 def epoch_batches(
-    labels: Sequence[int],
-    *,
-    kind: SamplerKind,
-    batch: int,
-    samples_per_id: int,
-    seed: int,
-    epoch: int,
+    labels: Sequence[int], sampler: SamplerConfig, *, seed: int, epoch: int
 ) -> list[list[int]]:
-    """Indices of every full batch of an epoch; what is left over is dropped.
+    """Indices of every full batch of an epoch; an incomplete last batch is dropped.
 
-    groups: the images of each id are shuffled and cut into groups of K (an id with fewer than K is
-        drawn K times with replacement, remainders are dropped) and the groups of all ids are
-        shuffled, so an epoch sees nearly all images and a batch may hold an id twice (IAUnet).
-    pk: every id once, K of its images, without replacement where it has K (RGA).
+    groups: each identity's images are shuffled and divided into groups of K (an identity with fewer
+        than K is sampled K times with replacement, remainders are dropped), then the groups of all
+        identities are shuffled. An epoch sees nearly all images, and an identity may have two
+        groups in a batch (IAUnet).
+    pk: every identity once, K of its images, without replacement where it has K (RGA).
     shuffle: every image once (PFSA).
 
     Raises:
-        DataError: if the data make no full batch.
+        DataError: if there are too few samples for one batch.
     """
     rng = np.random.default_rng([seed, epoch])
-    order = {"groups": _groups, "pk": _pk, "shuffle": _shuffle}[kind](
-        np.asarray(labels), samples_per_id, rng
+    order = {"groups": _groups, "pk": _pk, "shuffle": _shuffle}[sampler.kind](
+        np.asarray(labels), sampler.samples_per_id, rng
     )
-    full = len(order) // batch
+    full = len(order) // sampler.batch
     if full == 0:
         raise DataError(
-            f"{len(set(labels))} identities give {len(order)} samples in an epoch, fewer than one "
-            f"batch of {batch}. Use a smaller one: --batch {max(len(order), samples_per_id)}"
+            f"{len(set(labels))} identities give {len(order)} samples per epoch, fewer than one "
+            f"batch of {sampler.batch}. Set --batch {max(len(order), sampler.samples_per_id)}"
         )
-    return order[: full * batch].reshape(full, batch).tolist()
+    return order[: full * sampler.batch].reshape(full, sampler.batch).tolist()
 
 
 def _groups(labels: NDArray[np.int64], K: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -82,57 +75,51 @@ def _shuffle(labels: NDArray[np.int64], K: int, rng: np.random.Generator) -> NDA
 
 
 class TrainBatches:
-    """Every batch of a run from a step of an epoch on, as lists of `SampleKey`: the loader's batch
-    sampler. Of a batch that `size` processes share, process `rank` gets the rank-th slice; as
-    groups of one identity stand together, slices hold whole identities.
+    """The data loader's batch sampler: every remaining batch of a run, as lists of `SampleKey`.
 
-    One pass over all epochs, so that workers and prefetching never stop between them.
+    It iterates over all epochs in one pass, so that workers and prefetching never stop in between.
+
+    Args:
+        labels: training labels of the split.
+        start: (epoch, step) to begin with.
+        shard: (rank, size): of a global batch that `size` processes share, process `rank` gets the
+            rank-th slice. Samples of an identity are consecutive, so slices hold whole identities.
     """
 
     def __init__(
         self,
         labels: Sequence[int],
+        sampler: SamplerConfig,
         *,
-        kind: SamplerKind,
-        batch: int,
-        samples_per_id: int,
         seed: int,
         epochs: int,
-        start_epoch: int = 0,
-        start_step: int = 0,
-        share: tuple[int, int] = (0, 1),
+        start: tuple[int, int] = (0, 0),
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         self.labels = labels
-        self.kind: SamplerKind = kind
-        self.batch = batch
-        self.samples_per_id = samples_per_id
+        self.sampler = sampler
         self.seed = seed
         self.epochs = epochs
-        self.start_epoch = start_epoch
-        self.start_step = start_step
-        self.share = share
+        self.start = start
+        self.shard = shard
 
     def epoch(self, epoch: int) -> list[list[SampleKey]]:
-        batches = epoch_batches(
-            self.labels,
-            kind=self.kind,
-            batch=self.batch,
-            samples_per_id=self.samples_per_id,
-            seed=self.seed,
-            epoch=epoch,
-        )
+        """All global batches of one epoch."""
+        batch = self.sampler.batch
+        indices = epoch_batches(self.labels, self.sampler, seed=self.seed, epoch=epoch)
         return [
             [
-                SampleKey(index, (self.seed, epoch, step * self.batch + place))
-                for place, index in enumerate(indices)
+                SampleKey(index, (self.seed, epoch, step * batch + position))
+                for position, index in enumerate(row)
             ]
-            for step, indices in enumerate(batches)
+            for step, row in enumerate(indices)
         ]
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        for epoch in range(self.start_epoch, self.epochs):
-            first = self.start_step if epoch == self.start_epoch else 0
-            rank, size = self.share
-            part = self.batch // size
-            for batch in self.epoch(epoch)[first:]:
-                yield batch[rank * part : (rank + 1) * part]
+        first_epoch, first_step = self.start
+        rank, size = self.shard
+        share = self.sampler.batch // size
+        for epoch in range(first_epoch, self.epochs):
+            skipped = first_step if epoch == first_epoch else 0
+            for batch in self.epoch(epoch)[skipped:]:
+                yield batch[rank * share : (rank + 1) * share]

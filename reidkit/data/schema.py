@@ -1,25 +1,26 @@
-"""What a manifest file may say."""
+"""The contents of a manifest file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from reidkit.types import Role
+from reidkit.choices import ProtocolName
+from reidkit.types import Role, Task
 
 
 @dataclass(frozen=True)
 class SplitSpec:
-    """Where a split lies and what it holds when complete (None, "unknown": not published).
+    """A split's location, and its counts when complete (None, "unknown": not published).
 
     Attributes:
         folder: under the data set's root.
         lists: files of `path id` lines (reader "lists").
-        distractors_in: more folders, whose images are distractors whatever their names.
-        images: every file, junk and distractors too.
-        tracklets: all of them; 0 in data sets of single images.
-        ids: persons.
-        junk, distractors: images, or tracklets where there are any.
+        distractors_in: further folders, whose images are distractors whatever their names.
+        images: all files, including junk and distractors.
+        tracklets: all tracklets; 0 in data sets of images.
+        ids: identities.
+        junk, distractors: images, or tracklets in data sets of tracklets.
     """
 
     folder: str = "."
@@ -34,32 +35,36 @@ class SplitSpec:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of a data set before it is read.
+    """Description of a data set, known before its images are read.
 
     Attributes:
-        name: masks and runs are called after it; `name@variant` once a variant is chosen.
-        folders: names its folder may have under the data root, the published one first.
-        marks: paths any of which shows that a folder is this data set; default its splits' folders.
-        pattern: regular expression of an image's name, with groups `pid` and `camid`.
-        cameras: how many, or "none": there are none, and rankings leave nothing out.
-        labels: folder of 20-label LIP maps under the root, mirroring the images' paths.
-        roles: the role of ids that are not persons, by their text in file names.
-        identities: "disjoint": test people are not in train (checked); "numbered-apart": neither,
-            but both halves count from 0; "same": the classes of train are to be told apart.
-        unmatched: queries without a match in the gallery that are known of.
-        dense: training tracklets are cut into chunks of so many frames (0: they are not).
-        variants: releases or splits of the data set, each with the folders that differ; where
-            there are such, what is on disk decides, otherwise the first is taken.
+        name: in the names of masks and runs; `name@variant` once a variant is chosen.
+        task: "retrieval", or "classification" of the training classes (no protocol, no gallery).
+        protocol: of the ranking; required for retrieval.
+        folders: names of the data set's folder under the data root, the published one first.
+        marks: any of these paths identifies a folder as this data set; default: splits' folders.
+        pattern: regular expression of image names, with groups `pid` and `camid`.
+        cameras: their number, or "none" if cameras are unknown; then nothing is removed from
+            rankings.
+        labels: folder of 20-label LIP maps under the root, with the paths of the images.
+        roles: roles of ids that are not persons, as written in file names.
+        identities: "disjoint": no test identity is in train (checked); "numbered-apart": the same,
+            but both halves count from 0; "same": train and test have the same classes.
+        unmatched: known number of queries without a match in the gallery.
+        dense: length of the chunks that training tracklets are split into; 0: not split.
+        variants: releases or splits of the data set, each with the folders that differ. If they
+            have folders, those on disk decide; otherwise the first variant is the default.
         variant: the chosen one.
-        boxes: which of CUHK03's two sets of boxes.
-        table: the CSV's name.
+        boxes: which of CUHK03's two sets of bounding boxes.
+        table: file name of the CSV (reader "csv").
     """
 
     format: int
     name: str
     reader: str
-    protocol: str
     splits: dict[str, SplitSpec]
+    task: Task = "retrieval"
+    protocol: ProtocolName | None = None
     title: str = ""
     home: str = ""
     licence: str = ""

@@ -1,4 +1,4 @@
-"""What a data set is like: cameras, sizes, tracklet lengths, images that train and test share."""
+"""Statistics of a data set: cameras, image sizes, tracklet lengths, files in train and test."""
 
 from __future__ import annotations
 
@@ -10,60 +10,59 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from reidkit.data.checks import frames
 from reidkit.errors import DataError
 from reidkit.files import sha256
-from reidkit.types import Dataset, Tracklet
-
-SPLITS = ("train", "query", "gallery")
+from reidkit.types import SPLITS, Dataset, Tracklet, frames
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Least, median and most of a number."""
+class Summary:
+    """Distribution of a number."""
 
-    least: int
+    min: int
     median: int
-    most: int
+    max: int
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Attributes:
-    images, ids: per split and camera: {split: {camera: number}}.
-    heights, widths: of all images, in pixels.
-    frames: length of tracklets per split that has any.
-    twins: groups of paths in train and test whose files are the same bytes.
+    """Counts and distributions over all splits.
+
+    Attributes:
+        images, ids: {split: {camera: count}}, persons only.
+        heights, widths: of all images, in pixels.
+        frames: tracklet lengths of each split that has tracklets.
+        duplicates: groups of paths with identical files, at least one in train and one in test.
     """
 
     images: dict[str, dict[int, int]]
     ids: dict[str, dict[int, int]]
-    heights: Spread
-    widths: Spread
-    frames: dict[str, Spread]
-    twins: list[list[str]]
+    heights: Summary
+    widths: Summary
+    frames: dict[str, Summary]
+    duplicates: list[list[str]]
 
 
 def measure(
     dataset: Dataset, *, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Statistics:
-    """Opens every image's header; hashes files of equal length only.
+    """Reads the header of every image; hashes only files of equal length.
 
     Raises:
         DataError: at the first image that cannot be opened.
     """
     images: dict[str, dict[int, int]] = {}
     ids: dict[str, dict[int, int]] = {}
-    lengths: dict[str, Spread] = {}
+    lengths: dict[str, Summary] = {}
     for split in SPLITS:
         items = getattr(dataset, split)
         samples = [s for s in frames(items) if s.role == "person"]
         images[split] = dict(sorted(Counter(s.camid for s in samples).items()))
-        people = {(s.camid, s.pid) for s in samples}
-        ids[split] = dict(sorted(Counter(camid for camid, _ in people).items()))
+        persons = {(s.camid, s.pid) for s in samples}
+        ids[split] = dict(sorted(Counter(camid for camid, _ in persons).items()))
         tracklets = [len(item.frames) for item in items if isinstance(item, Tracklet)]
         if tracklets:
-            lengths[split] = _spread(tracklets)
+            lengths[split] = _summary(tracklets)
     train = {s.path for s in frames(dataset.train)}
     test = {s.path for s in frames((*dataset.query, *dataset.gallery))}
     paths = sorted(train | test)
@@ -76,10 +75,10 @@ def measure(
     return Statistics(
         images=images,
         ids=ids,
-        heights=_spread([height for _, height, _ in sizes]),
-        widths=_spread([width for width, _, _ in sizes]),
+        heights=_summary([height for _, height, _ in sizes]),
+        widths=_summary([width for width, _, _ in sizes]),
         frames=lengths,
-        twins=_twins(
+        duplicates=_duplicates(
             dataset.root, train, test, {p: s[2] for p, s in zip(paths, sizes, strict=True)}
         ),
     )
@@ -94,8 +93,10 @@ def _size(path: Path) -> tuple[int, int, int]:
         raise DataError(f"cannot read image {path}: {error}. Replace or remove it") from error
 
 
-def _twins(root: Path, train: set[str], test: set[str], length: dict[str, int]) -> list[list[str]]:
-    """Groups of paths of equal bytes, at least one of them in train and one in test."""
+def _duplicates(
+    root: Path, train: set[str], test: set[str], length: dict[str, int]
+) -> list[list[str]]:
+    """Groups of paths with equal bytes, at least one in train and one in test."""
 
     def group(paths: Sequence[str], key: Callable[[str], object]) -> list[list[str]]:
         groups = defaultdict(list)
@@ -107,6 +108,6 @@ def _twins(root: Path, train: set[str], test: set[str], length: dict[str, int]) 
     return [g for paths in same_length for g in group(paths, lambda path: sha256(root / path))]
 
 
-def _spread(numbers: list[int]) -> Spread:
+def _summary(numbers: list[int]) -> Summary:
     ordered = sorted(numbers)
-    return Spread(ordered[0], ordered[len(ordered) // 2], ordered[-1])
+    return Summary(ordered[0], ordered[len(ordered) // 2], ordered[-1])

@@ -1,8 +1,8 @@
-"""Augmentation: drawn once per sample from its own seed, applied alike to image and mask.
+"""Data augmentation: sampled once per sample from its own seed, applied to image and mask alike.
 
-What needs single images (resize, crop, flip) works on uint8 where the image is decoded; what is
-arithmetic (normalise, erase) works on the whole batch, on its device. torchvision's transforms draw
-from a global generator, which an exact resume cannot replay; the drawing is therefore our own.
+Resize, crop and flip work on single uint8 images in the loader's workers; normalisation and erasing
+work on the whole batch, on its device. torchvision's transforms use the global random generator,
+which an exact resume cannot replay; parameters are therefore sampled here.
 """
 
 # B batch, H W pixels of the network's input, h w mask
@@ -24,13 +24,13 @@ from reidkit.preprocess import Preprocess
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to one sample (all frames of a clip share one).
+    """Augmentation parameters of one sample; all frames of a clip share them.
 
     Attributes:
-        crop: (top, left) in the image enlarged by `crop_scale`, outside of which all is black; or
-            None: resized as it is.
-        flip: mirrored left to right.
-        erase: (top, left, height, width) in pixels of the network's input; no area: nothing.
+        crop: (top, left) of the crop in the image enlarged by `crop_scale`, with black outside of
+            the image; None: no crop.
+        flip: mirror left to right.
+        erase: (top, left, height, width) in pixels of the network's input; without area: nothing.
     """
 
     crop: tuple[int, int] | None
@@ -41,7 +41,7 @@ class Augmentation:
 def sample_augmentation(
     config: AugmentConfig, size: tuple[int, int], rng: np.random.Generator
 ) -> Augmentation:
-    """Draws crop, flip and erasing for an input of `size` (height, width)."""
+    """Samples crop, flip and erasing for an input of `size` (height, width)."""
     crop = None
     if config.crop == "translate" and rng.random() < config.crop_probability:
         room = [round(side * config.crop_scale) - side for side in size]
@@ -64,8 +64,8 @@ def sample_erasing(
 ) -> tuple[int, int, int, int]:
     """A rectangle (top, left, height, width) for random erasing, Zhong et al. 2017, algorithm 1.
 
-    Area (of the image) and aspect (height / width) are uniform; up to 100 tries for one that fits
-    inside; none fits: no area.
+    Area (share of the image) and aspect (height / width) are uniform. The first of 100 candidates
+    that fits inside is returned, or a rectangle without area if none does.
     """
     H, W = size
     for _ in range(100):
@@ -95,10 +95,10 @@ def augment_image(
 
 
 def _mirror(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[H, W, 3] left to right. torch flips interleaved channels by whole pixels; numpy's copy of
-    pixels[:, ::-1] goes byte by byte and takes ten times as long."""
-    own = pixels if pixels.flags.writeable else pixels.copy()
-    channels_last = torch.from_numpy(own).unsqueeze(0).permute(0, 3, 1, 2)
+    """[H, W, 3] left to right. torch moves whole pixels of interleaved channels; numpy's copy of
+    pixels[:, ::-1] moves single bytes and takes ten times as long."""
+    writeable = pixels if pixels.flags.writeable else pixels.copy()
+    channels_last = torch.from_numpy(writeable).unsqueeze(0).permute(0, 3, 1, 2)
     mirrored: NDArray[np.uint8] = channels_last.flip(-1)[0].permute(1, 2, 0).numpy()
     return mirrored
 
@@ -106,7 +106,7 @@ def _mirror(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _window(
     pixels: NDArray[np.uint8], corner: tuple[int, int], size: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    """The part of `pixels` that begins at `corner`, black where it reaches over the edge."""
+    """The crop of `size` at `corner`, black outside of `pixels`."""
     (top, left), (H, W) = corner, size
     inside = pixels[max(top, 0) : top + H, max(left, 0) : left + W]
     if inside.shape[:2] == (H, W):
@@ -144,20 +144,22 @@ def erase(
     value: Sequence[float],
     noise: Tensor | None = None,
     *,
-    own: bool = False,
+    inplace: bool = False,
 ) -> Tensor:
-    """Fills a rectangle of each normalised image.
+    """Random erasing: fills a rectangle of each normalised image.
 
     Args:
         images: float32 [B, 3, H, W].
         boxes: int64 [B, 4], (top, left, height, width).
         value: per channel, in the normalised space.
-        noise: like images, in place of `value`.
-        own: `images` are the caller's to give away and may be overwritten.
+        noise: like `images`, used instead of `value`.
+        inplace: `images` may be overwritten.
     """
     B, _, H, W = images.shape
-    if noise is None and images.device.type == "cpu":  # a few boxes, not a mask of everything
-        erased = images if own else images.clone()
+    if (
+        noise is None and images.device.type == "cpu"
+    ):  # fills a few boxes, without a mask of the batch
+        erased = images if inplace else images.clone()
         fill = torch.tensor(value, dtype=images.dtype).view(3, 1, 1)
         for image, (top, left, height, width) in zip(erased, boxes.tolist(), strict=True):
             image[:, top : top + height, left : left + width] = fill
@@ -174,8 +176,8 @@ def erase(
 
 
 def erase_noise(shape: torch.Size, boxes: Tensor, seeds: Sequence[tuple[int, ...]]) -> Tensor:
-    """N(0, 1) per pixel for `erase`, float32 [B, 3, H, W] on the CPU; each sample's from its own
-    seed, so that it does not depend on the rest of the batch. Samples without a box get none."""
+    """N(0, 1) per pixel for `erase`, float32 [B, 3, H, W] on the CPU, zero outside of the boxes.
+    Each sample's noise depends on its own seed only, not on the rest of the batch."""
     noise = torch.zeros(shape)
     for row, (box, seed) in enumerate(zip(boxes.tolist(), seeds, strict=True)):
         if box[2] and box[3]:

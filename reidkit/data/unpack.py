@@ -1,4 +1,4 @@
-"""From what is published to files that readers take: archives, cuhk-03.mat, CIFAR-100's records."""
+"""Conversion of published files into images: archives, cuhk-03.mat, CIFAR-100's records."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def extract_archive(archive: Path, target: Path, *, on_progress: Progress) -> No
     """Unpacks a zip or tar file into `target`.
 
     Raises:
-        DataError: before anything is written, if a member would lie outside `target`, is a link or
-            a device; or if the archive is damaged or no archive at all.
+        DataError: before anything is written, if a member points outside `target` or is a link or a
+            device; or if the file is damaged or not an archive.
     """
     try:
         if zipfile.is_zipfile(archive):
@@ -39,39 +39,39 @@ def extract_archive(archive: Path, target: Path, *, on_progress: Progress) -> No
         elif archive.is_file() and tarfile.is_tarfile(archive):
             with tarfile.open(archive) as tar:
                 members = tar.getmembers()
-                odd = [m.name for m in members if not (m.isfile() or m.isdir())]
-                _check_names(archive, target, [m.name for m in members], odd)
+                special = [m.name for m in members if not (m.isfile() or m.isdir())]
+                _check_names(archive, target, [m.name for m in members], special)
                 for done, member in enumerate(members, start=1):
                     tar.extract(member, target, filter="data")
                     on_progress(done, len(members))
         else:
-            raise DataError(f"{archive} is no zip or tar file, or is missing")
+            raise DataError(f"{archive} is missing or is not a zip or tar file")
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise DataError(f"{archive} is damaged: {error}. Get it again") from error
-    except RuntimeError as error:  # zipfile's word for an encrypted member
-        raise DataError(f"{archive}: {error}. Unpack it by hand with its password") from error
+        raise DataError(f"{archive} is damaged: {error}. Download it again") from error
+    except RuntimeError as error:  # raised by zipfile for an encrypted member
+        raise DataError(f"{archive}: {error}. Unpack it with another program") from error
 
 
-def _check_names(archive: Path, target: Path, names: list[str], odd: list[str]) -> None:
+def _check_names(archive: Path, target: Path, names: list[str], special: list[str]) -> None:
     base = target.resolve()
     outside = [
         name
         for name in names
         if not (base / name.replace("\\", "/")).resolve().is_relative_to(base)
     ]
-    if outside or odd:
-        what = "points outside" if outside else "is a link or a device, not a file in"
+    if outside or special:
+        what = "points outside" if outside else "is a link or a device, not a file under"
         raise DataError(
-            f"{archive}: its member {(outside or odd)[0]!r} {what} {target}. Nothing was unpacked; "
-            "do not trust this archive"
+            f"{archive}: its member {(outside or special)[0]!r} {what} {target}. "
+            "Nothing was unpacked; do not trust this archive"
         )
 
 
 def unpack_cuhk03(folder: Path, *, on_progress: Progress) -> None:
-    """Writes images_labeled/, images_detected/ and testsets.csv out of `folder`/cuhk-03.mat.
+    """Writes images_labeled/, images_detected/ and testsets.csv from `folder`/cuhk-03.mat.
 
     Raises:
-        DataError: if the file is missing or is not CUHK03's.
+        DataError: if the file is missing or is not CUHK03's release.
     """
     import h5py
 
@@ -107,27 +107,27 @@ def unpack_cuhk03(folder: Path, *, on_progress: Progress) -> None:
                 partial.replace(folder / f"images_{boxes}")
             splits = [mat[reference][()].T for reference in mat["testsets"][0]]
     except (KeyError, OSError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{source} is not CUHK03's release: {error}. Get it again") from error
+        raise DataError(f"{source} is not CUHK03's release: {error}. Download it again") from error
     with atomic(folder / TESTSETS) as path, path.open("w", newline="") as text:
         writer = csv.writer(text)
         writer.writerow(["split", "pair", "person"])
-        for split, people in enumerate(splits):
-            writer.writerows([split, int(pair), int(person)] for pair, person in people)
+        for split, persons in enumerate(splits):
+            writer.writerows([split, int(pair), int(person)] for pair, person in persons)
 
 
 def unpack_cifar100(folder: Path, *, on_progress: Progress) -> None:
-    """Writes train/<class>/<number>.png and test/... out of `folder`'s train.bin and test.bin
-    (one byte coarse class, one byte fine class, 3,072 bytes of pixels a record).
+    """Writes train/<class>/<number>.png and test/<class>/<number>.png from `folder`'s train.bin and
+    test.bin (a record is one byte coarse class, one byte fine class, 3,072 bytes of pixels).
 
     Raises:
-        DataError: if a file is missing or cut off.
+        DataError: if a file is missing or truncated.
     """
     names_file = folder / "fine_label_names.txt"
     missing = [f for f in ("train.bin", "test.bin", names_file.name) if not (folder / f).is_file()]
     if missing:
         raise DataError(
-            f"missing {', '.join(missing)} in {folder}: unpack cifar-100-binary.tar.gz (the binary "
-            "version; the Python version holds pickles, which reidkit does not open)"
+            f"missing {', '.join(missing)} in {folder}. Unpack cifar-100-binary.tar.gz there (the "
+            "binary version; the Python version contains pickles, which reidkit does not read)"
         )
     names = names_file.read_text().split()
     for split in ("train", "test"):

@@ -1,4 +1,4 @@
-"""Compares a data set on disk with what its manifest says it holds."""
+"""Comparison of a data set on disk with the counts of its manifest."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from reidkit.data.checks import frames, unmatched
-from reidkit.data.manifest import SPLITS
+from reidkit.data.checks import unmatched_queries
 from reidkit.data.schema import Manifest
 from reidkit.errors import DataError
 from reidkit.image import read_image
-from reidkit.types import Dataset, Tracklet
+from reidkit.types import SPLITS, Dataset, Tracklet, frames
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Check:
 
 
 def verify(manifest: Manifest, dataset: Dataset) -> list[Check]:
-    """Counts of every split, cameras, identities shared by training and test (none allowed unless
-    the manifest says that halves are numbered apart), and queries without a match."""
+    """Compares counts of every split, cameras, identities shared by train and test (if the manifest
+    says they are disjoint), and queries without a match."""
     checks = []
     for name in SPLITS:
         if name not in manifest.splits:
@@ -48,11 +47,11 @@ def verify(manifest: Manifest, dataset: Dataset) -> list[Check]:
         ]
         if tracklets or spec.tracklets:
             checks.append(Check(name, "tracklets", tracklets, spec.tracklets))
-    everybody = (*dataset.train, *dataset.query, *dataset.gallery)
+    items = (*dataset.train, *dataset.query, *dataset.gallery)
     if manifest.cameras != "none":
-        cameras = {item.camid for item in everybody}
+        cameras = {item.camid for item in items}
         if any(split.distractors_in for split in manifest.splits.values()):
-            cameras.discard(0)  # the camera of distractors is not known
+            cameras.discard(0)  # the camera of distractors is unknown
         checks.append(Check("all", "cameras", len(cameras), manifest.cameras))
     if manifest.identities == "disjoint":
         train, test = (
@@ -60,8 +59,8 @@ def verify(manifest: Manifest, dataset: Dataset) -> list[Check]:
             for split in (dataset.train, (*dataset.query, *dataset.gallery))
         )
         checks.append(Check("all", "ids both in train and test", len(train & test), 0))
-    lonely = len(unmatched(dataset))
-    checks.append(Check("all", "queries without a match", lonely, _known(manifest.unmatched)))
+    unmatched = len(unmatched_queries(dataset))
+    checks.append(Check("all", "queries without a match", unmatched, _known(manifest.unmatched)))
     return checks
 
 
@@ -70,7 +69,7 @@ def _known(count: int | Literal["unknown"]) -> int | None:
 
 
 def unreadable(dataset: Dataset, *, on_progress: Callable[[int, int], None]) -> list[str]:
-    """Opens and decodes every image; returns one message per image that fails, in path order."""
+    """Decodes every image; returns one message per image that fails, in the order of the splits."""
     paths = [s.path for s in frames([*dataset.train, *dataset.query, *dataset.gallery])]
     problems = []
 

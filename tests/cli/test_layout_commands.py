@@ -35,7 +35,7 @@ def test_every_layout_goes_through_the_pipeline(layout: str, drawn: Drawn, run: 
     assert verified["passed"] and verified["synthetic"]
     assert json.loads(run("datasets", "show", data, "--json"))["synthetic"]
     stats = json.loads(run("datasets", "stats", data, "--json"))
-    assert sum(stats["images"]["train"].values()) > 0 and stats["twins"] == []
+    assert sum(stats["images"]["train"].values()) > 0 and stats["duplicates"] == []
 
     masks = ["--set", "loss.part_attention=0"]
     arch = ["--arch", "iaunet", "--set", "arch.stages=[2]"]

@@ -1,6 +1,6 @@
-"""Every recipe says what its paper, or else its authors' code, says (REFERENCE: the preset's head).
+"""Every preset reproduces its paper, or else its authors' code (source: the preset's first lines).
 
-Learning rates are compared for each epoch with the rule written out, orders of samples with a loop.
+Learning rates are compared with each epoch's value written out, orders of samples with loops.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ RATES = {
 
 
 @pytest.mark.parametrize("name", list_presets())
-def test_the_learning_rate_of_every_epoch_is_the_recipes(name: str) -> None:
+def test_the_learning_rate_of_every_epoch_is_the_published_one(name: str) -> None:
     config = recipe(name)
     rates = [
         learning_rate(config.schedule, config.optim.lr, epoch)
@@ -80,7 +80,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", list_presets())
-def test_sampler_optimiser_and_input_are_the_recipes(name: str) -> None:
+def test_sampler_optimiser_and_input_are_the_published_ones(name: str) -> None:
     c = recipe(name)
     assert SETTINGS[name] == (
         c.sampler.kind,
@@ -94,7 +94,7 @@ def test_sampler_optimiser_and_input_are_the_recipes(name: str) -> None:
     )
 
 
-# identity, smoothing, triplet, part attention, stripes, deep, overlap
+# identity, smoothing, triplet, part attention, stripes, deep supervision, overlap
 LOSSES = {
     "iaunet": (1, 0.1, 1, 0.5, 0, 0, 0),
     "iaunet-video": (1, 0.1, 1, 0.5, 0, 0, 0),
@@ -111,7 +111,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", list_presets())
-def test_losses_and_weights_are_the_recipes(name: str) -> None:
+def test_losses_and_weights_are_the_published_ones(name: str) -> None:
     loss = recipe(name).loss
     assert LOSSES[name] == (
         loss.identity,
@@ -127,8 +127,8 @@ def test_losses_and_weights_are_the_recipes(name: str) -> None:
     assert loss.distance == ("euclidean" if euclidean else "cosine")
 
 
-def test_what_is_erased_is_filled_as_each_code_fills_it() -> None:
-    """IAUnet: a colour in normalised space; RGA: the mean colour; PFSA: noise, at most a fifth."""
+def test_erased_areas_are_filled_as_in_each_authors_code() -> None:
+    """IAUnet: a colour in normalised space; RGA: the mean; PFSA: noise, at most a fifth."""
     assert recipe("iaunet").augment.erase_value == (0.4914, 0.4822, 0.4465)
     assert recipe("rga").augment.erase_value == (0, 0, 0)
     assert recipe("pfsa").augment.erase_noise and not recipe("iaunet").augment.erase_noise
@@ -138,12 +138,12 @@ def test_what_is_erased_is_filled_as_each_code_fills_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["iaunet", "rga", "pfsa"])
-def test_erased_boxes_are_distributed_as_the_definition_says(name: str) -> None:
+def test_erased_boxes_have_the_distribution_of_the_definition(name: str) -> None:
     """Against a loop over the definition with its own random numbers: half of the images, the mean
     area and the quartiles of area and aspect agree within sampling error."""
     config = recipe(name)
     (H, W), n = config.input.size, 24000
-    drawn = np.array(
+    sampled = np.array(
         [
             sample_augmentation(config.augment, (H, W), np.random.default_rng([7, i])).erase
             for i in range(n)
@@ -156,7 +156,7 @@ def test_erased_boxes_are_distributed_as_the_definition_says(name: str) -> None:
         h, w = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
         if h < H and w < W:
             reference.append((h, w))
-    boxes = drawn[drawn[:, 2] > 0]
+    boxes = sampled[sampled[:, 2] > 0]
     assert abs(len(boxes) / n - 0.5) < 0.03
     ours, theirs = boxes[:, 2:].astype(float), np.array(reference, float)
     for measure in (lambda b: b[:, 0] * b[:, 1] / (H * W), lambda b: b[:, 0] / b[:, 1]):
@@ -167,8 +167,8 @@ def test_erased_boxes_are_distributed_as_the_definition_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["iaunet", "rga", "pfsa"])
 @pytest.mark.parametrize("seed", [0, 5])
-def test_the_order_of_samples_is_the_samplers_definition(name: str, seed: int) -> None:
-    """Against loops that draw the same random numbers."""
+def test_the_order_of_samples_follows_the_samplers_definition(name: str, seed: int) -> None:
+    """Against loops that use the same random numbers."""
     sampler, K = recipe(name).sampler, 4
     labels = np.repeat(np.arange(40), np.arange(40) % 9 + 1).tolist()  # 1 to 9 images each
     rng, order = np.random.default_rng([seed, 3]), []
@@ -186,28 +186,26 @@ def test_the_order_of_samples_is_the_samplers_definition(name: str, seed: int) -
             order += [int(i) for i in rng.choice(of[label], K, replace=len(of[label]) < K)]
     else:
         order = [int(i) for i in rng.permutation(len(labels))]
-    batches = epoch_batches(
-        labels, kind=sampler.kind, batch=sampler.batch, samples_per_id=K, seed=seed, epoch=3
-    )
+    batches = epoch_batches(labels, sampler, seed=seed, epoch=3)
     flat = [i for batch in batches for i in batch]
     assert flat == order[: len(order) // sampler.batch * sampler.batch]
     assert all(len(batch) == sampler.batch for batch in batches)
 
 
 @pytest.mark.parametrize("arch", list_archs())
-def test_every_architecture_has_a_recipe_that_fits_it(arch: str) -> None:
+def test_every_architecture_has_a_preset_that_fits_it(arch: str) -> None:
     layers = with_recipe([set_layer([f"arch={arch}"])], preset=None, dataset="market1501")
     assert len(layers) == 2
     assert load_run_config(layers).arch.name == arch
 
 
 @pytest.mark.parametrize("name", list_presets())
-def test_every_preset_says_what_it_is_and_whence(name: str) -> None:
+def test_every_preset_has_a_title_and_a_source(name: str) -> None:
     about, _ = read_preset(name)
     assert about.title and about.source
 
 
-def test_the_recipe_of_a_data_set_comes_before_the_general_one() -> None:
+def test_the_preset_of_a_data_set_takes_precedence_over_the_general_one() -> None:
     assert default_preset("iaunet", "mars") == "iaunet-video"
     assert default_preset("iaunet", "synth-mars") == "iaunet-video"
     assert default_preset("iaunet", "market1501") == "iaunet"
@@ -218,7 +216,7 @@ def test_the_recipe_of_a_data_set_comes_before_the_general_one() -> None:
     assert (video.clip.frames, video.clip.stride, video.arch.options.stages) == (4, 8, (2,))
 
 
-def test_a_recipes_options_stay_with_its_own_architecture() -> None:
+def test_a_presets_options_apply_to_its_own_architecture_only() -> None:
     layers = with_recipe([set_layer(["arch=baseline"])], preset="iaunet-video", dataset="mars")
     config = load_run_config(layers)
     assert (config.arch.name, config.sampler.batch) == ("baseline", 32)

@@ -1,4 +1,4 @@
-"""Which frames make a clip: the authors' rules, checked by hand."""
+"""Selection of clip frames by the authors' rules, checked by hand."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ import pytest
 import torch
 from PIL import Image
 
+from reidkit.choices import ClipRule
 from reidkit.config import AugmentConfig, ClipConfig
-from reidkit.data.clips import check_rule, cover, cut, sample_clip, train_items
+from reidkit.data import clips as clip_rules  # a bare test_clips would be collected as a test
+from reidkit.data.clips import sample_clip, split_tracklet, train_items
 from reidkit.data.loading import TrainImages
 from reidkit.data.sampler import SampleKey
-from reidkit.errors import ConfigError
 from reidkit.preprocess import Preprocess
 from reidkit.types import Dataset, Item, Sample, Tracklet
 
 
-def drawn(n: int, T: int = 4, stride: int = 8) -> list[list[int]]:
+def sampled(n: int, T: int = 4, stride: int = 8) -> list[list[int]]:
     return [sample_clip(n, T=T, stride=stride, rng=np.random.default_rng(k)) for k in range(300)]
 
 
 def test_long_tracklets_are_sampled_at_the_stride_from_a_uniform_start() -> None:
     """40 frames: starts 0 .. 40 - 24 - 1 = 15."""
-    clips = drawn(40)
+    clips = sampled(40)
     assert all(np.diff(clip).tolist() == [8, 8, 8] for clip in clips)
     assert {clip[0] for clip in clips} == set(range(16))
-    assert {clip[0] for clip in drawn(32)} == set(range(8))  # exactly T * stride
+    assert {clip[0] for clip in sampled(32)} == set(range(8))  # exactly T * stride
 
 
-def test_shorter_ones_give_different_frames_in_order_and_the_shortest_repeat() -> None:
-    for clip in drawn(31):
+def test_short_tracklets_give_distinct_frames_and_the_shortest_repeat_theirs() -> None:
+    for clip in sampled(31):
         assert clip == sorted(set(clip)) and len(clip) == 4 and clip[-1] < 31
-    assert {tuple(clip) for clip in drawn(4)} == {(0, 1, 2, 3)}
-    repeated = drawn(3)
+    assert {tuple(clip) for clip in sampled(4)} == {(0, 1, 2, 3)}
+    repeated = sampled(3)
     assert all(clip == sorted(clip) and len(clip) == 4 for clip in repeated)
     assert {frame for clip in repeated for frame in clip} == {0, 1, 2}
-    assert drawn(1)[0] == [0, 0, 0, 0]
+    assert sampled(1)[0] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -59,20 +60,15 @@ def test_shorter_ones_give_different_frames_in_order_and_the_shortest_repeat() -
         ("first", 3, [(0, 1, 2, 0)]),
     ],
 )
-def test_test_time_clips_of_four(rule: str, n: int, clips: list[tuple[int, ...]]) -> None:
-    assert cover(n, T=4, rule=check_rule(rule)) == clips
+def test_test_time_clips_of_four(rule: ClipRule, n: int, clips: list[tuple[int, ...]]) -> None:
+    assert clip_rules.test_clips(n, T=4, rule=rule) == clips
 
 
 @pytest.mark.parametrize("rule", ["tclnet", "bicnet", "ap3d"])
-def test_every_frame_is_in_some_clip(rule: str) -> None:
+def test_every_frame_is_in_some_clip(rule: ClipRule) -> None:
     for n in range(1, 70):
-        clips = cover(n, T=4, rule=check_rule(rule))
+        clips = clip_rules.test_clips(n, T=4, rule=rule)
         assert {frame for clip in clips for frame in clip} == set(range(n))
-
-
-def test_an_unknown_rule_is_named_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="Did you mean tclnet"):
-        check_rule("tcnet")
 
 
 def walk(name: str, n: int, pid: int = 1) -> Tracklet:
@@ -82,9 +78,9 @@ def walk(name: str, n: int, pid: int = 1) -> Tracklet:
 @pytest.mark.parametrize(
     ("n", "lengths"), [(10, [10]), (32, [32]), (63, [63]), (64, [32, 32]), (100, [32, 32, 36])]
 )
-def test_dense_cutting_gives_the_last_chunk_the_rest(n: int, lengths: list[int]) -> None:
+def test_the_last_chunk_of_a_split_tracklet_gets_the_remainder(n: int, lengths: list[int]) -> None:
     whole = walk("a", n)
-    chunks = cut(whole, 32)
+    chunks = split_tracklet(whole, 32)
     assert [len(chunk.frames) for chunk in chunks] == lengths
     assert tuple(frame for chunk in chunks for frame in chunk.frames) == whole.frames
 
@@ -93,14 +89,14 @@ def dataset(root: Path, *items: Item, dense: int = 0) -> Dataset:
     return Dataset("toy", root, items, (), (), "market", "", dense=dense)
 
 
-def test_only_a_data_set_that_says_so_is_cut(tmp_path: Path) -> None:
+def test_tracklets_are_split_only_if_the_data_set_is_dense(tmp_path: Path) -> None:
     image = Sample("x.png", 2, 1)
     assert train_items(dataset(tmp_path, walk("a", 70), image)) == [walk("a", 70), image]
     assert len(train_items(dataset(tmp_path, walk("a", 70), image, dense=32))) == 3
 
 
 class ConstantMasks:
-    """The mask of frame k is full of k."""
+    """The mask of frame k has the values k to k + 3."""
 
     def read(self, paths: list[str]) -> np.ndarray:
         numbers = [int(path[-7:-4]) for path in paths]
@@ -108,7 +104,7 @@ class ConstantMasks:
 
 
 def clips(root: Path, augment: AugmentConfig, *, frames: int = 12) -> TrainImages:
-    """Frame k is grey k, with a white left half."""
+    """Frame k has grey level k, with a white left half."""
     for k in range(frames):
         pixels = np.full((16, 8, 3), k, np.uint8)
         pixels[:, :4] = 255
@@ -117,7 +113,6 @@ def clips(root: Path, augment: AugmentConfig, *, frames: int = 12) -> TrainImage
     return TrainImages(
         [walk("a", frames)],
         root=root,
-        labels=[0],
         preprocess=Preprocess(size=(16, 8), mean=(0, 0, 0), std=(1, 1, 1)),
         augment=augment,
         masks=ConstantMasks(),  # type: ignore[arg-type]
@@ -125,7 +120,7 @@ def clips(root: Path, augment: AugmentConfig, *, frames: int = 12) -> TrainImage
     )
 
 
-def test_flip_and_erasing_are_drawn_once_for_all_frames_and_masks_follow(tmp_path: Path) -> None:
+def test_all_frames_of_a_clip_share_flip_and_erasing_and_masks_follow(tmp_path: Path) -> None:
     source = clips(tmp_path, AugmentConfig(flip=0.5, erase=1.0))
     flips = set()
     for seed in range(12):
@@ -137,7 +132,7 @@ def test_flip_and_erasing_are_drawn_once_for_all_frames_and_masks_follow(tmp_pat
         shown = raw.pixels[0].amin((1, 2, 3))
         assert shown.diff().tolist() == [2, 2]  # the stride
         left = raw.masks[0, :, 0, 3 if mirrored[0] else 0]
-        assert left.tolist() == shown.tolist()  # each frame has its own mask, flipped alike
+        assert left.tolist() == shown.tolist()  # each frame has its own mask, flipped with it
         images = source.finish(raw, torch.device("cpu")).images
         assert images.shape == (2, 3, 3, 16, 8)
         for erased in images[:, :, 1] == source.augment.erase_value[1]:
@@ -146,8 +141,21 @@ def test_flip_and_erasing_are_drawn_once_for_all_frames_and_masks_follow(tmp_pat
     assert flips == {True, False}
 
 
+def test_labels_follow_the_sorted_pids(tmp_path: Path) -> None:
+    source = TrainImages(
+        [Sample("a.png", 70, 1), Sample("b.png", 3, 1), Sample("c.png", 70, 2)],
+        root=tmp_path,
+        preprocess=Preprocess(),
+        augment=AugmentConfig(),
+        clip=ClipConfig(),
+        masks=None,
+    )
+    assert (source.labels, source.num_ids, source.clip) == ([1, 0, 1], 2, None)
+    assert source.path(SampleKey(1, (0, 0, 0))) == "b.png"
+
+
 def test_images_among_tracklets_become_clips_of_one_repeated_frame(tmp_path: Path) -> None:
     source = clips(tmp_path, AugmentConfig(flip=0.0, erase=0.0), frames=1)
-    source.samples = [source.samples[0].frames[0]]  # type: ignore[union-attr]
+    source.items = [source.items[0].frames[0]]  # type: ignore[union-attr]
     raw = source.batch([SampleKey(0, (0, 0, 0))])
     assert torch.equal(raw.pixels[0, 0], raw.pixels[0, 2])

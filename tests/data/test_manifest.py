@@ -1,4 +1,4 @@
-"""A data set is a file: found by name, path or folder, read, and checked against its counts."""
+"""Data sets: manifests found by name, path or folder, splits read, counts verified."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ PUBLISHED = "Market-1501-v15.09.15"
 
 
 def make_market(folder: Path) -> Path:
-    """Empty files under Market's names: the reader looks at names only."""
+    """Empty files with Market-1501's names: the reader uses only the names."""
     names = {
         "bounding_box_train": ["0002_c1s1_000451_03.jpg", "0007_c6s3_000001_00.jpg", "Thumbs.db"],
         "query": ["0001_c1s1_001051_00.jpg", "readme.mat"],
@@ -51,6 +51,7 @@ def test_market_is_read_by_its_file_names(tmp_path: Path) -> None:
         (1, 3, "person"),
     ]
     assert (data.name, data.protocol, data.synthetic) == ("market1501", "market", False)
+    assert data.task == "retrieval"
 
 
 @pytest.mark.parametrize("alias", ["Market-1501-v15.09.15", "Market-1501", "market1501", "."])
@@ -80,13 +81,13 @@ def test_the_published_counts_of_market_are_in_its_manifest() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(list_manifests()))
-def test_every_manifest_that_ships_is_valid_and_says_where_it_is_from(name: str) -> None:
+def test_every_packaged_manifest_is_valid_and_names_its_source(name: str) -> None:
     manifest = load_manifest(list_manifests()[name])
     assert manifest.name == name
     assert manifest.title and manifest.home and manifest.licence and manifest.folders
 
 
-def test_counts_that_differ_are_found(tmp_path: Path) -> None:
+def test_different_counts_are_reported(tmp_path: Path) -> None:
     make_market(tmp_path / PUBLISHED)
     manifest, root = locate("market1501", tmp_path)
     checks = verify(manifest, open_dataset("market1501", tmp_path))
@@ -97,7 +98,7 @@ def test_counts_that_differ_are_found(tmp_path: Path) -> None:
     assert wrong["all", "cameras"] == (4, 6)
 
 
-def test_an_identity_in_both_train_and_test_is_found(tmp_path: Path) -> None:
+def test_identities_in_both_train_and_test_are_reported(tmp_path: Path) -> None:
     root = make_market(tmp_path / PUBLISHED)
     (root / "bounding_box_train" / "0001_c2s1_000000_00.jpg").touch()
     manifest, _ = locate("market1501", tmp_path)
@@ -105,7 +106,7 @@ def test_an_identity_in_both_train_and_test_is_found(tmp_path: Path) -> None:
     assert [c.found for c in checks if c.what == "ids both in train and test"] == [1]
 
 
-def test_a_synthetic_set_is_what_its_own_manifest_says(market: Path) -> None:
+def test_a_synthetic_data_set_matches_its_own_manifest(market: Path) -> None:
     manifest, root = locate(str(market))
     data = open_dataset(str(market))
     assert all(check.passed for check in verify(manifest, data))
@@ -113,14 +114,14 @@ def test_a_synthetic_set_is_what_its_own_manifest_says(market: Path) -> None:
     assert root == market and data.synthetic
 
 
-def test_a_synthetic_set_may_stand_in_for_a_published_one(market: Path, tmp_path: Path) -> None:
+def test_a_synthetic_data_set_can_replace_a_published_one(market: Path, tmp_path: Path) -> None:
     shutil.copytree(market, tmp_path / PUBLISHED)
     data = open_dataset("market1501", tmp_path)
     assert data.name == "market1501" and data.synthetic
     assert data.fingerprint == open_dataset(str(market)).fingerprint
 
 
-def test_the_fingerprint_knows_names_and_labels_but_not_the_place(
+def test_the_fingerprint_depends_on_names_and_labels_but_not_on_the_folder(
     market: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
@@ -142,7 +143,7 @@ def test_deep_verification_names_images_that_cannot_be_decoded(
     assert str(victim) in message
 
 
-def test_what_is_missing_is_said_with_the_place_it_should_have(tmp_path: Path) -> None:
+def test_missing_data_are_reported_with_the_expected_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected .*Market-1501-v15\.09\.15 .*--data-root DIR"):
         open_dataset("market1501", tmp_path)
     with pytest.raises(DataError, match=r"unknown data set 'market1503'\. Did you mean market1501"):
@@ -162,7 +163,7 @@ def test_what_is_missing_is_said_with_the_place_it_should_have(tmp_path: Path) -
         open_dataset("market1501", tmp_path)
 
 
-def test_an_image_whose_name_does_not_fit_is_named(tmp_path: Path) -> None:
+def test_image_names_that_do_not_match_are_reported(tmp_path: Path) -> None:
     root = make_market(tmp_path / PUBLISHED)
     (root / "query" / "holiday.jpg").touch()
     with pytest.raises(DataError, match=r"\[query\] 1 image names .* the first is holiday\.jpg"):
@@ -174,12 +175,16 @@ def test_an_image_whose_name_does_not_fit_is_named(tmp_path: Path) -> None:
     [
         ('reader = "patern"', "Did you mean pattern"),
         ("format = 2", "this reidkit reads format 1"),
+        ('protocol = "markt"', "protocol must be one of market, none, mars"),
+        ('task = "classification"', "has no protocol"),
+        ('cameras = "none"', 'Use cameras = "none" and protocol = "none" together'),
         ('colour = "red"', "unknown key colour"),
         ("cameras = true", "cameras must be"),
     ],
 )
-def test_a_wrong_manifest_is_refused(tmp_path: Path, line: str, message: str) -> None:
+def test_an_invalid_manifest_is_refused(tmp_path: Path, line: str, message: str) -> None:
     keys = {"format": "1", "name": '"x"', "reader": '"pattern"', "protocol": '"market"'}
+    keys["cameras"] = "6"
     key, _, value = line.partition(" = ")
     lines = [f"{k} = {v}" for k, v in {**keys, key: value}.items()]
     (tmp_path / "x.toml").write_text("\n".join([*lines, "[splits.train]", "images = 1"]))
@@ -187,7 +192,23 @@ def test_a_wrong_manifest_is_refused(tmp_path: Path, line: str, message: str) ->
         load_manifest(tmp_path / "x.toml")
 
 
-def test_ones_own_manifests_come_from_the_environment(
+def test_retrieval_needs_a_protocol(tmp_path: Path) -> None:
+    text = 'format = 1\nname = "x"\nreader = "pattern"\ncameras = 2\n[splits.train]\nimages = 1\n'
+    (tmp_path / "x.toml").write_text(text)
+    with pytest.raises(DataError, match=r"missing key protocol\. Use one of market, none, mars"):
+        load_manifest(tmp_path / "x.toml")
+
+
+def test_errors_in_a_split_name_the_whole_key(tmp_path: Path) -> None:
+    text = list_manifests()["market1501"].read_text().replace("images = 3368", "image = 3368")
+    (tmp_path / "x.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_manifest(tmp_path / "x.toml")
+    expected = "x.toml: unknown key splits.query.image. Did you mean splits.query.images?"
+    assert str(caught.value) == expected
+
+
+def test_folders_of_manifests_can_be_set_in_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = list_manifests()["market1501"].read_text().replace('"market1501"', '"mine"')

@@ -1,4 +1,4 @@
-"""Every published layout, in a few empty files: who is where, and what is refused."""
+"""Every published layout, in a few empty files: ids and cameras, and what is refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def touch(root: Path, *paths: str) -> None:
         (root / path).touch()
 
 
-def who(items: tuple[Item, ...]) -> list[tuple[int, int]]:
+def ids_and_cameras(items: tuple[Item, ...]) -> list[tuple[int, int]]:
     return [(item.pid, item.camid) for item in items]
 
 
@@ -40,8 +40,8 @@ def test_dukemtmc_reid_is_read_by_its_file_names(tmp_path: Path) -> None:
         "bounding_box_test/7004_c2_f0053881.jpg",
     )
     data = open_dataset("dukemtmc-reid", tmp_path)
-    assert who(data.train) == [(1, 2)] and who(data.query) == [(5, 2)]
-    assert who(data.gallery) == [(5, 8), (7004, 2)]
+    assert ids_and_cameras(data.train) == [(1, 2)] and ids_and_cameras(data.query) == [(5, 2)]
+    assert ids_and_cameras(data.gallery) == [(5, 8), (7004, 2)]
 
 
 def make_msmt17(root: Path, train: str, test: str) -> None:
@@ -60,25 +60,25 @@ def make_msmt17(root: Path, train: str, test: str) -> None:
     ("train", "test", "name"),
     [("train", "test", "msmt17@v1"), ("mask_train_v2", "mask_test_v2", "msmt17@v2")],
 )
-def test_msmt17_tells_its_releases_apart_by_what_is_on_disk(
+def test_the_folders_on_disk_identify_the_release_of_msmt17(
     tmp_path: Path, train: str, test: str, name: str
 ) -> None:
     make_msmt17(tmp_path / "MSMT17_V1", train, test)
     data = open_dataset("msmt17", tmp_path)
     assert data.name == name == open_dataset(name, tmp_path).name
-    assert who(data.train) == [(0, 1), (1, 14)]
-    assert who(data.query) == [(0, 5)] and who(data.gallery) == [(0, 14)]
+    assert ids_and_cameras(data.train) == [(0, 1), (1, 14)]
+    assert ids_and_cameras(data.query) == [(0, 5)] and ids_and_cameras(data.gallery) == [(0, 14)]
     manifest, _ = locate("msmt17", tmp_path)
     assert "ids both in train and test" not in [c.what for c in verify(manifest, data)]
 
 
-def test_the_two_releases_have_different_fingerprints_and_are_not_guessed_between(
+def test_the_two_releases_differ_in_fingerprint_and_are_never_guessed(
     tmp_path: Path,
 ) -> None:
     make_msmt17(tmp_path / "MSMT17", "train", "test")
     first = open_dataset("msmt17", tmp_path).fingerprint
     make_msmt17(tmp_path / "MSMT17", "mask_train_v2", "mask_test_v2")
-    with pytest.raises(DataError, match="Say which: msmt17@v1, msmt17@v2"):
+    with pytest.raises(DataError, match="Choose one: msmt17@v1, msmt17@v2"):
         open_dataset("msmt17", tmp_path)
     assert open_dataset("msmt17@v1", tmp_path).fingerprint == first
     assert open_dataset("msmt17@v2", tmp_path).fingerprint != first
@@ -86,13 +86,15 @@ def test_the_two_releases_have_different_fingerprints_and_are_not_guessed_betwee
         open_dataset("msmt17@v3", tmp_path)
 
 
-def test_a_half_unpacked_msmt17_is_refused(tmp_path: Path) -> None:
+def test_an_incomplete_msmt17_is_refused(tmp_path: Path) -> None:
     make_msmt17(tmp_path / "MSMT17", "train", "test")
     (tmp_path / "MSMT17/test/0000/0000_001_14_0303noon_0032_0.jpg").unlink()
     (tmp_path / "MSMT17/list_val.txt").unlink()
     with pytest.raises(DataError, match="2 problems") as caught:
         open_dataset("msmt17", tmp_path)
-    assert "missing list" in str(caught.value) and "unpacked to its end?" in str(caught.value)
+    assert "missing list" in str(caught.value) and "Is the archive fully unpacked?" in str(
+        caught.value
+    )
     with pytest.raises(DataError, match="expected the folders mask_train_v2, mask_test_v2"):
         open_dataset("msmt17@v2", tmp_path)
 
@@ -113,11 +115,13 @@ def make_mars(root: Path) -> None:
     savemat(root / "info/query_IDX.mat", {"query_IDX": np.array([[3]])})
 
 
-def test_mars_takes_its_tracklets_from_info(tmp_path: Path) -> None:
+def test_mars_reads_its_tracklets_from_info(tmp_path: Path) -> None:
     make_mars(tmp_path / "MARS")
     data = open_dataset("mars", tmp_path)
     assert [len(t.frames) for t in data.train if isinstance(t, Tracklet)] == [3, 1]
-    assert who(data.train) == [(1, 1), (3, 2)] and who(data.query) == [(2, 1)]
+    assert ids_and_cameras(data.train) == [(1, 1), (3, 2)] and ids_and_cameras(data.query) == [
+        (2, 1)
+    ]
     assert data.query[0].path == "bbox_test/0002/0002C1T0001F001.jpg"
     assert [(t.pid, t.role) for t in data.gallery] == [
         (-1, "junk"),
@@ -127,14 +131,18 @@ def test_mars_takes_its_tracklets_from_info(tmp_path: Path) -> None:
     assert data.protocol == "mars"
 
 
-def test_mars_refuses_tracklets_without_frames_or_of_two_people(tmp_path: Path) -> None:
+def test_mars_refuses_tracklets_without_frames_or_of_several_ids(tmp_path: Path) -> None:
     make_mars(tmp_path / "MARS")
     info = tmp_path / "MARS/info"
     tracks = np.array([[3, 2, 1, 1], [3, 4, 3, 2], [4, 9, 3, 2]])
     savemat(info / "tracks_train_info.mat", {"track_train_info": tracks})
     with pytest.raises(DataError, match="mars: 3 problems") as caught:
         open_dataset("mars", tmp_path)
-    for problem in ("track 1 .* has no frame", "track 2 .* two people", "frames 4 to 9 of 4 names"):
+    for problem in (
+        "track 1 .* has no frames",
+        "track 2 .* several ids",
+        "frames 4 to 9 of 4 names",
+    ):
         assert caught.match(problem)
     (info / "query_IDX.mat").write_bytes(b"not a mat file")
     with pytest.raises(DataError, match=r"query_IDX\.mat cannot be read as a MATLAB file"):
@@ -142,7 +150,7 @@ def test_mars_refuses_tracklets_without_frames_or_of_two_people(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("style", ["0001_C6_F{:04d}_X30823.jpg", "0001C6F{:04d}X30823.jpg"])
-def test_dukemtmc_videoreid_reads_both_styles_of_names(tmp_path: Path, style: str) -> None:
+def test_dukemtmc_videoreid_accepts_both_naming_styles(tmp_path: Path, style: str) -> None:
     root = tmp_path / "DukeMTMC-VideoReID"
     touch(root, *(f"train/0001/0007/{style.format(n)}" for n in (2, 1, 10)))
     touch(root, "query/0005/0001/0005_C1_F0001_X1.jpg", "gallery/0005/0002/0005_C2_F0001_X1.jpg")
@@ -153,7 +161,7 @@ def test_dukemtmc_videoreid_reads_both_styles_of_names(tmp_path: Path, style: st
     assert [frame.path.rpartition("/")[2] for frame in tracklet.frames] == order
     assert data.dense == 32
     (root / "gallery/0005/0003").mkdir()
-    with pytest.raises(DataError, match=r"tracklet .*0003 has no frame"):
+    with pytest.raises(DataError, match=r"tracklet .*0003 has no frames"):
         open_dataset("dukemtmc-videoreid", tmp_path)
 
 
@@ -207,8 +215,11 @@ def test_cuhk03_is_unpacked_from_its_mat_file_and_read_by_both_protocols(tmp_pat
     with Image.open(root / "images_labeled/2_001_2_06.png") as image:
         assert image.size == (4, 6) and image.getpixel((3, 0)) == (200, 40, 40)
     new = open_dataset("cuhk03-np-labeled", tmp_path)
-    assert who(new.train) == [(1, 1), (1, 1), (1, 2)]
-    assert who(new.query) == [(2, 1)] and who(new.gallery) == [(2, 2), (3, 2)]
+    assert ids_and_cameras(new.train) == [(1, 1), (1, 1), (1, 2)]
+    assert ids_and_cameras(new.query) == [(2, 1)] and ids_and_cameras(new.gallery) == [
+        (2, 2),
+        (3, 2),
+    ]
 
     first = open_dataset("cuhk03-classic-labeled", tmp_path)
     assert (first.name, first.protocol) == ("cuhk03-classic-labeled@0", "cuhk03-classic")
@@ -219,7 +230,7 @@ def test_cuhk03_is_unpacked_from_its_mat_file_and_read_by_both_protocols(tmp_pat
     assert first.fingerprint != second.fingerprint
 
 
-def test_cuhk03_np_is_read_from_its_folders_too(tmp_path: Path) -> None:
+def test_cuhk03_np_can_be_read_from_its_folders(tmp_path: Path) -> None:
     touch(
         tmp_path / "cuhk03-np/detected",
         "bounding_box_train/0001_c1_1.png",
@@ -227,7 +238,11 @@ def test_cuhk03_np_is_read_from_its_folders_too(tmp_path: Path) -> None:
         "bounding_box_test/0003_c2_22.png",
     )
     data = open_dataset("cuhk03-np-detected", tmp_path)
-    assert (who(data.train), who(data.query), who(data.gallery)) == ([(1, 1)], [(3, 1)], [(3, 2)])
+    assert (
+        ids_and_cameras(data.train),
+        ids_and_cameras(data.query),
+        ids_and_cameras(data.gallery),
+    ) == ([(1, 1)], [(3, 1)], [(3, 2)])
 
 
 def test_500k_distractors_join_the_gallery_whatever_their_names(tmp_path: Path) -> None:
@@ -259,6 +274,7 @@ def test_cifar100_records_become_folders_of_classes(tmp_path: Path) -> None:
     with Image.open(root / "train/bear/00000.png") as image:
         assert image.size == (32, 32) and image.getpixel((5, 5)) == (250, 0, 0)
     data = open_dataset("cifar100", tmp_path)
+    assert (data.task, data.protocol) == ("classification", "")
     assert [item.pid for item in data.train] == [0, 1] and [i.pid for i in data.query] == [1]
     (root / "test.bin").write_bytes(b"half")
     with pytest.raises(DataError, match="has 4 bytes, expected N x 3,074"):

@@ -1,4 +1,4 @@
-"""Augmentation is drawn from one seed and done alike to image and mask."""
+"""Augmentation is sampled from one seed and applied to image and mask alike."""
 
 import numpy as np
 import pytest
@@ -21,30 +21,30 @@ SIZE = (32, 16)
 PLAIN = Preprocess(size=SIZE, interpolation="bilinear")
 
 
-def picture() -> Image.Image:
+def random_image() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8))
 
 
-def test_an_image_of_the_right_size_passes_unchanged() -> None:
-    kept = augment_image(picture(), Augmentation(None, False, (0, 0, 0, 0)), PLAIN, 1.0)
-    assert (kept == np.asarray(picture())).all()
+def test_an_image_of_the_input_size_is_unchanged() -> None:
+    kept = augment_image(random_image(), Augmentation(None, False, (0, 0, 0, 0)), PLAIN, 1.0)
+    assert (kept == np.asarray(random_image())).all()
 
 
 def test_flip_mirrors_image_and_mask_together() -> None:
     augmentation = Augmentation(None, True, (0, 0, 0, 0))
-    flipped = augment_image(picture(), augmentation, PLAIN, 1.0)
-    assert (flipped == np.asarray(picture())[:, ::-1]).all()
+    flipped = augment_image(random_image(), augmentation, PLAIN, 1.0)
+    assert (flipped == np.asarray(random_image())[:, ::-1]).all()
     mask = np.arange(8, dtype=np.uint8).reshape(2, 4)
     assert (augment_mask(mask, augmentation, SIZE, 1.0) == mask[:, ::-1]).all()
 
 
-def test_a_crop_takes_the_same_part_of_image_and_mask() -> None:
+def test_image_and_mask_are_cropped_alike() -> None:
     """A mask at the image's own size, cropped, is the image's own crop."""
     plane = np.zeros(SIZE, np.uint8)
     plane[10:20, 4:9] = 200
-    image = Image.fromarray(np.repeat(plane[..., None], 3, 2))
+    grey = Image.fromarray(np.repeat(plane[..., None], 3, 2))
     augmentation = Augmentation((3, 1), False, (0, 0, 0, 0))
-    pixels = augment_image(image, augmentation, PLAIN, 1.125)[..., 0]
+    pixels = augment_image(grey, augmentation, PLAIN, 1.125)[..., 0]
     mask = augment_mask((plane > 0).astype(np.uint8), augmentation, SIZE, 1.125)
     agree = (pixels > 100) == (mask > 0)
     assert pixels.shape == mask.shape == SIZE
@@ -63,25 +63,25 @@ def test_erasing_follows_its_definition() -> None:
     area, aspect = height * width / (256 * 128), height / width
     assert 0.019 < area.min() < 0.03 and 0.35 < area.max() < 0.41
     assert 0.29 < aspect.min() < 0.4 and 3.0 < aspect.max() < 3.45
-    # boxes too wide for the image are drawn again, so that large ones are tall
+    # boxes too wide for the image are rejected, so that large ones are tall
     assert aspect[area > 0.3].mean() > aspect[area < 0.05].mean()
 
 
-def test_an_image_too_small_for_any_box_stays_whole() -> None:
+def test_an_image_too_small_for_any_box_is_not_erased() -> None:
     assert sample_erasing((0.4, 0.4), (1.0, 1.0), (1, 1), np.random.default_rng(0)) == (0, 0, 0, 0)
 
 
-def test_erase_fills_the_box_and_nothing_else() -> None:
+def test_erase_fills_only_the_box() -> None:
     images = torch.zeros(2, 3, 6, 5)
     boxes = torch.tensor([[1, 2, 3, 2], [0, 0, 0, 0]])
     filled = erase(images, boxes, (1.0, 2.0, 3.0))
     expected = images.clone()
     expected[0, :, 1:4, 2:4] = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1)
     assert torch.equal(filled, expected)
-    assert images.abs().sum() == 0  # arguments are not touched
+    assert images.abs().sum() == 0  # arguments are not changed
 
 
-def test_noise_belongs_to_the_sample_and_fills_the_box_alone() -> None:
+def test_noise_depends_on_the_sample_alone_and_fills_only_the_box() -> None:
     boxes = torch.tensor([[1, 2, 40, 30], [0, 0, 0, 0], [5, 5, 8, 8]])
     shape, seeds = torch.Size([3, 3, 64, 32]), [(0, 1, 2), (0, 1, 3), (0, 1, 4)]
     noise = erase_noise(shape, boxes, seeds)
@@ -95,16 +95,16 @@ def test_noise_belongs_to_the_sample_and_fills_the_box_alone() -> None:
     assert (filled[0] == 7).sum() == 3 * (64 * 32 - 40 * 30)
 
 
-def test_a_padded_crop_moves_image_and_mask_alike_and_is_black_outside() -> None:
+def test_a_padded_crop_shifts_image_and_mask_alike_and_is_black_outside() -> None:
     config = AugmentConfig(crop="pad", crop_probability=1.0, crop_scale=1.0, crop_padding=3)
     corners = {
         sample_augmentation(config, SIZE, np.random.default_rng(seed)).crop for seed in range(400)
     }
     assert corners == {(top, left) for top in range(-3, 4) for left in range(-3, 4)}
     moved = Augmentation((-3, 2), False, (0, 0, 0, 0))
-    pixels = augment_image(picture(), moved, PLAIN, 1.0)
+    pixels = augment_image(random_image(), moved, PLAIN, 1.0)
     assert (pixels[:3] == 0).all() and (pixels[:, -2:] == 0).all()
-    assert (pixels[3:, :-2] == np.asarray(picture())[:-3, 2:]).all()
+    assert (pixels[3:, :-2] == np.asarray(random_image())[:-3, 2:]).all()
     mask = np.random.default_rng(3).integers(1, 5, SIZE, np.uint8)
     moved_mask = augment_mask(mask, moved, SIZE, 1.0)
     assert (moved_mask[3:, :-2] == mask[:-3, 2:]).all()
@@ -112,17 +112,17 @@ def test_a_padded_crop_moves_image_and_mask_alike_and_is_black_outside() -> None
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
-def test_probabilities_of_nought_and_one_are_certain(probability: float) -> None:
+def test_probabilities_of_zero_and_one_are_certain(probability: float) -> None:
     config = AugmentConfig(
         flip=probability, erase=probability, crop="translate", crop_probability=probability
     )
     for seed in range(20):
-        drawn = sample_augmentation(config, SIZE, np.random.default_rng(seed))
-        happened = [drawn.flip, drawn.crop is not None, drawn.erase[2] > 0]
+        sampled = sample_augmentation(config, SIZE, np.random.default_rng(seed))
+        happened = [sampled.flip, sampled.crop is not None, sampled.erase[2] > 0]
         assert happened == [bool(probability)] * 3
 
 
-def test_the_same_seed_draws_the_same_augmentation() -> None:
+def test_the_same_seed_gives_the_same_augmentation() -> None:
     config = AugmentConfig(crop="translate")
     first, second = (
         [sample_augmentation(config, SIZE, np.random.default_rng([0, 1, n])) for n in range(50)]

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reidkit.data.checks import frames
 from reidkit.data.manifest import list_manifests, load_manifest, locate, open_dataset, read_dataset
 from reidkit.data.verify import verify
 from reidkit.synthetic import LAYOUTS
 from reidkit.synthetic.layouts.planning import frame_kinds
-from reidkit.types import Tracklet
+from reidkit.types import Tracklet, frames
 
 Drawn = Callable[[str], Path]
 PUBLISHED = sorted(set(LAYOUTS) & set(list_manifests()))

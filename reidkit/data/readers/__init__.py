@@ -1,7 +1,7 @@
-"""Readers: one file per way that data sets are laid out on disk.
+"""Readers: one file per on-disk layout of data sets.
 
-A reader takes a manifest, the data set's folder and a list of problems to add to, and yields one
-row per image; `rows.build_splits` makes samples and tracklets of them.
+A reader takes a manifest, the data set's folder and a list that it appends problems to, and yields
+one row per image; `rows.build_splits` converts rows to samples and tracklets.
 """
 
 from __future__ import annotations

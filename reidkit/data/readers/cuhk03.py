@@ -10,17 +10,18 @@ from typing import Any
 from reidkit.data.readers.pattern import read_pattern
 from reidkit.data.readers.rows import Row, list_images
 from reidkit.data.schema import Manifest
+from reidkit.types import SPLITS
 
 TESTSETS = "testsets.csv"
-"""The classic splits, as `reidkit datasets unpack` writes them out of cuhk-03.mat."""
+"""The classic splits, written by `reidkit datasets unpack` from cuhk-03.mat."""
 
 
 def read_cuhk03(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
-    """From `bounding_box_train` and so on where they are (CUHK03-NP's folders), else from
-    images_labeled or images_detected with the protocol's .mat file.
+    """From the folders of CUHK03-NP (`bounding_box_train` etc.) if present, otherwise from
+    images_labeled or images_detected and the protocol's .mat file.
 
-    Names in those are <camera pair>_<person>_<view>_<image>.png; a person is known by pair and
-    number, the camera by the view.
+    Names in the latter are <camera pair>_<person>_<view>_<image>.png; pair and person identify the
+    person, the view is the camera.
     """
     if manifest.variant:
         yield from _classic(manifest, root, problems)
@@ -34,9 +35,12 @@ def _images(manifest: Manifest, root: Path, problems: list[str]) -> list[str]:
     folder = root / f"images_{manifest.boxes}"
     if folder.is_dir():
         return list_images(folder)
-    state = "is not unpacked" if (root / "cuhk-03.mat").is_file() else "is missing"
+    if (root / "cuhk-03.mat").is_file():
+        state, step = "is not unpacked", "Run"
+    else:
+        state, step = "is missing", "Put it there, then run"
     problems.append(
-        f"cuhk-03.mat {state} in {root}. Once it is there, run: "
+        f"cuhk-03.mat {state} in {root}. {step}: "
         f"reidkit datasets unpack {manifest.name.partition('@')[0]}"
     )
     return []
@@ -55,7 +59,7 @@ def _new_protocol(manifest: Manifest, root: Path, problems: list[str]) -> Iterat
         table: dict[str, Any] = loadmat(file)
         names = [str(name[0]) for name in table["filelist"].reshape(-1)]
         pids, camids = (table[key].reshape(-1).tolist() for key in ("labels", "camId"))
-        indices = {s: table[f"{s}_idx"].reshape(-1) - 1 for s in ("train", "query", "gallery")}
+        indices = {s: table[f"{s}_idx"].reshape(-1) - 1 for s in SPLITS}
     except (KeyError, ValueError, NotImplementedError, OSError) as error:
         problems.append(f"{file} is not the protocol's .mat file: {error}")
         return
@@ -73,13 +77,14 @@ def _new_protocol(manifest: Manifest, root: Path, problems: list[str]) -> Iterat
 
 
 def _classic(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
-    """The variant's 100 test persons; all their images are query and gallery, all others train."""
+    """All images of the variant's 100 test persons are query and gallery; all others are train."""
     images = _images(manifest, root, problems)
     if not images:
         return
     if not (root / TESTSETS).is_file():
         problems.append(
-            f"missing file {root / TESTSETS}. Run: reidkit datasets unpack {manifest.name}"
+            f"missing file {root / TESTSETS}. "
+            f"Run: reidkit datasets unpack {manifest.name.partition('@')[0]}"
         )
         return
     with (root / TESTSETS).open(newline="") as file:

@@ -1,4 +1,4 @@
-"""Lists of images with their ids, as MSMT17 has them: lines of `path id`."""
+"""Text files that list images with their ids, one `path id` per line (MSMT17)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from reidkit.data.schema import Manifest
 
 
 def read_lists(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
-    """Every image that a split's lists name, under the split's folder; the pattern tells the
-    camera from its name. An image that is listed and not there is a problem.
+    """All images in a split's lists, relative to the split's folder; the camera is the pattern's
+    group in the image's name. A listed image that does not exist is a problem.
     """
     pattern = re.compile(manifest.pattern)
     for name, split in manifest.splits.items():
@@ -29,7 +29,7 @@ def read_lists(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[
                 match = pattern.fullmatch(path.rpartition("/")[2])
                 if not pid.isdigit() or match is None:
                     problems.append(
-                        f"[{name}] {file}, line {number}: expected `path id` with a name that fits "
+                        f"[{name}] {file}, line {number}: expected `path id`, the name matching "
                         f"{manifest.pattern}, got {line!r}"
                     )
                     break
@@ -40,5 +40,5 @@ def read_lists(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[
         if absent:
             problems.append(
                 f"[{name}] {len(absent)} listed images are not under {root / split.folder}, the "
-                f"first is {absent[0]}. Is the archive unpacked to its end?"
+                f"first is {absent[0]}. Is the archive fully unpacked?"
             )

@@ -16,9 +16,10 @@ INFO = ("train_name.txt", "test_name.txt", "tracks_train_info.mat", "tracks_test
 
 
 def read_mars(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
-    """Tracklets of `info/`: rows of (first frame, last frame, id, camera), frames counted from 1 in
-    the lists of names; query_IDX.mat names the test tracklets that are queries, the other test
-    tracklets are the gallery. An image lies in the folder of its name's first four characters.
+    """Tracklets from `info/`: each row is (first frame, last frame, id, camera), frames are 1-based
+    indices into the lists of names. query_IDX.mat lists the test tracklets that are queries; all
+    other test tracklets are the gallery. Images are in folders called after their names' first four
+    characters.
     """
     info = root / "info"
     missing = [f for f in (*INFO, "query_IDX.mat") if not (info / f).is_file()]
@@ -41,13 +42,13 @@ def read_mars(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[R
             where = f"[{split}] track {index + 1} of tracks_{half}_info.mat"
             frames = names[start - 1 : end]
             if not frames:
-                problems.append(f"{where} has no frame: {start} to {end} of {len(names)}")
+                problems.append(f"{where} has no frames: {start} to {end} of {len(names)}")
                 continue
             if start < 1 or end > len(names):
                 problems.append(f"{where}: frames {start} to {end} of {len(names)} names")
                 continue
             if {name[:6] for name in frames} != {frames[0][:6]}:
-                problems.append(f"{where} has frames of two people or cameras")
+                problems.append(f"{where} has frames of several ids or cameras")
             if frames[0][:4] not in present:
                 problems.append(f"{where}: missing folder {root / folder / frames[0][:4]}")
                 continue
@@ -57,7 +58,7 @@ def read_mars(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[R
 
 
 def _matrix(path: Path, problems: list[str]) -> NDArray[Any]:
-    """The one whole-number matrix of a .mat file, whatever its name in there."""
+    """The only matrix in a .mat file, as int64, whatever its variable name."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -67,6 +68,6 @@ def _matrix(path: Path, problems: list[str]) -> NDArray[Any]:
         problems.append(f"{path} cannot be read as a MATLAB file: {error}")
         return np.zeros((0, 4), np.int64)
     if len(found) != 1 or not np.issubdtype(found[0].dtype, np.number):
-        problems.append(f"{path}: expected one matrix of numbers, found {len(found)} entries")
+        problems.append(f"{path}: expected one numeric matrix, found {len(found)} variables")
         return np.zeros((0, 4), np.int64)
     return np.asarray(found[0]).astype(np.int64)

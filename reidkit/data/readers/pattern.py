@@ -1,5 +1,5 @@
-"""Folders of images whose names tell identity and camera: Market-1501 and its like, CUHK03-NP
-unpacked, folders per class; DukeMTMC-VideoReID with a folder per tracklet.
+"""Folders of images whose names contain identity and camera (Market-1501, CUHK03-NP, folders per
+class), and the same with a folder per tracklet (DukeMTMC-VideoReID).
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from reidkit.data.schema import Manifest
 
 
 def read_pattern(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
-    """One image each. The pattern is matched with an image's name, or, where it holds a slash,
-    with the image's path below the split's folder.
+    """Single images. The pattern must match an image's name, or, if it contains a slash, the path
+    below the split's folder.
 
-    Files that are not images (Thumbs.db, .mat) and hidden files are passed over. Images in a
-    split's `distractors_in` folders are true negatives, whatever their names.
+    Files that are not images (Thumbs.db, .mat) and hidden files are ignored. Images in a split's
+    `distractors_in` folders are distractors, whatever their names.
     """
     pattern = re.compile(manifest.pattern)
     for name, path, match in _matches(manifest, root, pattern, problems):
         yield Row(name, path, match["pid"], _camera(match))
-    nobody = next((text for text, role in manifest.roles.items() if role == "distractor"), "0")
+    distractor = next((pid for pid, role in manifest.roles.items() if role == "distractor"), "0")
     for name, split in manifest.splits.items():
         for folder in split.distractors_in:
             if not (root / folder).is_dir():
                 problems.append(f"[{name}] missing folder {root / folder}")
                 continue
             for path in list_images(root / folder):
-                yield Row(name, f"{folder}/{path}", nobody, "0")
+                yield Row(name, f"{folder}/{path}", distractor, "0")
 
 
 def read_tracklets(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
-    """The same with one folder per tracklet, as DukeMTMC-VideoReID has it: split/id/tracklet/frames
-    whose names tell the frame's number too. A folder without an image is a problem.
+    """One folder per tracklet: <split>/<id>/<tracklet>/<images>, whose names also contain the frame
+    number (group `frame`). A folder without images is a problem.
     """
     pattern = re.compile(manifest.pattern)
     for name, path, match in _matches(manifest, root, pattern, problems):
@@ -47,29 +47,29 @@ def read_tracklets(manifest: Manifest, root: Path, problems: list[str]) -> Itera
             continue
         for tracklet in sorted(path for path in folder.glob("*/*") if path.is_dir()):
             if not list_images(tracklet):
-                problems.append(f"[{name}] tracklet {tracklet} has no frame")
+                problems.append(f"[{name}] tracklet {tracklet} has no frames")
 
 
 def _matches(
     manifest: Manifest, root: Path, pattern: re.Pattern[str], problems: list[str]
 ) -> Iterator[tuple[str, str, re.Match[str]]]:
-    """(split, path under the root, match) of every image that fits."""
+    """(split, path under the root, match) of every image whose name matches."""
     for name, split in manifest.splits.items():
         folder = root / split.folder
         if not folder.is_dir():
             problems.append(f"[{name}] missing folder {folder}")
             continue
-        strangers = []
+        mismatches = []
         for path in list_images(folder):
             match = pattern.fullmatch(path if "/" in manifest.pattern else path.rpartition("/")[2])
             if match is None:
-                strangers.append(path)
+                mismatches.append(path)
                 continue
             yield name, path if split.folder == "." else f"{split.folder}/{path}", match
-        if strangers:
+        if mismatches:
             problems.append(
-                f"[{name}] {len(strangers)} image names under {folder} do not fit "
-                f"the pattern {manifest.pattern}, the first is {strangers[0]}"
+                f"[{name}] {len(mismatches)} image names under {folder} do not match "
+                f"the pattern {manifest.pattern}, the first is {mismatches[0]}"
             )
 
 

@@ -1,4 +1,4 @@
-"""What every reader gives, one row per image, and how rows become splits."""
+"""Rows, one per image, as every reader yields them, and their conversion to splits."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from reidkit.errors import DataError
 from reidkit.types import Item, Role, Sample, Tracklet
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-SHOWN = 12
-"""Problems that a message lists before it counts the others."""
+MAX_PROBLEMS = 12
+"""Problems listed in one message; further ones are only counted."""
 
 
 class Row(NamedTuple):
-    """One image as a data set tells of it; ids and cameras are text until all are known.
+    """One image of a split. Identity and camera are text until all rows are known.
 
     Attributes:
-        path: relative to the data set's root.
-        tracklet: rows of one split with the same text are one tracklet; "" is a single image.
-        frame: position in time within the tracklet.
+        path: relative to the data set's root, with forward slashes.
+        tracklet: rows of a split with the same value form one tracklet; "": a single image.
+        frame: position in the tracklet, in time order.
     """
 
     split: str
@@ -38,8 +38,9 @@ def build_splits(
 ) -> dict[str, list[Item]]:
     """Samples and tracklets of every split, sorted by path.
 
-    Ids (and cameras) that are all whole numbers keep them; otherwise they are numbered 0, 1, ... in
-    the order of their sorted texts. A tracklet of two people or cameras goes to `problems`.
+    Ids that are all whole numbers are kept; otherwise they are numbered 0, 1, ... in the order of
+    the sorted texts. The same holds for cameras. A tracklet with several ids or cameras is added to
+    `problems`.
     """
     rows = list(rows)
     pids = _numbers({row.pid for row in rows}, reserved=roles)
@@ -57,7 +58,7 @@ def build_splits(
             splits.setdefault(row.split, []).append(sample(row))
     for (split, name), frames in tracklets.items():
         if len({(row.pid, row.camid) for row in frames}) > 1:
-            problems.append(f"[{split}] tracklet {name} has frames of two people or cameras")
+            problems.append(f"[{split}] tracklet {name} has frames of several ids or cameras")
         frames.sort(key=lambda row: (row.frame, row.path))
         splits.setdefault(split, []).append(Tracklet(tuple(sample(row) for row in frames)))
     return {name: sorted(items, key=lambda item: item.path) for name, items in splits.items()}
@@ -67,24 +68,23 @@ def _numbers(texts: set[str], *, reserved: Mapping[str, Role] | None = None) -> 
     reserved = reserved or {}
     if all(re.fullmatch(r"-?\d+", text) for text in texts):
         return {text: int(text) for text in texts}
-    people = sorted(texts - set(reserved))
-    numbers = {text: number for number, text in enumerate(people)}
-    return numbers | {text: len(people) + k for k, text in enumerate(sorted(texts & set(reserved)))}
+    ordered = [*sorted(texts - set(reserved)), *sorted(texts & set(reserved))]
+    return {text: number for number, text in enumerate(ordered)}
 
 
-def refuse(name: str, problems: Sequence[str]) -> None:
-    """Raises DataError with all problems, one line each; returns if there is none."""
+def raise_problems(name: str, problems: Sequence[str]) -> None:
+    """Raises a DataError that lists the problems, one line each, if there are any."""
     if not problems:
         return
     if len(problems) == 1:
         raise DataError(f"{name}: {problems[0]}")
-    more = len(problems) - SHOWN
-    lines = [*problems[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
+    more = len(problems) - MAX_PROBLEMS
+    lines = [*problems[:MAX_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
     raise DataError(f"{name}: {len(problems)} problems\n  " + "\n  ".join(lines))
 
 
 def list_images(folder: Path) -> list[str]:
-    """Paths of all images under `folder`, relative to it, with forward slashes, sorted."""
+    """Sorted paths of all images under `folder`, relative to it, with forward slashes."""
     found = []
     for parent, _, names in os.walk(folder):
         prefix = Path(parent).relative_to(folder).as_posix()

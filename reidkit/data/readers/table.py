@@ -1,4 +1,4 @@
-"""Anybody's own data: a CSV with the columns split,path,pid,camid,tracklet,frame."""
+"""Custom data sets: a CSV file with the columns split,path,pid,camid,tracklet,frame."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path, PurePosixPath
 
 from reidkit.data.readers.rows import Row
 from reidkit.data.schema import Manifest
+from reidkit.types import SPLITS
 
 REQUIRED = ("split", "path", "pid")
-SPLITS = ("train", "query", "gallery")
 
 
 def read_csv(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
-    """One line per image. `pid` and `camid` may be any text, `path` is relative to the folder.
+    """One line per image. `pid` and `camid` are any text, `path` is relative to the folder.
 
-    `camid` is needed unless the manifest says cameras = "none". `tracklet` and `frame` are
+    `camid` is required unless the manifest has cameras = "none". `tracklet` and `frame` are
     optional; a line without a tracklet is a single image.
     """
     file = root / manifest.table
@@ -26,12 +26,12 @@ def read_csv(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Ro
     with file.open(newline="", encoding="utf-8-sig") as text:
         reader = csv.DictReader(text)
         columns = reader.fieldnames or []
-        wanted = REQUIRED if manifest.cameras == "none" else (*REQUIRED, "camid")
-        missing = [name for name in wanted if name not in columns]
+        required = REQUIRED if manifest.cameras == "none" else (*REQUIRED, "camid")
+        missing = [name for name in required if name not in columns]
         if missing:
             problems.append(
                 f"{file} has no column {', '.join(missing)}; it has {', '.join(columns) or 'none'}"
-                + ('. Without cameras, say so: cameras = "none"' if "camid" in missing else "")
+                + ('. If cameras are unknown, set cameras = "none"' if "camid" in missing else "")
             )
             return
         absent, outside = [], []
@@ -59,5 +59,5 @@ def read_csv(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Ro
         problems.append(f"{len(absent)} images of {file} are missing, the first is {absent[0]}")
     if outside:
         problems.append(
-            f"{len(outside)} paths of {file} lead out of {root}, the first is {outside[0]}"
+            f"{len(outside)} paths of {file} point outside {root}, the first is {outside[0]}"
         )

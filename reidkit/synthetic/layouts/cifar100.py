@@ -49,7 +49,7 @@ def write_cifar100(
             seed=seed,
             settings={
                 "reader": "pattern",
-                "protocol": "classification",
+                "task": "classification",
                 "cameras": "none",
                 "identities": "same",
                 "pattern": r"(?P<pid>[^/]+)/\d+\.png",

@@ -1,4 +1,4 @@
-"""`reidkit datasets init`: a manifest and a CSV for anybody's own folder of people."""
+"""Manifest and CSV for a folder of your own images (`reidkit datasets init`)."""
 
 from __future__ import annotations
 
@@ -10,48 +10,51 @@ from pathlib import Path
 from reidkit.data.readers.rows import list_images
 from reidkit.errors import DataError
 from reidkit.files import atomic
+from reidkit.types import SPLITS
 
 COLUMNS = ("split", "path", "pid", "camid", "tracklet", "frame")
-SPLITS = ("train", "query", "gallery")
 TABLE, MANIFEST = "data.csv", "manifest.toml"
 
 
 def init_dataset(folder: Path, *, cameras: str, tracklets: bool = False, seed: int = 0) -> None:
-    """Writes manifest.toml and data.csv into a folder per person.
+    """Writes manifest.toml and data.csv for a folder with one subfolder per person.
 
-    `folder` holds <person>/<images>, or train/, query/ and gallery/ with such folders in them;
-    deeper folders are welcome. Without split folders, half of the people (drawn by `seed`) are for
-    training; of the others the first image of each camera is a query, the rest is the gallery.
+    `folder` contains <person>/<images>, or train/, query/ and gallery/ with such subfolders; they
+    may be nested deeper. Without split folders, a random half of the persons is the training split;
+    of the others the first image of each camera is a query, the rest is the gallery.
 
     Args:
-        cameras: "none", or a regular expression with one group that finds the camera in a path.
-        tracklets: the innermost folder of images is a tracklet, in the order of its names.
+        cameras: "none", or a regular expression whose one group is the camera in a path.
+        tracklets: each innermost folder is a tracklet, its frames sorted by name.
+        seed: of the division into training and test persons.
     Raises:
-        DataError: if the folder holds no such images or has a manifest already.
+        DataError: if the folder has no such images, or has a manifest already.
     """
     if (folder / MANIFEST).exists() or (folder / TABLE).exists():
-        raise DataError(f"{folder} has a {MANIFEST} or {TABLE} already. Edit or remove it first")
+        raise DataError(f"{folder} already has a {MANIFEST} or {TABLE}. Edit or remove it first")
     rows = [_row(path, cameras, tracklets, folder) for path in list_images(folder)]
     if not rows:
         raise DataError(
-            f"no image in a person's folder under {folder}. Expected {folder}/NAME/*.jpg"
+            f"found no images under {folder}. Expected one folder per person: {folder}/NAME/*.jpg"
         )
     if not any(row["split"] for row in rows):
         _divide(rows, seed)
-    named = {row["camid"] for row in rows}
+    camids = {row["camid"] for row in rows}
     with atomic(folder / TABLE) as partial, partial.open("w", newline="", encoding="utf-8") as text:
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     with atomic(folder / MANIFEST) as partial:
-        partial.write_text(_manifest(folder.resolve().name, rows, cameras, len(named)), "utf-8")
+        partial.write_text(_manifest(folder.resolve().name, rows, cameras, len(camids)), "utf-8")
 
 
 def _row(path: str, cameras: str, tracklets: bool, folder: Path) -> dict[str, str]:
     parts = path.split("/")
     split = parts.pop(0) if parts[0] in SPLITS else ""
     if len(parts) < 2:
-        raise DataError(f"{folder / path} lies in no person's folder. Expected {folder}/NAME/*.jpg")
+        raise DataError(
+            f"{folder / path} is not in a person's folder. Expected {folder}/NAME/*.jpg"
+        )
     camid = "" if cameras == "none" else _camera(path, cameras)
     tracklet = "/".join(parts[1:-1]) or parts[0] if tracklets else ""
     return dict(zip(COLUMNS, (split, path, parts[0], camid, tracklet, ""), strict=True))
@@ -61,33 +64,33 @@ def _camera(path: str, pattern: str) -> str:
     try:
         match = re.search(pattern, path)
     except re.error as error:
-        raise DataError(f"--cameras {pattern} is no regular expression: {error}") from error
+        raise DataError(f"--cameras {pattern} is not a regular expression: {error}") from error
     if match is None or not match.groups():
         raise DataError(
-            f"--cameras {pattern} finds no camera in {path}. Write an expression with one group, "
-            "as 'cam(\\w+)', or, if the cameras are not known, --cameras none"
+            f"--cameras {pattern} finds no camera in {path}. Use an expression with one group, "
+            "such as 'cam(\\w+)', or --cameras none if cameras are unknown"
         )
     return match[1]
 
 
 def _divide(rows: list[dict[str, str]], seed: int) -> None:
-    """Train and test by people, then queries; whoever is a query has a match in the gallery."""
-    people = sorted({row["pid"] for row in rows})
-    train = set(random.Random(seed).sample(people, len(people) // 2))
+    """Assigns splits: persons to train or test, then queries; every query has a match."""
+    persons = sorted({row["pid"] for row in rows})
+    train = set(random.Random(seed).sample(persons, len(persons) // 2))
     seen: dict[str, dict[str, dict[str, None]]] = {}  # person -> camera -> images or tracklets
     for row in rows:
         cameras = seen.setdefault(row["pid"], {})
         cameras.setdefault(row["camid"], {})[row["tracklet"] or row["path"]] = None
     queries = {
         (pid, camid, unit)
-        for pid in people
+        for pid in persons
         if pid not in train
         for camid, unit in _queries({c: list(units) for c, units in seen[pid].items()})
     }
     if not queries:
         raise DataError(
-            "no test person has two images by different cameras, so there is nothing to look for. "
-            "Without known cameras: --cameras none"
+            "no test person has images from two cameras, so there are no queries. "
+            "Use --cameras none if cameras are unknown"
         )
     for row in rows:
         unit = (row["pid"], row["camid"], row["tracklet"] or row["path"])
@@ -96,7 +99,8 @@ def _divide(rows: list[dict[str, str]], seed: int) -> None:
 
 
 def _queries(units: dict[str, list[str]]) -> list[tuple[str, str]]:
-    """Of one person: the first of every camera that has more; of one camera where none has."""
+    """One person's queries: the first unit of every camera with several units; if no camera has
+    several, that of the first camera."""
     if list(units) == [""]:
         return [("", units[""][0])] if len(units[""]) > 1 else []
     if len(units) == 1:
@@ -108,28 +112,28 @@ def _queries(units: dict[str, list[str]]) -> list[tuple[str, str]]:
 def _manifest(name: str, rows: list[dict[str, str]], cameras: str, count: int) -> str:
     safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", name) or "mine"
     lines = [
-        "# Written by `reidkit datasets init`. Change what is wrong; more is in docs/datasets.md.",
+        "# Written by `reidkit datasets init`; edit as needed. All keys: docs/datasets.md.",
         "format = 1",
-        f'name = "{safe}"            # masks and runs are called after it',
+        f'name = "{safe}"            # in the names of masks and runs',
         'title = ""',
-        'licence = ""               # whose images are these, and who may use them?',
+        'licence = ""               # who owns the images, and who may use them',
         'reader = "csv"',
         f'table = "{TABLE}"          # {",".join(COLUMNS)}',
     ]
     if cameras == "none":
         lines += [
-            'cameras = "none"           # cameras are not known, so that',
-            'protocol = "none"          # a ranking leaves nothing out; reports say so',
+            'cameras = "none"           # cameras are unknown, therefore',
+            'protocol = "none"          # nothing is removed from rankings',
         ]
     else:
         lines += [
             f"cameras = {count}",
-            'protocol = "market"        # same person by the same camera is left out of a ranking',
+            'protocol = "market"        # same person and camera is removed from a ranking',
         ]
-    lines += ["", "# What is there now; `reidkit datasets verify` compares."]
+    lines += ["", "# Current counts; `reidkit datasets verify` compares them with the files."]
     for split in SPLITS:
-        held = [row for row in rows if row["split"] == split]
-        if held:
-            ids = len({row["pid"] for row in held})
-            lines += [f"[splits.{split}]", f"images = {len(held)}", f"ids = {ids}", ""]
+        chosen = [row for row in rows if row["split"] == split]
+        if chosen:
+            ids = len({row["pid"] for row in chosen})
+            lines += [f"[splits.{split}]", f"images = {len(chosen)}", f"ids = {ids}", ""]
     return "\n".join(lines)

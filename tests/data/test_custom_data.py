@@ -1,4 +1,4 @@
-"""Anybody's own data: a CSV, a folder per person, archives that cannot be trusted."""
+"""Custom data sets: a CSV, a folder per person, untrusted archives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from reidkit.data.manifest import find_manifest, open_dataset
-from reidkit.data.own import init_dataset
+from reidkit.data.scaffold import init_dataset
 from reidkit.data.statistics import measure
 from reidkit.data.unpack import extract_archive
 from reidkit.errors import DataError
@@ -44,7 +44,7 @@ gallery,c/1.jpg,Cleo,11,,
 """
 
 
-def test_text_ids_nested_folders_many_cameras_and_tracklets_among_images(tmp_path: Path) -> None:
+def test_a_csv_may_have_text_ids_nested_folders_and_tracklets_among_images(tmp_path: Path) -> None:
     data = open_dataset(str(write(tmp_path, GOOD)))
     assert [item.pid for item in data.train] == [0, 0] and len({i.camid for i in data.train}) == 2
     single, walk = sorted(data.gallery, key=lambda item: isinstance(item, Tracklet))
@@ -54,10 +54,10 @@ def test_text_ids_nested_folders_many_cameras_and_tracklets_among_images(tmp_pat
     assert walk.pid == data.query[0].pid != single.pid
 
 
-def test_data_without_cameras_say_so_and_are_ranked_without(tmp_path: Path) -> None:
+def test_a_csv_without_cameras_needs_cameras_none(tmp_path: Path) -> None:
     lines = "train,a.jpg,1\nquery,b.jpg,2\ngallery,c.jpg,2\n"
     head = "split,path,pid\n"
-    with pytest.raises(DataError, match=r'has no column camid.*say so: cameras = "none"'):
+    with pytest.raises(DataError, match=r'has no column camid.*set cameras = "none"'):
         open_dataset(str(write(tmp_path, lines, head=head)))
     data = open_dataset(str(write(tmp_path, lines, head=head, cameras='"none"')))
     assert data.protocol == "none" and {item.camid for item in data.query} == {0}
@@ -65,25 +65,29 @@ def test_data_without_cameras_say_so_and_are_ranked_without(tmp_path: Path) -> N
         (tmp_path / "manifest.toml").read_text().replace('protocol = "none"', 'protocol = "mars"')
     )
     (tmp_path / "manifest.toml").write_text(text)
-    with pytest.raises(DataError, match="does not go with"):
+    with pytest.raises(DataError, match="does not fit protocol"):
         open_dataset(str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (GOOD + "train,a/2.jpg,Ann,12,,\n", r"\[train\] 1 images come twice, the first is a/2"),
+        (
+            GOOD + "train,a/2.jpg,Ann,12,,\n",
+            r"\[train\] 1 images occur more than once, the first is a/2",
+        ),
         (GOOD + "train,b/1.jpg,Bob,12,,\n", "1 images are in both train and query"),
         (GOOD + "query,d.jpg,Dan,3,,\n", "1 of 2 queries have no match .* another camera"),
         (GOOD + "query,d.jpg,Bob,11,,\n", "1 of 2 queries have no match"),
         (GOOD + "gallery,b/4.jpg,Cleo,11,walk 1,3\n", None),
         (GOOD + "valid,d.jpg,Dan,3,,\n", "line 8: expected a split"),
-        (GOOD + "train,../d.jpg,Dan,3,,\n", "1 paths .* lead out of"),
+        (GOOD + "train,../d.jpg,Dan,3,,\n", "1 paths .* point outside"),
     ],
 )
-def test_what_is_wrong_with_a_csv_is_said(tmp_path: Path, lines: str, message: str | None) -> None:
-    root = write(tmp_path / "own" if (tmp_path / "own").mkdir() is None else tmp_path, lines)
-    if message is None:  # the same name for two people's tracklets is no mistake
+def test_errors_in_a_csv_are_reported(tmp_path: Path, lines: str, message: str | None) -> None:
+    (tmp_path / "data").mkdir()
+    root = write(tmp_path / "data", lines)
+    if message is None:  # two persons' tracklets may have the same name
         assert sum(isinstance(item, Tracklet) for item in open_dataset(str(root)).gallery) == 2
         return
     with pytest.raises(DataError, match=message):
@@ -97,15 +101,15 @@ def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
     assert caught.match("6 images .* are missing, the first is a/deep/er/1.jpg")
 
 
-def people(root: Path, names: list[str], *, shade: int = 0) -> None:
+def save_images(root: Path, names: list[str], *, shade: int = 0) -> None:
     for number, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 8), (shade, number, 0)).save(root / name)
 
 
-def test_init_makes_a_data_set_of_a_folder_per_person(tmp_path: Path) -> None:
+def test_init_creates_a_data_set_from_a_folder_per_person(tmp_path: Path) -> None:
     names = [f"{who}/cam{cam}_{n}.png" for who in "ABCD" for cam in (1, 2) for n in (0, 1)]
-    people(tmp_path, names)
+    save_images(tmp_path, names)
     with pytest.raises(DataError, match="datasets init"):
         find_manifest(str(tmp_path))
     init_dataset(tmp_path, cameras=r"cam(\d+)")
@@ -117,47 +121,47 @@ def test_init_makes_a_data_set_of_a_folder_per_person(tmp_path: Path) -> None:
 
 
 def test_init_without_cameras_and_with_tracklets(tmp_path: Path) -> None:
-    people(tmp_path / "one", [f"{who}/{n}.png" for who in "AB" for n in range(3)])
+    save_images(tmp_path / "one", [f"{who}/{n}.png" for who in "AB" for n in range(3)])
     init_dataset(tmp_path / "one", cameras="none")
     data = open_dataset(str(tmp_path / "one"))
     assert (len(data.train), len(data.query), len(data.gallery)) == (3, 1, 2)
     names = [f"{who}/walk{w}/{n}.png" for who in "AB" for w in (1, 2) for n in range(3)]
-    people(tmp_path / "two", names)
+    save_images(tmp_path / "two", names)
     init_dataset(tmp_path / "two", cameras="none", tracklets=True)
     data = open_dataset(str(tmp_path / "two"))
     sizes = [len(t.frames) for t in (*data.train, *data.query, *data.gallery)]  # type: ignore[union-attr]
     assert sizes == [3, 3, 3, 3] and len(data.query) == 1
 
 
-def test_init_with_one_image_by_each_camera_still_finds_a_query(tmp_path: Path) -> None:
-    people(tmp_path, [f"{who}/cam{cam}.png" for who in "AB" for cam in (1, 2, 3)])
+def test_init_with_one_image_per_camera_still_selects_a_query(tmp_path: Path) -> None:
+    save_images(tmp_path, [f"{who}/cam{cam}.png" for who in "AB" for cam in (1, 2, 3)])
     init_dataset(tmp_path, cameras=r"cam(\d)")
     data = open_dataset(str(tmp_path))
     assert (len(data.train), len(data.query), len(data.gallery)) == (3, 1, 2)
-    people(tmp_path / "alone", ["A/cam1.png", "A/cam1_b.png", "B/cam1.png", "B/cam1_b.png"])
-    with pytest.raises(DataError, match="nothing to look for"):
+    save_images(tmp_path / "alone", ["A/cam1.png", "A/cam1_b.png", "B/cam1.png", "B/cam1_b.png"])
+    with pytest.raises(DataError, match="there are no queries"):
         init_dataset(tmp_path / "alone", cameras=r"cam(\d)")
 
 
-def test_init_says_which_image_has_no_camera_or_person(tmp_path: Path) -> None:
-    people(tmp_path, ["A/left.png"])
+def test_init_names_the_image_without_camera_or_person(tmp_path: Path) -> None:
+    save_images(tmp_path, ["A/left.png"])
     with pytest.raises(DataError, match=r"finds no camera in A/left\.png"):
         init_dataset(tmp_path, cameras=r"cam(\d)")
-    people(tmp_path, ["stray.png"])
-    with pytest.raises(DataError, match="lies in no person's folder"):
+    save_images(tmp_path, ["stray.png"])
+    with pytest.raises(DataError, match="is not in a person's folder"):
         init_dataset(tmp_path, cameras="none")
 
 
-def test_stats_find_files_that_train_and_test_share(tmp_path: Path) -> None:
+def test_stats_find_files_shared_by_train_and_test(tmp_path: Path) -> None:
     lines = "train,a.png,1,1,,\ntrain,b.png,1,2,,\nquery,c.png,2,1,,\ngallery,d.png,2,2,,\n"
     write(tmp_path, lines, cameras="2")
-    people(tmp_path, ["a.png", "b.png"])
-    people(tmp_path, ["c.png"])  # the same picture as a.png
-    people(tmp_path, ["d.png"], shade=9)
+    save_images(tmp_path, ["a.png", "b.png"])
+    save_images(tmp_path, ["c.png"])  # the same pixels as a.png
+    save_images(tmp_path, ["d.png"], shade=9)
     found = measure(open_dataset(str(tmp_path)))
-    assert found.twins == [["a.png", "c.png"]]
+    assert found.duplicates == [["a.png", "c.png"]]
     assert found.images["train"] == {1: 1, 2: 1} and found.ids["query"] == {1: 1}
-    assert (found.heights.least, found.widths.most) == (8, 4)
+    assert (found.heights.min, found.widths.max) == (8, 4)
 
 
 def archive(path: Path, member: str, *, link: bool = False) -> Path:
@@ -177,7 +181,7 @@ def archive(path: Path, member: str, *, link: bool = False) -> Path:
 
 @pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
 @pytest.mark.parametrize("member", ["../evil.txt", "/tmp/evil.txt", "in/../../evil.txt"])
-def test_members_outside_the_target_stop_an_archive_before_anything_is_written(
+def test_an_archive_with_members_outside_the_target_is_refused_before_unpacking(
     tmp_path: Path, kind: str, member: str
 ) -> None:
     (tmp_path / "target").mkdir()
@@ -187,13 +191,13 @@ def test_members_outside_the_target_stop_an_archive_before_anything_is_written(
     assert not (tmp_path / "evil.txt").exists()
 
 
-def test_links_and_broken_archives_are_refused_and_good_ones_unpacked(tmp_path: Path) -> None:
+def test_links_and_broken_archives_are_refused_and_valid_ones_unpacked(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a link or a device"):
         extract_archive(
             archive(tmp_path / "l.tar", "passwd", link=True), tmp_path, on_progress=print
         )
     (tmp_path / "no.zip").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="is no zip or tar file"):
+    with pytest.raises(DataError, match="is not a zip or tar file"):
         extract_archive(tmp_path / "no.zip", tmp_path, on_progress=print)
     extract_archive(archive(tmp_path / "a.zip", "in/b.txt"), tmp_path / "t", on_progress=print)
     assert (tmp_path / "t/in/b.txt").read_text() == "x"
