@@ -16,16 +16,17 @@ from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
 from reidkit.data.manifest import locate, open_dataset
 from reidkit.device import torch_device
 from reidkit.errors import ReidkitError
-from reidkit.evaluation import as_embeddings, embed_split, evaluate
+from reidkit.evaluation import as_embeddings, evaluate, evaluate_features
 from reidkit.features import Features, read_features, write_features
 from reidkit.masks.lip import default_grouping, load_label_set
 from reidkit.masks.matching import label_stem, match_labels
 from reidkit.masks.prepare import prepare
 from reidkit.masks.sources import index_maps
 from reidkit.masks.store import MaskStore
-from reidkit.retrieval import Report, RerankConfig
+from reidkit.retrieval import RankingConfig, RerankConfig, RetrievalMetrics, compute_metrics
 from reidkit.runtime.embedder import Embedder, TorchEmbedder, load_embedder
 from reidkit.runtime.export import Parity, export_onnx
+from reidkit.runtime.extraction import extract_split
 from reidkit.synthetic import LAYOUTS
 from reidkit.training.run import Watch, build_model, run
 from reidkit.types import PARTS, Dataset
@@ -69,7 +70,7 @@ class DemoResult:
         files: what was made, relative to the demo's folder.
     """
 
-    reports: dict[str, Report]
+    reports: dict[str, RetrievalMetrics]
     seconds: dict[str, float]
     parities: list[Parity]
     peak_memory: int | None
@@ -124,9 +125,7 @@ def run_demo(
     config = load_run_config([preset_layer("iaunet"), recipe, Layer("demo", {"seed": seed})])
     reports = {}
     with stage("evaluate untrained", "the same network before training"):
-        reports["untrained"] = evaluate(
-            _untrained(config, train_pids, device), data, on_progress=watch.on_progress
-        )
+        reports["untrained"] = evaluate(_untrained(config, train_pids, device), data).plain
     with stage("train", f"reidkit train --arch iaunet --dataset {root} ..."):
         run(
             config,
@@ -140,19 +139,17 @@ def run_demo(
     with stage("extract", f"reidkit extract {best} --dataset {root} --split query"):
         embedder = load_embedder(best, device=device)
         files = _extract(embedder, data, out, watch.on_progress)
-    query, gallery = (as_embeddings(read_features(path), path.stem) for path in files)
     with stage("eval", f"reidkit eval {best} --dataset {root}"):
-        reports["trained"] = retrieval.evaluate(query, gallery, protocol=data.protocol)
+        reports["trained"] = evaluate_features(*files).plain
     with stage("eval --rerank", f"reidkit eval {best} --dataset {root} --rerank"):
-        reports["trained, re-ranked"] = retrieval.evaluate(
-            query, gallery, protocol=data.protocol, rerank=RerankConfig()
+        reports["trained, re-ranked"] = compute_metrics(
+            *(as_embeddings(read_features(path), path.stem) for path in files),
+            RankingConfig(data.protocol, rerank=RerankConfig()),
         )
     with stage("export --onnx", f"reidkit export {best} --onnx"):
         parities = export_onnx(best, onnx)
     with stage("eval ONNX", f"reidkit eval {onnx} --dataset {root}"):
-        reports["ONNX"] = evaluate(
-            load_embedder(onnx, device="cpu"), data, on_progress=watch.on_progress
-        )
+        reports["ONNX"] = evaluate(load_embedder(onnx, device="cpu"), data).plain
     gap = abs(reports["ONNX"].mAP - reports["trained"].mAP)
     if gap > 1e-4:
         raise ReidkitError(f"{onnx} differs from {best} by {gap:.2e} in mAP, expected 1e-4 at most")
@@ -199,8 +196,8 @@ def _extract(
     embedder: Embedder, data: Dataset, out: Path, on_progress: Callable[[int, int], None]
 ) -> tuple[Path, Path]:
     paths = (out / "query.h5", out / "gallery.h5")
-    write_features(paths[0], embed_split(embedder, data, "query", on_progress=on_progress))
-    write_features(paths[1], embed_split(embedder, data, "gallery", on_progress=on_progress))
+    write_features(paths[0], extract_split(embedder, data, "query", on_progress=on_progress))
+    write_features(paths[1], extract_split(embedder, data, "gallery", on_progress=on_progress))
     return paths
 
 
@@ -217,7 +214,7 @@ def _picture(data: Dataset, query: Features, gallery: Features, path: Path) -> N
         as_embeddings(query, "query").take(rows),
         as_embeddings(gallery, "gallery"),
         10,
-        protocol=data.protocol,
+        RankingConfig(data.protocol),
     )
     ranked = []
     for row, found, distances in zip(rows, lists.indices, lists.distances, strict=True):

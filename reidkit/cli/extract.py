@@ -55,11 +55,10 @@ def extract(
     from reidkit.data.clips import check_rule
     from reidkit.data.manifest import SPLITS
     from reidkit.errors import suggest
-    from reidkit.evaluation import embed_own
     from reidkit.features import write_features
     from reidkit.runtime.distributed import join_process_group
     from reidkit.runtime.embedder import load_embedder, newest_run
-    from reidkit.training.judge import embed_over_group
+    from reidkit.runtime.extraction import extract_images, extract_split
 
     require(
         sum(source is not None for source in (dataset, images, tracklets)) == 1,
@@ -72,7 +71,7 @@ def extract(
             model or newest_run(), device=own_device, options=embedding_option(embedding)
         )
         if dataset is not None:
-            features = embed_over_group(
+            features = extract_split(
                 embedder,
                 open_data(dataset, data_root),
                 split,  # type: ignore[arg-type]  # checked above
@@ -84,8 +83,8 @@ def extract(
             )
         else:
             own = find_tracklets(tracklets) if tracklets else [[p] for p in find_images(images)]
-            features = embed_own(
-                embedder, own, rule=rule, flip=flip, batch=batch, on_progress=on_progress
+            features = extract_images(
+                embedder, own, clips=rule, flip=flip, batch=batch, on_progress=on_progress
             )
         if not group.is_main:
             return

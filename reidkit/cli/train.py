@@ -18,7 +18,7 @@ from reidkit.cli.output import print_json
 if TYPE_CHECKING:
     from reidkit.config import Layer, RunConfig
     from reidkit.masks.store import MaskStore
-    from reidkit.retrieval import Report
+    from reidkit.retrieval import RetrievalMetrics
     from reidkit.runtime.distributed import ProcessGroup
     from reidkit.training.loop import EpochReport
     from reidkit.training.run import Watch
@@ -313,7 +313,7 @@ def make_watch(epochs: int, on_progress: Callable[[int, int], None]) -> Watch:
     def on_epoch(report: EpochReport) -> None:
         log.info("%s", epoch_line(report, epochs))
 
-    def on_evaluation(epoch: int, report: Report) -> None:
+    def on_evaluation(epoch: int, report: RetrievalMetrics) -> None:
         log.info("%s", evaluation_line(epoch, report))
 
     return Watch(

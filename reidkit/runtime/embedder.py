@@ -84,40 +84,6 @@ class TorchEmbedder:
         return embeddings.float().cpu()
 
 
-class Classifier:
-    """A trained network as what it says of its training classes.
-
-    Raises:
-        ConfigError: if there is no classifier in it, as in every ONNX file.
-    """
-
-    def __init__(self, embedder: Embedder) -> None:
-        if not isinstance(embedder, TorchEmbedder):
-            raise ConfigError(
-                f"{embedder.name} has no classifier: an export keeps the embedding alone. Judge "
-                "the checkpoint it was made of"
-            )
-        self._network = embedder
-        self.name, self.preprocess = embedder.name, embedder.preprocess
-        self.source_hash, self.device = embedder.source_hash, embedder.device
-        self.frames = embedder.frames
-
-    @torch.inference_mode()
-    def embed(self, images: Tensor) -> Tensor:
-        """The probability of each training class, float32 [B, C]."""
-        model = self._network.model
-        was_training = model.training
-        model.eval()
-        try:
-            logits = model(images).logits
-        finally:
-            model.train(was_training)
-        if not logits:
-            raise ConfigError(f"{self.name} was built without a classifier")
-        probabilities: Tensor = logits[0].float().softmax(1).cpu()
-        return probabilities
-
-
 def load_embedder(
     path: Path,
     *,

@@ -16,7 +16,7 @@ from reidkit.errors import RuntimeMissing
 from reidkit.files import atomic
 
 if TYPE_CHECKING:
-    from reidkit.retrieval import Report
+    from reidkit.retrieval import RetrievalMetrics
     from reidkit.training.loop import EpochReport
 
 REDRAW_SECONDS = 20.0
@@ -32,7 +32,7 @@ def epoch_line(report: EpochReport, epochs: int) -> str:
     )
 
 
-def evaluation_line(epoch: int, report: Report) -> str:
+def evaluation_line(epoch: int, report: RetrievalMetrics) -> str:
     """One evaluation for people; `epoch` counts from 0."""
     return f"epoch {epoch + 1}: mAP {100 * report.mAP:.1f}  rank-1 {100 * report.rank(1):.1f}"
 

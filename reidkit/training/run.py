@@ -21,7 +21,7 @@ from reidkit.config.tables import read_toml, to_toml
 from reidkit.data.loading import Masks, RawBatch, train_loader
 from reidkit.errors import ConfigError
 from reidkit.files import atomic, only_writer
-from reidkit.retrieval import Report
+from reidkit.retrieval import RetrievalMetrics
 from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from reidkit.runtime.embedder import TorchEmbedder
 from reidkit.training.history import History, RunLog, epoch_line, evaluation_line, warnings_in
@@ -59,7 +59,7 @@ class Watch:
     on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None
     on_losses: Callable[[dict[str, float]], None] = lambda losses: None
     on_epoch: Callable[[EpochReport], None] = lambda report: None
-    on_evaluation: Callable[[int, Report], None] = lambda epoch, report: None
+    on_evaluation: Callable[[int, RetrievalMetrics], None] = lambda epoch, report: None
 
 
 def run(
@@ -223,7 +223,7 @@ class _Saver:
 
 def _judge(
     setup: Setup, epoch: int, best: float, folder: Path, device: torch.device, group: ProcessGroup
-) -> Report:
+) -> RetrievalMetrics:
     """Judges the network (its averaged weights, if there are any) and keeps it."""
     model, config = setup.model, setup.config
     average = setup.learner.average

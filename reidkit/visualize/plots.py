@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from reidkit.files import atomic
 from reidkit.image import read_image
-from reidkit.retrieval import Report
+from reidkit.retrieval import RetrievalMetrics
 
 GREEN, RED, GREY, INK, PAPER = "#1a9850", "#d73027", "#9a9a9a", "#222222", "#ffffff"
 _TILE = (72, 144)  # width, height in pixels of one image
@@ -64,7 +64,7 @@ def plot_ranked_lists(rows: Sequence[RankedRow], path: Path, *, title: str) -> N
         sheet.save(partial, format="PNG")
 
 
-def plot_curves(reports: Mapping[str, Report], path: Path, *, title: str) -> None:
+def plot_curves(reports: Mapping[str, RetrievalMetrics], path: Path, *, title: str) -> None:
     """Writes a PNG: CMC of every report; ROC and distances of those that counted pairs."""
     import matplotlib
 
@@ -92,7 +92,7 @@ def plot_curves(reports: Mapping[str, Report], path: Path, *, title: str) -> Non
     pyplot.close(figure)
 
 
-def _draw_histogram(axes: Any, report: Report) -> None:
+def _draw_histogram(axes: Any, report: RetrievalMetrics) -> None:
     assert report.pairs is not None
     edges, same, other = report.pairs.histogram(80)
     for counts, colour, name in ((same, GREEN, "same person"), (other, RED, "others")):
