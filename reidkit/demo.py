@@ -143,7 +143,8 @@ def run_demo(
         reports["trained"] = evaluate_features(*files).plain
     with stage("eval --rerank", f"reidkit eval {best} --dataset {root} --rerank"):
         reports["trained, re-ranked"] = compute_metrics(
-            *(as_embeddings(read_features(path), path.stem) for path in files),
+            as_embeddings(read_features(files[0]), "query"),
+            as_embeddings(read_features(files[1]), "gallery"),
             RankingConfig(data.protocol, rerank=RerankConfig()),
         )
     with stage("export --onnx", f"reidkit export {best} --onnx"):

@@ -15,7 +15,7 @@ def compare(
     first: Annotated[Path, typer.Argument(help="Run folder or metrics.json of reidkit eval.")],
     second: Annotated[Path, typer.Argument(help="The same of the other model.")],
     dataset: Annotated[
-        str | None, typer.Option(help="Data set. [default: the first in both results]")
+        str | None, typer.Option(help="Data set.", show_default="the first in both results")
     ] = None,
     json: JsonOption = False,
 ) -> None:

@@ -54,7 +54,7 @@ def evaluate(
     dataset: Annotated[
         list[str] | None,
         typer.Option(
-            help="Data set name, manifest file or folder; repeatable. [default: as trained]"
+            help="Data set name, manifest file or folder; repeatable.", show_default="as trained"
         ),
     ] = None,
     data_root: DataRootOption = None,
@@ -66,7 +66,7 @@ def evaluate(
     ] = None,
     protocol: Annotated[
         ProtocolName | None,
-        typer.Option(help="Evaluation protocol. [default: the data set's]"),
+        typer.Option(help="Evaluation protocol.", show_default="the data set's"),
     ] = None,
     metric: Annotated[Metric, typer.Option(help="Distance metric.")] = "cosine",
     flip: FlipOption = False,
@@ -109,20 +109,21 @@ def evaluate(
         typer.Option(help="Limit memory of ranking beyond the features, e.g. 500MiB or 2GiB."),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="Input size as HEIGHTxWIDTH. [default: 256x128]")
+        str | None, typer.Option(help="Input size as HEIGHTxWIDTH.", show_default="256x128")
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(help="Channel means, three numbers. [default: ImageNet]")
+        str | None, typer.Option(help="Channel means, three numbers.", show_default="ImageNet")
     ] = None,
     std: Annotated[
         str | None,
-        typer.Option(help="Channel standard deviations, three numbers. [default: ImageNet]"),
+        typer.Option(help="Channel standard deviations, three numbers.", show_default="ImageNet"),
     ] = None,
     channels: Annotated[
-        ChannelOrder | None, typer.Option(help="Channel order. [default: rgb]")
+        ChannelOrder | None, typer.Option(help="Channel order.", show_default="rgb")
     ] = None,
     resize: Annotated[
-        Interpolation | None, typer.Option(help="Interpolation of resizing. [default: bicubic]")
+        Interpolation | None,
+        typer.Option(help="Interpolation of resizing.", show_default="bicubic"),
     ] = None,
     embedding: EmbeddingOption = None,
     batch: BatchOption = 64,
@@ -130,7 +131,7 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="Folder for metrics.json and curves. [default: the run folder]"
+            "--out", "-o", help="Folder for metrics.json and curves.", show_default="the run folder"
         ),
     ] = None,
     json: JsonOption = False,
