@@ -1,248 +1,392 @@
-"""Embed query and gallery, rank them by the data set's protocol."""
+"""From an embedder or features and a data set to one `Evaluation`.
 
-# N images, D embedding
+evaluation = evaluate(load_embedder(path), open_dataset("market1501"))
+print(evaluation.summary())
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
-from reidkit import retrieval
-from reidkit.choices import ClipRule
-from reidkit.data.clips import has_tracklets
-from reidkit.errors import DataError
-from reidkit.features import Features
-from reidkit.retrieval import Embeddings, Report, RerankConfig, get_protocol
+from reidkit.choices import ClipRule, Metric, ProtocolName
+from reidkit.classification import ClassificationResult, evaluate_classification
+from reidkit.errors import ConfigError
+from reidkit.features import Features, read_features
+from reidkit.retrieval import (
+    Embeddings,
+    OperatingPoint,
+    RankingConfig,
+    RerankConfig,
+    RetrievalMetrics,
+    augment_database,
+    compute_metrics,
+    expand_queries,
+    get_protocol,
+    pool_queries,
+)
 from reidkit.retrieval.distance import check_metric
-from reidkit.runtime.embedder import Classifier, Embedder, embed_images, embed_tracklets
-from reidkit.types import ROLES, Dataset, frames
+from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+from reidkit.runtime.embedder import Embedder
+from reidkit.runtime.extraction import extract_split
+from reidkit.types import Dataset, Split
 
-Split = Literal["train", "query", "gallery"]
-CLASSIFICATION = "classification"
+Progress = Callable[[str, int, int], None]
+"""on_progress(stage, done, total)."""
 
-
-def embed_split(
-    embedder: Embedder,
-    dataset: Dataset,
-    split: Split,
-    *,
-    flip: bool = False,
-    batch: int = 64,
-    clips: ClipRule = "tclnet",
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Features:
-    """Embeddings of a whole split with what the data set knows of it, ready for a features file.
-
-    Where classes are to be told apart (protocol "classification"), a query's row is the
-    classifier's probabilities and the gallery has one unit vector per class, in the order of
-    training labels: the nearest class is the likeliest, and rank-k is top-k accuracy.
-
-    Args:
-        clips: how a tracklet is taken apart (`data.clips.test_clips`).
-
-    Raises:
-        DataError: if the split is empty or an image cannot be read.
-        ConfigError: if classes are to be told apart and the network has no classifier.
-    """
-    items = getattr(dataset, split)
-    if dataset.task == CLASSIFICATION and split != "train":
-        classes = sorted({item.pid for item in dataset.train})
-        if split == "gallery":
-            return _class_vectors(embedder, dataset, classes)
-        embedder = Classifier(embedder)
-    if not items:
-        raise DataError(f"{dataset.name} has no {split} split")
-    shared: dict[str, Any] = {"flip": flip, "batch": batch, "on_progress": on_progress}
-    if has_tracklets(items):
-        tracklets = [[dataset.root / frame.path for frame in frames([item])] for item in items]
-        rows = embed_tracklets(embedder, tracklets, rule=clips, **shared)
-    else:
-        rows = embed_images(embedder, [dataset.root / item.path for item in items], **shared)
-    return Features(
-        features=rows,
-        pids=np.array([item.pid for item in items], np.int64),
-        camids=np.array([item.camid for item in items], np.int64),
-        paths=tuple(item.path for item in items),
-        roles=np.array([ROLES.index(item.role) for item in items], np.uint8),
-        attributes={
-            **provenance(embedder, flip=flip, clips=clips if has_tracklets(items) else ""),
-            "dataset": dataset.name,
-            "dataset_fingerprint": dataset.fingerprint,
-            "protocol": dataset.protocol,
-            "split": split,
-        },
-    )
-
-
-def _class_vectors(embedder: Embedder, dataset: Dataset, classes: list[int]) -> Features:
-    C = len(classes)
-    return Features(
-        features=np.eye(C, dtype=np.float32),
-        pids=np.array(classes, np.int64),
-        camids=np.zeros(C, np.int64),
-        paths=("",) * C,
-        roles=np.zeros(C, np.uint8),
-        attributes={
-            **provenance(embedder, flip=False),
-            "dataset": dataset.name,
-            "dataset_fingerprint": dataset.fingerprint,
-            "protocol": dataset.protocol,
-            "split": "gallery",
-        },
-    )
-
-
-def embed_own(
-    embedder: Embedder,
-    tracklets: Sequence[Sequence[Path]],
-    *,
-    rule: ClipRule = "tclnet",
-    flip: bool = False,
-    batch: int = 64,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Features:
-    """The same of anybody's own frames, whose identities are not known; an image is a tracklet of
-    one frame, and a tracklet is called after its first.
-
-    Raises:
-        DataError: if an image cannot be read.
-    """
-    shared: dict[str, Any] = {"flip": flip, "batch": batch, "on_progress": on_progress}
-    if all(len(frames) == 1 for frames in tracklets):
-        rows = embed_images(embedder, [frames[0] for frames in tracklets], **shared)
-    else:
-        rows = embed_tracklets(embedder, tracklets, rule=rule, **shared)
-    unknown = np.full(len(tracklets), -1, np.int64)
-    return Features(
-        features=rows,
-        pids=unknown,
-        camids=unknown,
-        paths=tuple(frames[0].as_posix() for frames in tracklets),
-        roles=np.zeros(len(tracklets), np.uint8),
-        attributes=provenance(embedder, flip=flip, clips=rule),
-    )
-
-
-def provenance(embedder: Embedder, *, flip: bool, clips: str = "") -> dict[str, str | bool | int]:
-    """Attributes of a features file that tell how its rows were made."""
-    return {
-        "model": embedder.name,
-        "model_sha256": embedder.source_hash,
-        "preprocess": embedder.preprocess.to_json(),
-        "frames": embedder.frames,
-        "clips": clips,
-        "flip": flip,
-        "normalised": False,
-    }
-
-
-def as_embeddings(features: Features, name: str) -> Embeddings:
-    """Features as `retrieval` takes them; `name` is what error messages call them.
-
-    Raises:
-        DataError: if a row is not finite or is zero.
-    """
-    return Embeddings(features.features, features.pids, features.camids, features.roles, name)
+RANKS = (1, 5, 10, 20)
+"""CMC ranks in tables."""
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """How features are ranked.
+class EvaluationSettings:
+    """How features are extracted and ranked.
 
     Attributes:
-        protocol: a ranking rule; None is the data set's.
-        rerank: also judge after k-reciprocal re-ranking.
-        expand: neighbours that query expansion adds to each query (0: none), weighted by
-            cosine^alpha.
-        augment: neighbours that database augmentation adds to each gallery vector.
-        max_memory: bytes above the features; None takes what is fast.
+        protocol: evaluation protocol; None: the data set's.
+        rerank: also evaluate after k-reciprocal re-ranking.
+        query_expansion: neighbours averaged into each query (0: none).
+        database_augmentation: neighbours averaged into each gallery vector (0: none).
+        alpha: exponent of the similarities that weight these neighbours (Radenovic et al. 2018);
+            0 weights them equally (Chum et al. 2007).
+        target_fpr: false positive rate at which to report the verification threshold.
+        max_memory: bytes of ranking in addition to the features; None: the fastest block sizes.
+        flip: add the embedding of the mirrored image.
+        clips: how tracklets are divided into clips.
+        batch: images per batch.
+
+    Raises:
+        ConfigError: a value is unknown or out of range.
     """
 
-    protocol: str | None = None
-    metric: str = "cosine"
+    protocol: ProtocolName | None = None
+    metric: Metric = "cosine"
     rerank: RerankConfig | None = None
-    expand: int = 0
-    augment: int = 0
+    query_expansion: int = 0
+    database_augmentation: int = 0
     alpha: float = 0.0
+    target_fpr: float | None = None
     max_memory: int | None = None
+    flip: bool = False
+    clips: ClipRule = "tclnet"
+    batch: int = 64
 
     def __post_init__(self) -> None:
         check_metric(self.metric)
         if self.protocol is not None:
             get_protocol(self.protocol)
+        if self.target_fpr is not None and not 0 < self.target_fpr < 1:
+            raise ConfigError(
+                f"the target false positive rate must be between 0 and 1, got {self.target_fpr}"
+            )
 
 
-def judge(
-    query: Embeddings,
-    gallery: Embeddings,
-    ranking: Ranking,
-    *,
-    protocol: str = "market",
-    device: torch.device | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
-) -> dict[str, Report]:
-    """Reports of one ranking: "plain", and "re-ranked" where that is asked for.
+_DEFAULTS = EvaluationSettings()
 
-    Args:
-        protocol: the data set's, if `ranking` names none.
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Retrieval metrics of one model, or of two features files, on one data set.
+
+    Attributes:
+        plain: metrics of the ranking by distance.
+        reranked: metrics after re-ranking, if requested.
+        model, model_sha256: name or path of the model, and of its file ("": unknown).
+        dataset, dataset_fingerprint, synthetic: of the data set.
+        frames: of the clips that the model takes (0: it takes images).
+        clips: how tracklets were divided into clips; "" for images.
+        flip: whether embeddings of mirrored images were added.
+        query_features, gallery_features: the files that the features were read from, if any.
+        multi_query: folder of the images that queries were pooled over, if any.
     """
-    shared: dict[str, Any] = {
-        "max_memory": ranking.max_memory,
-        "device": device,
-        "on_progress": on_progress,
-    }
-    if ranking.augment:
-        gallery = retrieval.augment_database(
-            gallery, n=ranking.augment, alpha=ranking.alpha, **shared
-        )
-    if ranking.expand:
-        query = retrieval.expand_queries(
-            query, gallery, n=ranking.expand, alpha=ranking.alpha, **shared
-        )
-    shared |= {"protocol": ranking.protocol or protocol, "metric": ranking.metric}
-    reports = {
-        "plain": retrieval.evaluate(query, gallery, thresholds=True, by_camera=True, **shared)
-    }
-    if ranking.rerank:
-        reports["re-ranked"] = retrieval.evaluate(query, gallery, rerank=ranking.rerank, **shared)
-    return reports
+
+    settings: EvaluationSettings
+    plain: RetrievalMetrics
+    reranked: RetrievalMetrics | None = None
+    model: str = ""
+    model_sha256: str = ""
+    dataset: str = ""
+    dataset_fingerprint: str = ""
+    synthetic: bool = False
+    frames: int = 0
+    clips: str = ""
+    flip: bool = False
+    query_features: str = ""
+    gallery_features: str = ""
+    multi_query: str = ""
+
+    columns: ClassVar[tuple[str, ...]] = (
+        *("data set", "", "mAP", "95 %", "mINP"),
+        *(f"rank-{k}" for k in RANKS),
+    )
+    """Header of `rows`."""
+
+    @property
+    def score(self) -> float:
+        """Rank-1, by which training chooses a checkpoint."""
+        return self.plain.rank(1)
+
+    @property
+    def rankings(self) -> dict[str, RetrievalMetrics]:
+        """The metrics by name: "plain", and "re-ranked" if requested."""
+        return {"plain": self.plain} | ({"re-ranked": self.reranked} if self.reranked else {})
+
+    @property
+    def operating_point(self) -> OperatingPoint | None:
+        """The verification threshold at `settings.target_fpr`, if requested."""
+        if self.settings.target_fpr is None or self.plain.pairs is None:
+            return None
+        return self.plain.pairs.operating_point(self.settings.target_fpr)
+
+    def metrics(self) -> dict[str, Any]:
+        """The plain metrics, which checkpoints and metrics.jsonl store."""
+        return self.plain.to_dict()
+
+    def to_dict(self, *, per_query: bool = False) -> dict[str, Any]:
+        """The JSON document of `reidkit eval`.
+
+        Args:
+            per_query: include the results of each query, which `reidkit compare` needs.
+        """
+        document: dict[str, Any] = {
+            "model": self.model,
+            "model_sha256": self.model_sha256,
+            "dataset": self.dataset,
+            "dataset_fingerprint": self.dataset_fingerprint,
+            "synthetic": self.synthetic,
+            "flip": self.flip,
+            "frames": self.frames,
+            "clips": self.clips or None,
+        }
+        for name in ("query_features", "gallery_features", "multi_query"):
+            if value := getattr(self, name):
+                document[name] = value
+        document |= self.plain.to_dict(per_query=per_query)
+        if self.plain.queries_without_match < self.plain.queries:
+            intervals = self.plain.intervals()
+            document["intervals"] = {name: vars(interval) for name, interval in intervals.items()}
+        if self.operating_point is not None:
+            document["operating_point"] = vars(self.operating_point)
+        document["reranked"] = self.reranked.to_dict() if self.reranked else None
+        return document
+
+    def rows(self) -> list[list[str]]:
+        """Cells of a table with the header `columns`, in per cent."""
+        rows = []
+        for name, metrics in self.rankings.items():
+            interval = ""
+            if name == "plain" and metrics.queries_without_match < metrics.queries:
+                bounds = metrics.intervals()["mAP"]
+                interval = f"{100 * bounds.low:.1f}-{100 * bounds.high:.1f}"
+            numbers = [metrics.mAP, metrics.mINP, *(metrics.rank(k) for k in RANKS)]
+            cells = [f"{100 * value:.2f}" for value in numbers]
+            rows.append([self.dataset, name, cells[0], interval, *cells[1:]])
+        return rows
+
+    def summary(self) -> str:
+        return f"mAP {100 * self.plain.mAP:.1f}  rank-1 {100 * self.score:.1f}"
 
 
 def evaluate(
     embedder: Embedder,
     dataset: Dataset,
+    settings: EvaluationSettings = _DEFAULTS,
     *,
-    metric: str = "cosine",
-    flip: bool = False,
-    batch: int = 64,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Report:
-    """mAP, mINP and CMC of a network on a data set's query and gallery, without re-ranking."""
-    total = len(dataset.query) + len(dataset.gallery)
-    query = embed_split(
+    device: torch.device | None = None,
+    group: ProcessGroup = SINGLE_PROCESS,
+    thresholds: bool = False,
+    by_camera: bool = False,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Extracts query and gallery and computes retrieval metrics.
+
+    Args:
+        device: of the ranking; None is the CPU.
+        group: the processes that share extraction; the main process ranks, and all of them get
+            the result.
+        thresholds: also count all distances, for ROC and verification thresholds.
+        by_camera: also evaluate each pair of cameras.
+
+    Raises:
+        ConfigError: the data set is for classification, or the memory budget is too small.
+        DataError: a split is empty, an image cannot be read, or features cannot be ranked.
+    """
+    if dataset.task == "classification":
+        raise ConfigError(
+            f"{dataset.name} is a classification data set: "
+            "use reidkit.evaluation.evaluate_by_task in place of evaluate"
+        )
+
+    if not group.is_main:
+        on_progress = None
+
+    def extract(split: Split) -> Features:
+        return extract_split(
+            embedder,
+            dataset,
+            split,
+            flip=settings.flip,
+            batch=settings.batch,
+            clips=settings.clips,
+            group=group,
+            on_progress=on_progress
+            and (lambda done, total: on_progress(f"embedding {dataset.name} {split}", done, total)),
+        )
+
+    query, gallery = extract("query"), extract("gallery")
+    evaluation = None
+    if group.is_main:
+        evaluation = evaluate_features(
+            query,
+            gallery,
+            settings,
+            device=device,
+            thresholds=thresholds,
+            by_camera=by_camera,
+            on_progress=on_progress,
+        )
+    evaluation = group.broadcast(evaluation)
+    assert evaluation is not None, "the main process has it"
+    return evaluation
+
+
+def evaluate_features(
+    query: Features | Path,
+    gallery: Features | Path,
+    settings: EvaluationSettings = _DEFAULTS,
+    *,
+    device: torch.device | None = None,
+    thresholds: bool = False,
+    by_camera: bool = False,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Retrieval metrics of features in memory or in features files.
+
+    Arguments and errors as in `evaluate`; without `settings.protocol`, the protocol is that of the
+    data set the features were extracted from, or "market" if they do not contain it.
+    """
+    query_file, query = _read(query)
+    gallery_file, gallery = _read(gallery)
+    Q = as_embeddings(query, query_file or "query")
+    G = as_embeddings(gallery, gallery_file or "gallery")
+    neighbours: dict[str, Any] = {
+        "alpha": settings.alpha,
+        "max_memory": settings.max_memory,
+        "device": device,
+        "on_progress": on_progress,
+    }
+    if settings.database_augmentation:
+        G = augment_database(G, n=settings.database_augmentation, **neighbours)
+    if settings.query_expansion:
+        Q = expand_queries(Q, G, n=settings.query_expansion, **neighbours)
+    ranking = RankingConfig(
+        protocol=settings.protocol or str(query.attributes.get("protocol") or "market"),
+        metric=settings.metric,
+        max_memory=settings.max_memory,
+        device=device,
+    )
+    plain = compute_metrics(
+        Q,
+        G,
+        ranking,
+        thresholds=thresholds or settings.target_fpr is not None,
+        by_camera=by_camera,
+        on_progress=on_progress,
+    )
+    reranked = None
+    if settings.rerank is not None:
+        ranking = dataclasses.replace(ranking, rerank=settings.rerank)
+        reranked = compute_metrics(Q, G, ranking, on_progress=on_progress)
+    origin = query.attributes
+    return Evaluation(
+        settings=settings,
+        plain=plain,
+        reranked=reranked,
+        model=str(origin.get("model", "")),
+        model_sha256=str(origin.get("model_sha256", "")),
+        dataset=str(origin.get("dataset") or Path(query_file).stem),
+        dataset_fingerprint=str(origin.get("dataset_fingerprint", "")),
+        synthetic=bool(origin.get("synthetic", False)),
+        frames=int(origin.get("frames", 0)),
+        clips=str(origin.get("clips", "")),
+        flip=bool(origin.get("flip", False)),
+        query_features=query_file,
+        gallery_features=gallery_file,
+    )
+
+
+def evaluate_by_task(
+    embedder: Embedder,
+    dataset: Dataset,
+    settings: EvaluationSettings = _DEFAULTS,
+    *,
+    device: torch.device | None = None,
+    group: ProcessGroup = SINGLE_PROCESS,
+    thresholds: bool = False,
+    by_camera: bool = False,
+    on_progress: Progress | None = None,
+) -> Evaluation | ClassificationResult:
+    """`evaluate`, or `evaluate_classification` if that is the data set's task; it uses `flip` and
+    `batch` of the settings only."""
+    if dataset.task == "classification":
+        return evaluate_classification(
+            embedder,
+            dataset,
+            flip=settings.flip,
+            batch=settings.batch,
+            group=group,
+            on_progress=on_progress,
+        )
+    return evaluate(
         embedder,
         dataset,
-        "query",
-        flip=flip,
-        batch=batch,
-        on_progress=lambda done, _: on_progress(done, total),
+        settings,
+        device=device,
+        group=group,
+        thresholds=thresholds,
+        by_camera=by_camera,
+        on_progress=on_progress,
     )
-    gallery = embed_split(
-        embedder,
-        dataset,
-        "gallery",
-        flip=flip,
-        batch=batch,
-        on_progress=lambda done, _: on_progress(len(dataset.query) + done, total),
-    )
-    return retrieval.evaluate(
-        as_embeddings(query, "query"),
-        as_embeddings(gallery, "gallery"),
-        protocol=dataset.protocol,
-        metric=metric,
-    )
+
+
+def _read(features: Features | Path) -> tuple[str, Features]:
+    """(file name or "", features)."""
+    if isinstance(features, Path):
+        return str(features), read_features(features)
+    return "", features
+
+
+def as_embeddings(features: Features, name: str) -> Embeddings:
+    """Features for `reidkit.retrieval`; `name` is theirs in error messages.
+
+    Raises:
+        DataError: a row is not finite or is zero.
+    """
+    return Embeddings(features.features, features.pids, features.camids, features.roles, name)
+
+
+def pool_features(query: Features, images: Features) -> Features:
+    """Multi-query (`retrieval.pool_queries`): queries replaced by the mean over all images of
+    their identity by their camera.
+
+    Raises:
+        DataError: a query has no image.
+    """
+    pooled = pool_queries(as_embeddings(query, "query"), as_embeddings(images, "multi-query"))
+    return dataclasses.replace(query, features=pooled.features)
+
+
+def percentages(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The headline numbers of stored `metrics()`, in per cent: mAP, rank-1, rank-5 and rank-10, or
+    top-1 and top-5. Numbers that do not exist are left out."""
+    if metrics.get("task") == "classification":
+        return {"top-1": 100 * metrics["top1"], "top-5": 100 * metrics["top5"]}
+    cmc = metrics["cmc"]
+    values = {"mAP": metrics["mAP"]}
+    values |= {f"rank-{k}": cmc[k - 1] for k in (1, 5, 10) if len(cmc) >= k}
+    return {name: 100 * value for name, value in values.items() if value is not None}

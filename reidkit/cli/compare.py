@@ -12,14 +12,22 @@ from reidkit.cli.output import print_json, print_table
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="A run's folder, or a metrics.json of eval.")],
-    second: Annotated[Path, typer.Argument(help="Another one, judged on the same data set.")],
+    first: Annotated[Path, typer.Argument(help="Run folder or metrics.json of reidkit eval.")],
+    second: Annotated[Path, typer.Argument(help="The same of the other model.")],
     dataset: Annotated[
-        str | None, typer.Option(help="Which data set. [default: the first they share]")
+        str | None, typer.Option(help="Data set.", show_default="the first in both results")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Is the second better than the first, or is it noise? A paired test over identities."""
+    """Test whether two models differ by more than chance.
+
+    Differences of mAP, mINP and rank-1 are tested by a paired randomisation test over identities.
+
+    \b
+    Examples:
+      reidkit compare runs/x runs/y
+      reidkit compare runs/x/metrics.json other/metrics.json --dataset market1501
+    """
     from reidkit import retrieval
     from reidkit.errors import DataError
 
@@ -29,10 +37,13 @@ def compare(
         shared = [name for name in shared if name == dataset]
     if not shared:
         raise DataError(
-            f"{first} was judged on {', '.join(results[0])}, {second} on {', '.join(results[1])}: "
-            "no data set in common. Run: reidkit eval MODEL --dataset NAME"
+            f"{first} was evaluated on {', '.join(results[0])}, {second} on "
+            f"{', '.join(results[1])}: no data set in common. "
+            "Run: reidkit eval MODEL --dataset NAME"
         )
     name = shared[0]
+    if results[0][name].get("task") == "classification":
+        raise DataError(f"{name} is a classification data set: compare tests retrieval metrics")
     tests = retrieval.compare(results[0][name], results[1][name])
     if json:
         tables = {score: vars(test) for score, test in tests.items()}
@@ -52,15 +63,18 @@ def compare(
     header = ["", "first", "second", "difference", "95 %", "p"]
     print_table(header, rows, title=f"{first} and {second} on {name}")
     test = tests["mAP"]
-    verdict = "differ" if test.p_value < 0.05 else "do not differ by more than chance"
-    print(f"in mAP they {verdict} ({test.queries:,} queries of {test.identities:,} identities)")
+    verdict = "is" if test.p_value < 0.05 else "is not"
+    print(
+        f"the difference in mAP {verdict} significant at 5 % "
+        f"({test.queries:,} queries of {test.identities:,} identities)"
+    )
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """What `eval` wrote, by data set.
+    """Results in a metrics.json by data set name.
 
     Raises:
-        DataError: if there is none, or it is not eval's.
+        DataError: the file is missing or was not written by `reidkit eval`.
     """
     import json
 
@@ -73,4 +87,7 @@ def read_results(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise DataError(f"{file} is missing. Run: reidkit eval {path} --dataset NAME") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} was not written by reidkit eval") from error
+        raise DataError(
+            f"{file} was not written by reidkit eval. Run: reidkit eval MODEL --dataset NAME -o "
+            f"{file.parent}"
+        ) from error

@@ -2,133 +2,184 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reidkit.choices import ChannelOrder, Interpolation, Metric, ProtocolName
 from reidkit.cli.options import (
+    BatchOption,
     ClipsOption,
     DataRootOption,
     DeviceOption,
     EmbeddingOption,
+    FlipOption,
     JsonOption,
+    ModelArgument,
     open_data,
 )
-from reidkit.cli.output import print_json, print_table, progress, stage_progress
+from reidkit.cli.output import print_json, print_table, stage_progress
+from reidkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from reidkit.choices import ClipRule
-    from reidkit.evaluation import Ranking
-    from reidkit.retrieval import Embeddings, Report
+    from reidkit.classification import ClassificationResult
+    from reidkit.evaluation import Evaluation, EvaluationSettings
+    from reidkit.features import Features
     from reidkit.runtime.embedder import Embedder
+    from reidkit.types import Dataset
+
+    Result = Evaluation | ClassificationResult
 
 log = logging.getLogger(__name__)
 
-RANKS = (1, 5, 10, 20)
-Options = dict[str, Any]
+PANELS = {
+    "Data": ("dataset", "data_root", "query_features", "gallery_features", "multi_query"),
+    "Ranking": (
+        *("protocol", "metric", "rerank", "k1", "k2", "lam", "query_expansion"),
+        *("database_augmentation", "alpha", "target_fpr", "max_memory"),
+    ),
+    "Embedding": ("flip", "clips", "embedding", "batch", "device"),
+    "Third-party ONNX models": ("size", "mean", "std", "channels", "resize"),
+    "Output": ("out", "json"),
+}
 
 
 def evaluate(
-    model: Annotated[
-        Path | None,
-        typer.Argument(help="Checkpoint, run folder or .onnx file. [default: the newest run]"),
-    ] = None,
+    model: ModelArgument = None,
     dataset: Annotated[
         list[str] | None,
-        typer.Option(help="Name, manifest or folder; repeat it for several. [default: as trained]"),
+        typer.Option(
+            help="Data set name, manifest file or folder; repeatable.", show_default="as trained"
+        ),
     ] = None,
     data_root: DataRootOption = None,
     query_features: Annotated[
-        Path | None, typer.Option(help="Features file to judge in place of a model.")
+        Path | None, typer.Option(help="Features file of the queries, in place of a model.")
     ] = None,
-    gallery_features: Annotated[Path | None, typer.Option(help="Its gallery.")] = None,
+    gallery_features: Annotated[
+        Path | None, typer.Option(help="Features file of the gallery, in place of a model.")
+    ] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="Ranking rule. [default: the data set's]")
+        ProtocolName | None,
+        typer.Option(help="Evaluation protocol.", show_default="the data set's"),
     ] = None,
-    metric: Annotated[str, typer.Option(help="cosine or euclidean")] = "cosine",
-    flip: Annotated[bool, typer.Option("--flip", help="Add the mirror image's embedding.")] = False,
+    metric: Annotated[Metric, typer.Option(help="Distance metric.")] = "cosine",
+    flip: FlipOption = False,
     clips: ClipsOption = "tclnet",
     rerank: Annotated[
-        bool, typer.Option("--rerank", help="Also re-rank by k-reciprocal encoding.")
+        bool,
+        typer.Option("--rerank", help="Also evaluate k-reciprocal re-ranking (Zhong et al. 2017)."),
     ] = False,
-    k1: Annotated[int, typer.Option(help="Re-ranking: length of neighbour lists.")] = 20,
-    k2: Annotated[int, typer.Option(help="Re-ranking: neighbours averaged.")] = 6,
+    k1: Annotated[int, typer.Option(help="Neighbour list length of re-ranking.")] = 20,
+    k2: Annotated[int, typer.Option(help="Neighbours averaged by re-ranking.")] = 6,
     lam: Annotated[
-        float, typer.Option("--lambda", help="Re-ranking: weight of the plain distance.")
+        float, typer.Option("--lambda", help="Weight of the original distance in re-ranking.")
     ] = 0.3,
-    expand: Annotated[
-        int, typer.Option(min=0, help="Query expansion with so many neighbours.")
+    query_expansion: Annotated[
+        int, typer.Option(min=0, help="Average each query with its N nearest gallery vectors.")
     ] = 0,
-    augment: Annotated[
-        int, typer.Option(min=0, help="Database augmentation with so many neighbours.")
+    database_augmentation: Annotated[
+        int, typer.Option(min=0, help="Average each gallery vector with its N nearest neighbours.")
     ] = 0,
-    alpha: Annotated[float, typer.Option(help="Their weights are cosine to this power.")] = 0.0,
+    alpha: Annotated[
+        float,
+        typer.Option(
+            help="Weight neighbours by similarity^alpha (alpha-QE, Radenovic et al. 2018); "
+            "0 weights them equally (AQE, Chum et al. 2007)."
+        ),
+    ] = 0.0,
     multi_query: Annotated[
         Path | None,
-        typer.Option(help="Pool each query over its person's images by its camera in this folder."),
+        typer.Option(
+            help="Average each query over the images of its identity and camera in this folder "
+            "(Market-1501: gt_bbox; Zheng et al. 2015)."
+        ),
     ] = None,
     target_fpr: Annotated[
-        float | None, typer.Option(help="Store the threshold of this false positive rate.")
+        float | None,
+        typer.Option(help="Report the verification threshold at this false positive rate."),
     ] = None,
     max_memory: Annotated[
-        str | None, typer.Option(help="Budget above the features, such as 500MiB or 2GiB.")
+        str | None,
+        typer.Option(help="Limit memory of ranking beyond the features, e.g. 500MiB or 2GiB."),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="Another tool's ONNX: input HEIGHTxWIDTH. [default: 256x128]")
+        str | None, typer.Option(help="Input size as HEIGHTxWIDTH.", show_default="256x128")
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(help="Another tool's ONNX: three numbers. [default: ImageNet's]")
+        str | None, typer.Option(help="Channel means, three numbers.", show_default="ImageNet")
     ] = None,
     std: Annotated[
-        str | None, typer.Option(help="Another tool's ONNX: three numbers. [default: ImageNet's]")
+        str | None,
+        typer.Option(help="Channel standard deviations, three numbers.", show_default="ImageNet"),
     ] = None,
     channels: Annotated[
-        str | None, typer.Option(help="Another tool's ONNX: rgb or bgr. [default: rgb]")
+        ChannelOrder | None, typer.Option(help="Channel order.", show_default="rgb")
     ] = None,
     resize: Annotated[
-        str | None,
-        typer.Option(help="Another tool's ONNX: bilinear or bicubic. [default: bicubic]"),
+        Interpolation | None,
+        typer.Option(help="Interpolation of resizing.", show_default="bicubic"),
     ] = None,
     embedding: EmbeddingOption = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    batch: BatchOption = 64,
     device: DeviceOption = "auto",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder for metrics.json and curves. [default: the run]"),
+        typer.Option(
+            "--out", "-o", help="Folder for metrics.json and curves.", show_default="the run folder"
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Judge a network or features: mAP, mINP, CMC, ROC, by the data set's protocol."""
+    """Evaluate a model or features by mAP, mINP, CMC and ROC.
+
+    Models are checkpoints, run folders and ONNX files of any origin. Classification data sets
+    (CIFAR-100) are evaluated by top-1 and top-5 accuracy.
+
+    \b
+    Examples:
+      reidkit eval runs/x --dataset market1501 --rerank
+      reidkit eval model.onnx --dataset market1501 --dataset dukemtmc-reid
+      reidkit eval --query-features q.h5 --gallery-features g.h5 --protocol market
+    """
     from reidkit.cli.options import embedding_option, external_inputs, parse_memory
     from reidkit.config import require
     from reidkit.device import torch_device
-    from reidkit.evaluation import Ranking
+    from reidkit.evaluation import EvaluationSettings, evaluate_by_task, evaluate_features
     from reidkit.retrieval import RerankConfig
     from reidkit.runtime.embedder import load_embedder, newest_run
 
-    ranking = Ranking(
+    settings = EvaluationSettings(
         protocol=protocol,
         metric=metric,
         rerank=RerankConfig(k1, k2, lam) if rerank else None,
-        expand=expand,
-        augment=augment,
+        query_expansion=query_expansion,
+        database_augmentation=database_augmentation,
         alpha=alpha,
+        target_fpr=target_fpr,
         max_memory=None if max_memory is None else parse_memory(max_memory),
+        flip=flip,
+        clips=clips,
+        batch=batch,
     )
     inputs = external_inputs(size=size, mean=mean, std=std, channels=channels, resize=resize)
-    require(target_fpr is None or 0 < target_fpr < 1, f"--target-fpr {target_fpr}: between 0 and 1")
-    both = query_features is not None, gallery_features is not None
-    require(both[0] == both[1], "give both --query-features and --gallery-features")
-    require(not (any(both) and (model or dataset)), "give features files or a model, not both")
     where = torch_device(device)
-    results: list[tuple[Options, dict[str, Report]]] = []
-    if query_features is not None and gallery_features is not None:
-        named, query, gallery = _read_files(query_features, gallery_features)
-        judged = _judge(query, gallery, ranking, str(named["protocol"]), where)
-        results.append((named, judged))
+    options: dict[str, Any] = {"device": where, "thresholds": True, "by_camera": True}
+    results: list[Result] = []
+    if query_features is not None or gallery_features is not None:
+        require(model is None and not dataset, "pass either features files or a model, not both")
+        if query_features is None or gallery_features is None:
+            raise ConfigError("pass both --query-features and --gallery-features")
+        with stage_progress() as on_progress:
+            result = evaluate_features(
+                query_features, gallery_features, settings, **options, on_progress=on_progress
+            )
+        results.append(result)
     else:
         path = model or newest_run()
         embedder = load_embedder(
@@ -136,214 +187,151 @@ def evaluate(
         )
         out = out or run_folder(path)
         for name in dataset or [trained_on(path)]:
-            named, query, gallery = _embed(embedder, path, name, data_root, flip, batch, clips)
-            if multi_query is not None:
-                named["multi_query"] = str(multi_query)
-                query = _pool(embedder, query, multi_query, name, data_root, flip, batch)
-            judged = _judge(query, gallery, ranking, str(named["protocol"]), where)
-            results.append((named, judged))
-    _tell_apart([named for named, _ in results])
-    documents = [_document(named, judged, target_fpr) for named, judged in results]
+            data = open_data(name, data_root)
+            with stage_progress() as on_progress:
+                options["on_progress"] = on_progress
+                if multi_query is None:
+                    found = evaluate_by_task(embedder, data, settings, **options)
+                else:
+                    require(data.task == "retrieval", "--multi-query needs a retrieval data set")
+                    images = read_folder(multi_query, name, data_root)
+                    found = evaluate_multi_query(embedder, data, images, settings, options)
+                    found = dataclasses.replace(found, multi_query=str(multi_query))
+            results.append(dataclasses.replace(found, model=str(path)))
+    results = with_distinct_names(results)
     if out is not None:
-        _write(out, results, documents)
+        write_results(out, results)
     if json:
-        for document in documents:
-            document.pop("per_query")
+        documents = [result.to_dict() for result in results]
         print_json(documents[0] if len(documents) == 1 else {"results": documents})
-        return
-    _print(results, documents)
+    else:
+        print_results(results)
 
 
-def _embed(
+def evaluate_multi_query(
     embedder: Embedder,
-    path: Path,
-    name: str,
-    data_root: Path | None,
-    flip: bool,
-    batch: int,
-    clips: ClipRule,
-) -> tuple[Options, Embeddings, Embeddings]:
-    from reidkit.data.clips import has_tracklets
-    from reidkit.evaluation import as_embeddings, embed_split
+    data: Dataset,
+    images: Dataset,
+    settings: EvaluationSettings,
+    options: dict[str, Any],
+) -> Evaluation:
+    """Evaluation with each query averaged over the images of its identity by its camera."""
+    from reidkit.evaluation import evaluate_features, pool_features
+    from reidkit.runtime.extraction import extract_split
+    from reidkit.types import Split
 
-    data = open_data(name, data_root)
-    sets = []
-    for split in ("query", "gallery"):
-        with progress(f"embedding {data.name} {split}") as on_progress:
-            features = embed_split(
-                embedder, data, split, flip=flip, batch=batch, clips=clips, on_progress=on_progress
-            )
-        sets.append(as_embeddings(features, split))
-    named = {
-        "model": str(path),
-        "model_sha256": embedder.source_hash,
-        "dataset": data.name,
-        "dataset_fingerprint": data.fingerprint,
-        "synthetic": data.synthetic,
-        "flip": flip,
-        "frames": embedder.frames,
-        "clips": clips if has_tracklets(data.gallery) else None,
-        "protocol": data.protocol,
-    }
-    return named, sets[0], sets[1]
+    on_progress = options["on_progress"]
+
+    def extract(dataset: Dataset, split: Split) -> Features:
+        return extract_split(
+            embedder,
+            dataset,
+            split,
+            flip=settings.flip,
+            batch=settings.batch,
+            clips=settings.clips,
+            on_progress=lambda done, total: on_progress(
+                f"embedding {dataset.name} {split}", done, total
+            ),
+        )
+
+    query = pool_features(extract(data, "query"), extract(images, "train"))
+    return evaluate_features(query, extract(data, "gallery"), settings, **options)
 
 
-def _pool(
-    embedder: Embedder,
-    query: Embeddings,
-    folder: Path,
-    name: str,
-    data_root: Path | None,
-    flip: bool,
-    batch: int,
-) -> Embeddings:
-    """Multi-query: Market-1501 gives the further images of each query in its folder gt_bbox."""
-    from dataclasses import replace
-
+def read_folder(folder: Path, name: str, data_root: Path | None) -> Dataset:
+    """The images of a folder as the train split of a data set, labelled by the file names that
+    the data set `name` uses."""
     from reidkit.data.manifest import locate, read_dataset
     from reidkit.data.schema import SplitSpec
-    from reidkit.evaluation import as_embeddings, embed_split
-    from reidkit.retrieval import pool_queries
 
     manifest, _ = locate(name, data_root)
-    alone = replace(manifest, splits={"train": SplitSpec(folder=folder.name)})
-    data = read_dataset(alone, folder.resolve().parent)
-    with progress(f"embedding {folder.name}") as on_progress:
-        images = embed_split(
-            embedder, data, "train", flip=flip, batch=batch, on_progress=on_progress
-        )
-    return pool_queries(query, as_embeddings(images, str(folder)))
+    splits = {"train": SplitSpec(folder=folder.name)}
+    return read_dataset(dataclasses.replace(manifest, splits=splits), folder.resolve().parent)
 
 
-def _tell_apart(named: list[Options]) -> None:
-    """Two data sets of one name get their fingerprints' beginnings after it."""
-    prints: dict[str, set[str]] = {}
-    for one in named:
-        prints.setdefault(one["dataset"], set()).add(one.get("dataset_fingerprint", ""))
-    for one in named:
-        if len(prints[one["dataset"]]) > 1:
-            one["dataset"] += f"-{one['dataset_fingerprint'][:8]}"
+def with_distinct_names(results: Sequence[Result]) -> list[Result]:
+    """Results with the start of the fingerprint appended to the name if data sets share it."""
+    fingerprints: dict[str, set[str]] = {}
+    for result in results:
+        fingerprints.setdefault(result.dataset, set()).add(result.dataset_fingerprint)
+    return [
+        dataclasses.replace(result, dataset=f"{result.dataset}-{result.dataset_fingerprint[:8]}")
+        if len(fingerprints[result.dataset]) > 1
+        else result
+        for result in results
+    ]
 
 
-def _read_files(query: Path, gallery: Path) -> tuple[Options, Embeddings, Embeddings]:
-    from reidkit.evaluation import as_embeddings
-    from reidkit.features import read_features
-
-    files = [read_features(path) for path in (query, gallery)]
-    attributes = files[0].attributes
-    named = {
-        "query_features": str(query),
-        "gallery_features": str(gallery),
-        "dataset": str(attributes.get("dataset", query.stem)),
-        "protocol": str(attributes.get("protocol", "market")),
-    }
-    sets = [as_embeddings(f, str(p)) for f, p in zip(files, (query, gallery), strict=True)]
-    return named, sets[0], sets[1]
-
-
-def _judge(
-    query: Embeddings, gallery: Embeddings, ranking: Ranking, protocol: str, device: Any
-) -> dict[str, Report]:
-    from reidkit.evaluation import judge
-    from reidkit.retrieval import forecast
-
-    expected = forecast(
-        len(query),
-        len(gallery),
-        query.dim,
-        rerank=ranking.rerank,
-        max_memory=ranking.max_memory,
-        device=device,
-    )
-    if expected.seconds > 10:
-        log.info(
-            "ranking %s x %s will take about %.0f s and %.0f MiB above the features",
-            f"{len(query):,}",
-            f"{len(gallery):,}",
-            expected.seconds,
-            expected.memory / 2**20,
-        )
-    with stage_progress() as on_progress:
-        return judge(
-            query, gallery, ranking, protocol=protocol, device=device, on_progress=on_progress
-        )
-
-
-def _document(named: Options, judged: dict[str, Report], target_fpr: float | None) -> Options:
-    plain = judged["plain"]
-    document = {**named, **plain.to_dict(per_query=True)}
-    if plain.queries_without_match < plain.queries:
-        document["intervals"] = {name: vars(i) for name, i in plain.intervals().items()}
-    if target_fpr is not None:
-        assert plain.pairs is not None
-        document["operating_point"] = vars(plain.pairs.operating_point(target_fpr))
-    document["reranked"] = judged["re-ranked"].to_dict() if "re-ranked" in judged else None
-    return document
-
-
-def _write(
-    folder: Path, results: list[tuple[Options, dict[str, Report]]], documents: list[Options]
-) -> None:
+def write_results(folder: Path, results: Sequence[Result]) -> None:
+    """Writes metrics.json, and for retrieval curves-<data set>.png."""
     import json
 
+    from reidkit.evaluation import Evaluation
     from reidkit.files import atomic
     from reidkit.visualize.plots import plot_curves
 
+    documents = [result.to_dict(per_query=True) for result in results]
     with atomic(folder / "metrics.json") as partial:
         partial.write_text(json.dumps({"results": documents}, indent=1))
-    for named, judged in results:
-        path = folder / f"curves-{named['dataset']}.png"
-        plot_curves(judged, path, title=f"{named.get('model', 'features')} on {named['dataset']}")
-        log.info("%s", path)
+    for result in results:
+        if isinstance(result, Evaluation):
+            path = folder / f"curves-{result.dataset}.png"
+            title = f"{result.model or 'features'} on {result.dataset}"
+            plot_curves(result.rankings, path, title=title)
+            log.info("%s", path)
 
 
-def _print(results: list[tuple[Options, dict[str, Report]]], documents: list[Options]) -> None:
-    rows = []
-    for (named, judged), document in zip(results, documents, strict=True):
-        for name, report in judged.items():
-            interval = document.get("intervals", {}).get("mAP") if name == "plain" else None
-            spread = f"{100 * interval['low']:.1f}-{100 * interval['high']:.1f}" if interval else ""
-            numbers = [report.mAP, report.mINP, *(report.rank(k) for k in RANKS)]
-            cells = [f"{100 * value:.2f}" for value in numbers]
-            rows.append([named["dataset"], name, cells[0], spread, *cells[1:]])
-    header = ["data set", "", "mAP", "95 %", "mINP", *(f"rank-{k}" for k in RANKS)]
-    source = results[0][0].get("model") or results[0][0]["query_features"]
-    print_table(header, rows, title=str(source))
-    for (named, judged), document in zip(results, documents, strict=True):
-        plain = judged["plain"]
-        print(
-            f"{named['dataset']}: protocol {plain.protocol}, {plain.metric}; "
-            f"{plain.queries:,} queries ({plain.queries_without_match} without a match), "
-            f"{plain.gallery_size:,} gallery items and {plain.junk:,} junk"
-        )
-        if "operating_point" in document:
-            point = document["operating_point"]
+def print_results(results: Sequence[Result]) -> None:
+    """Prints one table per task, and what the numbers are based on."""
+    from reidkit.evaluation import Evaluation
+
+    first = results[0]
+    source = first.query_features if isinstance(first, Evaluation) else ""
+    for columns in dict.fromkeys(result.columns for result in results):
+        rows = [row for result in results if result.columns == columns for row in result.rows()]
+        print_table(list(columns), rows, title=source or first.model)
+    for result in results:
+        if isinstance(result, Evaluation):
+            plain, point = result.plain, result.operating_point
             print(
-                f"{named['dataset']}: same person below distance {point['threshold']:.4f}: "
-                f"true positives {100 * point['tpr']:.2f} %, false {100 * point['fpr']:.4f} %"
+                f"{result.dataset}: protocol {plain.protocol}, {plain.metric}; "
+                f"{plain.queries:,} queries ({plain.queries_without_match} without a match), "
+                f"{plain.gallery_size:,} gallery items and {plain.junk:,} junk"
             )
-        if named.get("synthetic"):
+            if point is not None:
+                print(
+                    f"{result.dataset}: same identity below distance {point.threshold:.4f}: true "
+                    f"positive rate {100 * point.tpr:.2f} %, false {100 * point.fpr:.4f} %"
+                )
+        if result.synthetic:
             print("synthetic data: not comparable with published numbers", file=sys.stderr)
 
 
 def run_folder(path: Path) -> Path | None:
-    """The run that a model belongs to, which keeps its results; None for a file of its own."""
+    """The run folder that a model belongs to and where its results are stored, if any."""
     folder = path if path.is_dir() else path.parent
     return folder if (folder / "config.toml").is_file() else None
 
 
 def trained_on(path: Path) -> str:
-    """The data set in a checkpoint's header, for `eval` without --dataset."""
+    """The data set of a checkpoint's header, for `eval` without --dataset.
+
+    Raises:
+        ConfigError: the model does not contain it.
+    """
     from reidkit.checkpoint import read_header
     from reidkit.config.tables import read_toml
-    from reidkit.errors import ConfigError
 
     file = path / "model.safetensors" if path.is_dir() else path
     run = run_folder(path)
     root = read_toml(run / "config.toml").get("dataset", {}).get("root") if run else None
     if root and (Path(root) / "manifest.toml").is_file():
-        return str(root)  # a set of its own, known by its place
+        return str(root)  # a data set outside the data root
     name = read_header(file).dataset if file.suffix == ".safetensors" else ""
     if not name:
-        raise ConfigError("say on which data set: --dataset NAME")
+        raise ConfigError(
+            f"{path} does not contain the data set it was trained on. "
+            f"Run: reidkit eval {path} --dataset NAME"
+        )
     return name

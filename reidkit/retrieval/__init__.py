@@ -1,15 +1,19 @@
-"""Distances, rankings, metrics, re-ranking. Pure: features in, numbers out, no model, no file."""
+"""Distances, rankings, metrics, re-ranking and search on features: no models, no files."""
 
 from reidkit.retrieval.embeddings import DISTRACTOR, JUNK, PERSON, Embeddings
-from reidkit.retrieval.expansion import augment_database, expand_queries, pool_queries
-from reidkit.retrieval.index import RankedLists, top_n
-from reidkit.retrieval.pairs import IdentificationPoint, OperatingPoint, PairStatistics
-from reidkit.retrieval.plan import Forecast, Plan, forecast, make_plan
+from reidkit.retrieval.metrics import CameraPair, RetrievalMetrics
 from reidkit.retrieval.protocols import PROTOCOLS, GalleryLabels, Protocol, get_protocol
-from reidkit.retrieval.ranking import evaluate, evaluate_distances
-from reidkit.retrieval.report import CameraPair, Report
+from reidkit.retrieval.ranking import RankingConfig, compute_metrics, metrics_from_distances
 from reidkit.retrieval.rerank import RerankConfig
+from reidkit.retrieval.search import (
+    RankedLists,
+    augment_database,
+    expand_queries,
+    pool_queries,
+    top_n,
+)
 from reidkit.retrieval.significance import Interval, PairedTest, bootstrap, compare, paired_test
+from reidkit.retrieval.thresholds import IdentificationPoint, OperatingPoint, PairStatistics
 
 __all__ = [
     "DISTRACTOR",
@@ -18,27 +22,24 @@ __all__ = [
     "PROTOCOLS",
     "CameraPair",
     "Embeddings",
-    "Forecast",
     "GalleryLabels",
     "IdentificationPoint",
     "Interval",
     "OperatingPoint",
     "PairStatistics",
     "PairedTest",
-    "Plan",
     "Protocol",
     "RankedLists",
-    "Report",
+    "RankingConfig",
     "RerankConfig",
+    "RetrievalMetrics",
     "augment_database",
     "bootstrap",
     "compare",
-    "evaluate",
-    "evaluate_distances",
+    "compute_metrics",
     "expand_queries",
-    "forecast",
     "get_protocol",
-    "make_plan",
+    "metrics_from_distances",
     "paired_test",
     "pool_queries",
     "top_n",

@@ -1,4 +1,4 @@
-"""Features with their labels: what every function of `retrieval` takes."""
+"""Features with their labels, the input of all functions in `retrieval`."""
 
 # N vectors, D embedding
 
@@ -25,18 +25,18 @@ _CHUNK = 1024  # rows whose squares are summed in float64 at a time: 16 MiB at D
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Raw features (nobody normalised them yet, or somebody did: cosine normalises again).
+    """Features with identity, camera and role; they need not be L2-normalised.
 
     Attributes:
         features: float32 [N, D]; a tensor becomes an array (on the CPU without a copy).
         pids: int64 [N].
         camids: int64 [N]; zeros where there are no cameras (protocol "none").
-        roles: uint8 [N], codes of `ROLES`; given as codes, as names, or left out (all persons).
-        name: what error messages call these vectors.
+        roles: uint8 [N], codes of `ROLES`; may be passed as names; default: all persons.
+        name: of these vectors in error messages.
         norms: float64 [N], Euclidean lengths.
     Raises:
-        DataError: shapes disagree, or there are NaN, infinite or zero vectors; the message says
-            how many and which is the first.
+        DataError: shapes disagree, or there are NaN, infinite or zero vectors; the message gives
+            their number and the first index.
     """
 
     features: NDArray[Any]
@@ -69,7 +69,7 @@ class Embeddings:
         return int(self.features.shape[1])
 
     def take(self, rows: ArrayLike) -> Embeddings:
-        """The vectors at `rows` (indices or a bool mask), copied."""
+        """A copy of the vectors at `rows` (indices or a bool mask)."""
         rows = np.asarray(rows)
         return Embeddings(
             self.features[rows], self.pids[rows], self.camids[rows], self.roles[rows], self.name
@@ -87,14 +87,14 @@ def check_same_space(query: Embeddings, gallery: Embeddings) -> None:
     if len(junk):
         raise DataError(
             f"{query.name}: {len(junk)} queries have the role junk, the first at index "
-            f"{junk[0]}: junk is only for the gallery, remove them"
+            f"{junk[0]}: only gallery items may be junk. Remove them"
         )
 
 
 def _as_matrix(features: Any, name: str) -> NDArray[Any]:
     if isinstance(features, torch.Tensor):
         features = features.detach().cpu().numpy()
-    with np.errstate(over="ignore"):  # what overflows is reported as infinite, with its index
+    with np.errstate(over="ignore"):  # overflow is reported below as infinity, with its index
         matrix = np.asarray(features).astype(np.float32, copy=False)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise DataError(
@@ -142,19 +142,19 @@ def _checked_norms(features: NDArray[Any], name: str) -> NDArray[np.float64]:
     bad = np.flatnonzero(~np.isfinite(norms))
     if len(bad):
         raise DataError(
-            f"{name}: {len(bad)} of {len(norms)} vectors hold NaN or infinity, the first at index "
-            f"{bad[0]}: extract them again (half precision overflows at 65504)"
+            f"{name}: {len(bad)} of {len(norms)} vectors contain NaN or infinity, the first at "
+            f"index {bad[0]}: extract them again (half precision overflows at 65504)"
         )
-    long = np.flatnonzero(norms > MAX_NORM)
-    if len(long):
+    too_long = np.flatnonzero(norms > MAX_NORM)
+    if len(too_long):
         raise DataError(
-            f"{name}: {len(long)} of {len(norms)} vectors are longer than {MAX_NORM:g}, the first "
-            f"at index {long[0]}: their squares overflow float32, scale them down"
+            f"{name}: {len(too_long)} of {len(norms)} vectors are longer than {MAX_NORM:g}, the "
+            f"first at index {too_long[0]}: their squares overflow float32. Scale them down"
         )
     zero = np.flatnonzero(norms == 0)
     if len(zero):
         raise DataError(
             f"{name}: {len(zero)} of {len(norms)} vectors are zero, the first at index {zero[0]}: "
-            "they have no direction to compare, extract them again"
+            "they have no direction. Extract them again"
         )
     return norms

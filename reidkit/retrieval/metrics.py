@@ -1,13 +1,18 @@
-"""Scores of rankings, from the ranks of the true matches alone."""
+"""Metrics of a ranking: AP, INP and CMC from the ranks of the true matches alone."""
 
-# Q queries, R true matches of one query
+# Q queries, R true matches of one query, C gallery cameras
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from reidkit.errors import DataError
+from reidkit.retrieval.significance import Interval, bootstrap
+from reidkit.retrieval.thresholds import PairStatistics
 
 
 def average_precision(ranks: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -22,7 +27,13 @@ def average_precision(ranks: NDArray[np.int64], offsets: NDArray[np.int64]) -> N
         float64 [Q] in (0, 1]; NaN where a query has no true match.
     """
     position = np.arange(1, len(ranks) + 1) - np.repeat(offsets[:-1], np.diff(offsets))
-    return ragged_mean(position / ranks, offsets)
+    precision = position / ranks
+    counts = np.diff(offsets)
+    values = np.full(len(counts), np.nan)
+    matched = counts > 0
+    if matched.any():
+        values[matched] = np.add.reduceat(precision, offsets[:-1][matched]) / counts[matched]
+    return values
 
 
 def inverse_negative_penalty(
@@ -34,24 +45,24 @@ def inverse_negative_penalty(
     """
     counts = np.diff(offsets)
     values = np.full(len(counts), np.nan)
-    some = counts > 0
-    values[some] = counts[some] / ranks[offsets[1:][some] - 1]
+    matched = counts > 0
+    values[matched] = counts[matched] / ranks[offsets[1:][matched] - 1]
     return values
 
 
 def first_ranks(ranks: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     """Rank of each query's nearest true match, from 1; 0 where there is none."""
-    some = np.diff(offsets) > 0
+    matched = np.diff(offsets) > 0
     first = np.zeros(len(offsets) - 1, dtype=np.int64)
-    first[some] = ranks[offsets[:-1][some]]
+    first[matched] = ranks[offsets[:-1][matched]]
     return first
 
 
 def cmc_curve(first: NDArray[np.int64], max_rank: int) -> NDArray[np.float64]:
-    """Cumulative matching characteristic: how many queries have a match by rank 1..max_rank.
+    """Cumulative matching characteristic: share of queries with a match by rank 1..max_rank.
 
     Args:
-        first: int64 [Q], rank of the nearest match, 0 where a query has none (it does not count).
+        first: int64 [Q], rank of the nearest match; 0 where a query has none (it is not counted).
     Returns:
         float64 [max_rank] in [0, 1]; NaN if no query has a match.
     """
@@ -62,23 +73,149 @@ def cmc_curve(first: NDArray[np.int64], max_rank: int) -> NDArray[np.float64]:
     return np.cumsum(hits) / len(first)
 
 
-def sort_ragged(values: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[Any]:
-    """Each query's own values in ascending order."""
-    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    return values[np.lexsort((values, owner))]
+@dataclass(frozen=True)
+class CameraPair:
+    """Scores of one camera's queries against the images of another camera.
+
+    Attributes:
+        query_camid, gallery_camid: the two cameras.
+        mAP, rank_1: means over these queries.
+        queries: number of the query camera's queries with a match in the gallery camera.
+    """
+
+    query_camid: int
+    gallery_camid: int
+    mAP: float
+    rank_1: float
+    queries: int
 
 
-def ragged_mean(values: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean of each query's own values: float64 [Q], NaN where it has none."""
-    counts = np.diff(offsets)
-    means = np.full(len(counts), np.nan)
-    some = counts > 0
-    if some.any():
-        means[some] = np.add.reduceat(values, offsets[:-1][some]) / counts[some]
-    return means
+@dataclass(frozen=True)
+class RetrievalMetrics:
+    """Scores of one ranking, as fractions of one.
+
+    Attributes:
+        protocol, metric: how it was ranked.
+        rerank: k1, k2 and lambda of the re-ranking, or None.
+        average_precision: float64 [Q], NaN where a query has no true match.
+        inverse_negative_penalty: float64 [Q], likewise.
+        rank_1: float64 [Q], likewise: 1 if the nearest item is a match, else 0 (with sampled
+            galleries: the share of them in which it is).
+        first_ranks: int64 [Q], rank of the nearest true match in the whole gallery from 1, 0 where
+            there is none.
+        match_counts: int64 [Q], number of true matches.
+        pids, camids: int64 [Q], of the queries.
+        cmc: float64 [max_rank], cumulative matching characteristic.
+        gallery_size: gallery items without junk.
+        junk: gallery items excluded from every ranking.
+        pairs: distances of same and different identities, if requested.
+        cameras: scores by camera pair, if requested.
+    """
+
+    protocol: str
+    metric: str
+    rerank: dict[str, float] | None
+    average_precision: NDArray[np.float64]
+    inverse_negative_penalty: NDArray[np.float64]
+    rank_1: NDArray[np.float64]
+    first_ranks: NDArray[np.int64]
+    match_counts: NDArray[np.int64]
+    pids: NDArray[np.int64]
+    camids: NDArray[np.int64]
+    cmc: NDArray[np.float64]
+    gallery_size: int
+    junk: int
+    pairs: PairStatistics | None = None
+    cameras: tuple[CameraPair, ...] | None = None
+
+    @property
+    def mAP(self) -> float:
+        """Mean AP over the queries with a match."""
+        return _mean(self.average_precision)
+
+    @property
+    def mINP(self) -> float:
+        """Mean INP over the queries with a match."""
+        return _mean(self.inverse_negative_penalty)
+
+    @property
+    def queries(self) -> int:
+        """Number of queries, with and without a match."""
+        return len(self.average_precision)
+
+    @property
+    def queries_without_match(self) -> int:
+        """Number of queries without a true match; they count in no score."""
+        return int(np.count_nonzero(self.match_counts == 0))
+
+    def rank(self, k: int) -> float:
+        """CMC at rank k: the share of queries with a match among the k nearest items."""
+        if not 1 <= k <= len(self.cmc):
+            raise DataError(f"CMC was computed for ranks 1 to {len(self.cmc)}, not for {k}")
+        return float(self.cmc[k - 1])
+
+    def intervals(
+        self, *, samples: int = 2000, level: float = 0.95, seed: int = 0
+    ) -> dict[str, Interval]:
+        """Bootstrap intervals of mAP, mINP and rank-1 over identities.
+
+        Raises:
+            DataError: no query has a match.
+        """
+        scores = {
+            "mAP": self.average_precision,
+            "mINP": self.inverse_negative_penalty,
+            "rank-1": self.rank_1,
+        }
+        return {
+            name: bootstrap(values, self.pids, samples=samples, level=level, seed=seed)
+            for name, values in scores.items()
+        }
+
+    def to_dict(self, *, per_query: bool = False) -> dict[str, Any]:
+        """For JSON: plain numbers, None in place of NaN.
+
+        Args:
+            per_query: include the results of each query, which `significance.compare` needs.
+        """
+        document: dict[str, Any] = {
+            "protocol": self.protocol,
+            "metric": self.metric,
+            "rerank": self.rerank,
+            "mAP": _number(self.mAP),
+            "mINP": _number(self.mINP),
+            "cmc": _numbers(self.cmc),
+            "queries": self.queries,
+            "queries_without_match": self.queries_without_match,
+            "identities": len(np.unique(self.pids)),
+            "gallery": self.gallery_size,
+            "junk": self.junk,
+        }
+        if self.pairs is not None:
+            document["pairs"] = self.pairs.to_dict()
+        if self.cameras is not None:
+            document["cameras"] = [vars(pair) for pair in self.cameras]
+        if per_query:
+            document["per_query"] = {
+                "pid": self.pids.tolist(),
+                "camid": self.camids.tolist(),
+                "matches": self.match_counts.tolist(),
+                "first_rank": self.first_ranks.tolist(),
+                "average_precision": _numbers(self.average_precision),
+                "inverse_negative_penalty": _numbers(self.inverse_negative_penalty),
+                "rank_1": _numbers(self.rank_1),
+            }
+        return document
 
 
-def mean_of_known(values: NDArray[np.float64]) -> float:
-    """Mean of what is not NaN; NaN if nothing is left."""
+def _mean(values: NDArray[np.float64]) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
+
+
+def _numbers(values: NDArray[np.float64]) -> list[float | None]:
+    return [_number(value) for value in values.tolist()]
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

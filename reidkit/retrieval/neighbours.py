@@ -1,25 +1,23 @@
 """Exact nearest neighbours of every vector among all, from blocked symmetric products.
 
-The distance matrix is symmetric, so only its upper half is computed: a tile between rows I and
-J serves the lists of I and, read downwards, those of J. A list is kept as sortable 64-bit keys,
-distance bits above index bits, so that ties fall to the lower index.
+The distance matrix is symmetric, so only its upper half is computed: a tile between rows I and J
+updates the lists of I by its rows and those of J by its columns. A list is kept as sortable 64-bit
+keys, distance bits above index bits, so that ties go to the lower index.
 """
 
 # N vectors, K neighbours, I J tiles of rows
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reidkit.retrieval.distance import Vectors, blocks, spread
+from reidkit.retrieval.blocks import TILE, Progress, chunks, parallel_for
+from reidkit.retrieval.distance import Vectors
 
-TILE = 2048
-"""Side of a tile where nobody set a memory budget: 16 MiB."""
 _SCANNED = 64  # rows of a tile read at a time: half a megabyte
 _NONE = np.iinfo(np.int64).max
 
@@ -44,18 +42,18 @@ def find_neighbours(
     *,
     K: int,
     tile: int = TILE,
-    progress: Callable[[str, int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Neighbours:
     """The K nearest of each vector, itself included, and its largest distance.
 
     Args:
-        tile: rows and columns of the products made at a time.
+        tile: rows and columns of one product.
     """
     N = len(vectors)
-    tiles = blocks(N, min(tile, N))
+    tiles = chunks(N, min(tile, N))
     keys = np.full((N, K), _NONE, dtype=np.int64)
     farthest = np.zeros(N, dtype=np.float32)
-    # the diagonal first: it fills every list, so that later tiles are met with a tight bound
+    # the diagonal first: it fills every list, so that bounds are tight for the other tiles
     schedule = [(own, [own]) for own in tiles]
     schedule += [(own, tiles[i + 1 :]) for i, own in enumerate(tiles[:-1])]
     buffer = torch.empty(0)
@@ -65,18 +63,18 @@ def find_neighbours(
         if not len(buffer):
             buffer = rows.new_empty(len(rows) ** 2)
         for left, right in others:
-            made = buffer[: (bottom - top) * (right - left)].view(bottom - top, right - left)
-            vectors.distances(rows, vectors.squares[top:bottom], left, right, made)
+            block = buffer[: (bottom - top) * (right - left)].view(bottom - top, right - left)
+            vectors.distances(rows, vectors.squares[top:bottom], left, right, block)
             if left == top:
-                made.fill_diagonal_(0)
-                values = made.cpu().numpy()
+                block.fill_diagonal_(0)
+                values = block.cpu().numpy()
                 _seed(keys[top:bottom], farthest[top:bottom], values, top, vectors.zero)
             else:
-                values = made.cpu().numpy()
+                values = block.cpu().numpy()
                 _exchange(keys, farthest, values, top, left, vectors.zero)
             done += 1
-            if progress is not None:
-                progress("neighbours", done, total)
+            if on_progress is not None:
+                on_progress("neighbours", done, total)
     distance, index = _unpack(keys)
     return Neighbours(index, distance, farthest)
 
@@ -100,7 +98,7 @@ def _seed(
             hits = np.flatnonzero(part <= np.maximum(kth, zero)[:, None])
             _merge(keys[rows], hits // C, _pack(part.ravel()[hits], hits % C + left, zero))
 
-    spread(fill, len(tile))
+    parallel_for(fill, len(tile))
 
 
 def _exchange(
@@ -111,7 +109,7 @@ def _exchange(
     left: int,
     zero: np.float32,
 ) -> None:
-    """Lets rows top.. and rows left.., whose tile [B, C] this is, into each other's lists."""
+    """Merges a tile [B, C] between rows top.. and rows left.. into the lists of both."""
     B, C = tile.shape
     own, other = slice(top, top + B), slice(left, left + C)
     row_bound = np.maximum(_worst(keys[own]), zero)[:, None]
@@ -129,13 +127,13 @@ def _exchange(
             in_rows[start] = np.flatnonzero(part <= row_bound[rows]) + start * C
             in_columns[start] = np.flatnonzero(part <= column_bound) + start * C
 
-    spread(scan, B)
+    parallel_for(scan, B)
     starts = sorted(in_rows)
     np.maximum(
         farthest[other], np.max([column_max[s] for s in starts], axis=0), out=farthest[other]
     )
 
-    def give(first: int, last: int) -> None:
+    def merge(first: int, last: int) -> None:
         for side in range(first, last):
             hits = np.concatenate([(in_columns if side else in_rows)[s] for s in starts])
             rows, columns = hits // C, hits % C
@@ -146,40 +144,41 @@ def _exchange(
             else:
                 _merge(keys[own], rows, _pack(tile.ravel()[hits], columns + left, zero))
 
-    spread(give, 2)
+    parallel_for(merge, 2)
 
 
 def _worst(keys: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Distance of each list's last neighbour; infinite while the list has room."""
+    """Distance of each list's last neighbour; infinite while the list is not full."""
     return _unpack(keys[:, -1])[0]
 
 
 def _merge(keys: NDArray[np.int64], rows: NDArray[np.int64], offered: NDArray[np.int64]) -> None:
-    """Keeps the least of each list [B, K] and of what is offered to it, in place.
+    """Keeps the smallest keys of each list [B, K] and of those offered to it, in place.
 
     Args:
-        rows: ascending, the list each offered key goes to.
+        rows: the list of each offered key, ascending.
     """
     if not len(rows):
         return
     K = keys.shape[1]
     counts = np.bincount(rows, minlength=len(keys))
-    busy = np.flatnonzero(counts)
-    counts = counts[busy]
-    slots = np.full((len(busy), K + int(counts.max())), _NONE, dtype=np.int64)
-    slots[:, :K] = keys[busy]
+    updated = np.flatnonzero(counts)
+    counts = counts[updated]
+    slots = np.full((len(updated), K + int(counts.max())), _NONE, dtype=np.int64)
+    slots[:, :K] = keys[updated]
     place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    slots[np.repeat(np.arange(len(busy)), counts), K + place] = offered
+    slots[np.repeat(np.arange(len(updated)), counts), K + place] = offered
     slots.sort(axis=1)
-    keys[busy] = slots[:, :K]
+    keys[updated] = slots[:, :K]
 
 
 def _pack(
     values: NDArray[np.float32], index: NDArray[np.int64], zero: np.float32
 ) -> NDArray[np.int64]:
-    """Keys that sort by value, then index: bits of floats without a sign sort like integers.
+    """Keys that sort by value, then index: bits of non-negative floats sort like integers.
 
-    Values up to `zero` are rounding around equal vectors: they become 0, so that index decides.
+    Values up to `zero` are rounding errors of equal vectors: they become 0, so that ties are
+    broken by index.
     """
     bits = np.where(values <= zero, np.float32(0), values).view(np.int32).astype(np.int64)
     return (bits << 32) | index

@@ -1,25 +1,26 @@
 """Re-ranking by k-reciprocal encoding (Zhong et al. 2017), sparse and in blocks.
 
-The published code holds several dense [N, N] matrices over queries and gallery together. Here
-the nearest neighbours come from blocked products (`neighbours`), encodings are sparse rows, and
-the Jaccard distance is worked out only where two rows meet; rows of the final distance leave one
-block at a time, straight into the metrics.
+The published code keeps several dense [N, N] matrices over queries and gallery together. Here
+the nearest neighbours come from blocked products (`neighbours`), encodings are sparse rows, the
+Jaccard distance is computed only where two rows overlap, and the final distances are computed one
+block of rows at a time.
 
-Faithful to the authors' Python code, point by point:
-- neighbour lists hold the vector itself and run to k1 + 1 entries; the expansion looks
-  round(k1 / 2) + 1 far, rounding halves to even, and takes a candidate's set in if more than 2/3
-  of it is known already;
+As in the authors' Python code:
+- neighbour lists include the vector itself and have k1 + 1 entries; the expansion uses lists of
+  round(k1 / 2) + 1 entries, rounding halves to even, and adds a candidate's set if more than 2/3
+  of it is in the own set;
 - distances are squared Euclidean, of unit vectors for "cosine", and divided by the row's largest;
-- ties are broken by position, queries before gallery (the authors leave that to quicksort).
-Departures: junk takes no part at all, since no protocol ranks it; under "mars" a query, which
-stands in the gallery too, is one vector and not two.
+- ties are broken by position, queries before gallery (undefined in the authors' code, which uses
+  quicksort).
+Departures: junk takes no part, since no protocol ranks it; under "mars" a query, which is in the
+gallery as well, is one vector and not two.
 """
 
 # Q queries, G gallery items, N = all vectors without junk, K neighbours kept, E expansion entries
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,10 +31,10 @@ from scipy import sparse
 from torch import Tensor
 
 from reidkit.errors import ConfigError, DataError
-from reidkit.retrieval.distance import DistanceRows, Vectors, blocks, spread
+from reidkit.retrieval.blocks import TILE, Progress, chunks, parallel_for
+from reidkit.retrieval.distance import FeatureDistances, Vectors
 from reidkit.retrieval.embeddings import JUNK, Embeddings
-from reidkit.retrieval.neighbours import TILE, Neighbours, find_neighbours
-from reidkit.retrieval.products import Product, multiply
+from reidkit.retrieval.neighbours import Neighbours, find_neighbours
 from reidkit.retrieval.protocols import ragged_ranges
 
 _ENCODED = 1024  # rows encoded at a time
@@ -41,12 +42,12 @@ _ENCODED = 1024  # rows encoded at a time
 
 @dataclass(frozen=True)
 class RerankConfig:
-    """Parameters as the paper names them; the defaults are its choice for Market-1501.
+    """Parameters of the paper; the defaults are its values for Market-1501.
 
     Attributes:
         k1: length of the neighbour lists.
-        k2: neighbours averaged by the local query expansion; 1 switches it off.
-        lam: weight of the original distance, 0 to 1.
+        k2: number of neighbours averaged by the local query expansion; 1 disables it.
+        lam: weight (lambda) of the original distance, 0 to 1.
     """
 
     k1: int = 20
@@ -63,15 +64,15 @@ class RerankConfig:
         return {key.replace("lam", "lambda"): value for key, value in asdict(self).items()}
 
 
-class RerankedRows:
-    """Rows of the re-ranked distance [Q, G]: (1 - lam) Jaccard + lam original, in [0, 1].
+class RerankedDistances:
+    """Re-ranked distances [Q, G]: (1 - lam) Jaccard + lam original, in [0, 1].
 
-    Junk keeps the distance 1: callers leave it out.
+    Distances of junk have no meaning: callers exclude it.
     """
 
     def __init__(
         self,
-        original: DistanceRows,
+        original: FeatureDistances,
         *,
         encodings: sparse.csr_matrix,
         queries: NDArray[np.int64],
@@ -80,11 +81,16 @@ class RerankedRows:
         farthest: NDArray[np.float32],
         lam: float,
     ) -> None:
-        """`encodings` [N, N]; `queries`, `gallery`: rows of it; gallery row i is column
-        `columns[i]` of the distance matrix; `farthest` [N] largest original distances."""
+        """
+        Args:
+            encodings: [N, N].
+            queries, gallery: rows of `encodings`.
+            columns: column of the distance matrix of each row in `gallery`.
+            farthest: [N], largest original distance of each vector.
+        """
         self.original = original
         self._queries = encodings[queries]
-        by_column = encodings[gallery].tocsc()  # who in the gallery has an entry in column n
+        by_column = encodings[gallery].tocsc()  # gallery rows with an entry in column n
         self._starts = by_column.indptr.astype(np.int64)
         self._holders = columns[by_column.indices].astype(np.int32)
         self._weights = by_column.data
@@ -111,17 +117,17 @@ class RerankedRows:
                 np.multiply(row, lam / self._farthest[start + b], out=row)
                 np.add(row, 1 - lam, out=row)
                 # Jaccard distance 1 - m / (2 - m), since each encoding sums to 1
-                met, overlap = self._overlap(start + b)
-                row[met] -= (1 - lam) * overlap / (2 - overlap)
+                at, overlap = self._overlap(start + b)
+                row[at] -= (1 - lam) * overlap / (2 - overlap)
 
-        spread(fill, len(values))
+        parallel_for(fill, len(values))
         return block.to(original.device)
 
     def to_distance(self, values: NDArray[Any]) -> NDArray[Any]:
         return values
 
     def _overlap(self, q: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Gallery columns g that row q meets, and m = sum_n min(V_q[n], V_g[n]) with each."""
+        """Gallery columns g whose encoding overlaps with V_q, and m = sum_n min(V_q[n], V_g[n])."""
         low, high = self._queries.indptr[q : q + 2]
         entries = self._queries.indices[low:high]
         counts = self._starts[entries + 1] - self._starts[entries]
@@ -129,11 +135,11 @@ class RerankedRows:
         least = np.minimum(self._weights[at], np.repeat(self._queries.data[low:high], counts))
         columns = np.bincount(self._holders[at], weights=least, minlength=self.shape[1])
         summed = columns.astype(np.float64, copy=False)
-        met: NDArray[np.int64] = np.flatnonzero(summed > 0)
-        return met, summed[met]
+        overlapping: NDArray[np.int64] = np.flatnonzero(summed > 0)
+        return overlapping, summed[overlapping]
 
 
-def reranked_rows(
+def rerank_distances(
     query: Embeddings,
     gallery: Sequence[Embeddings],
     *,
@@ -141,27 +147,26 @@ def reranked_rows(
     metric: str = "cosine",
     tile: int = TILE,
     device: torch.device | str | None = None,
-    product: Product = multiply,
-    on_progress: Callable[[str, int, int], None] | None = None,
-) -> RerankedRows:
-    """Prepares re-ranking: neighbours and encodings of all vectors.
+    on_progress: Progress | None = None,
+) -> RerankedDistances:
+    """Finds neighbours and encodings of all vectors; distances follow block by block.
 
     Args:
-        gallery: the arrays of the ranked gallery; where one of them is `query` itself ("mars"),
-            its vectors take part once.
+        gallery: the arrays of the ranked gallery; if one of them is `query` itself ("mars"), its
+            vectors take part once.
         tile: side of the tiles of the neighbour search.
     Raises:
-        DataError: the gallery has fewer than k1 items without junk.
+        DataError: the gallery has fewer than k1 items, not counting junk.
     """
     persons = [np.flatnonzero(part.roles != JUNK) for part in gallery]
     ranked = sum(len(rows) for rows in persons)
     if ranked < config.k1:
         raise DataError(
-            f"re-ranking with k1 = {config.k1} needs as many gallery items and there are {ranked}: "
-            "give a smaller k1"
+            f"re-ranking with k1 = {config.k1} needs at least {config.k1} gallery items, found "
+            f"{ranked}: use a smaller k1"
         )
     own: list[Embeddings] = [query]
-    places: list[NDArray[np.int64]] = []  # where each ranked gallery item stands among the N
+    places: list[NDArray[np.int64]] = []  # index of each ranked gallery item among the N
     total = len(query)
     for part, rows in zip(gallery, persons, strict=True):
         if part is query:
@@ -173,12 +178,12 @@ def reranked_rows(
     starts = np.cumsum([0, *(len(part) for part in gallery)])[:-1]
     columns = np.concatenate([rows + begin for rows, begin in zip(persons, starts, strict=True)])
 
-    vectors = Vectors(own, metric=metric, device=device, product=product)
+    vectors = Vectors(own, metric=metric, device=device)
     K = max(config.k1 + 1, config.k2)
-    found = find_neighbours(vectors, K=min(K, total), tile=tile, progress=on_progress)
-    encodings = encode(vectors, found, config, progress=on_progress)
-    return RerankedRows(
-        DistanceRows(query, gallery, metric=metric, device=device, product=product),
+    found = find_neighbours(vectors, K=min(K, total), tile=tile, on_progress=on_progress)
+    encodings = encode(vectors, found, config, on_progress=on_progress)
+    return RerankedDistances(
+        FeatureDistances(query, gallery, metric=metric, device=device),
         encodings=encodings,
         queries=np.arange(len(query)),
         gallery=np.concatenate(places),
@@ -193,7 +198,7 @@ def encode(
     found: Neighbours,
     config: RerankConfig,
     *,
-    progress: Callable[[str, int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> sparse.csr_matrix:
     """Encodings V of all vectors as sparse rows [N, N] after local query expansion; rows sum to 1.
 
@@ -209,7 +214,7 @@ def encode(
     indptr = np.zeros(N + 1, dtype=np.int64)
     indices: list[NDArray[np.int32]] = []
     weights: list[NDArray[np.float32]] = []
-    for start, stop in blocks(N, _ENCODED):
+    for start, stop in chunks(N, _ENCODED):
         owner, entry, known = _expanded(near, mutual, half, mutual_half, start, stop)
         distance = np.empty(len(entry), dtype=np.float32)
         listed = known >= 0
@@ -221,8 +226,8 @@ def encode(
         indices.append(entry.astype(np.int32))
         weights.append((weight / sums[owner - start]).astype(np.float32))
         indptr[start + 1 : stop + 1] = counts
-        if progress is not None:
-            progress("encoding", stop, N)
+        if on_progress is not None:
+            on_progress("encoding", stop, N)
     encodings = sparse.csr_matrix(
         (np.concatenate(weights), np.concatenate(indices), np.cumsum(indptr)), shape=(N, N)
     )
@@ -241,16 +246,16 @@ def encode(
 
 
 def _reciprocal(near: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which of each vector's neighbours have it among theirs: bool [N, K]."""
+    """Whether each neighbour has the vector in its own list: bool [N, K]."""
     mutual = np.empty(near.shape, dtype=bool)
 
     def fill(first: int, last: int) -> None:
-        for start, stop in blocks(last - first, _ENCODED):
+        for start, stop in chunks(last - first, _ENCODED):
             rows = slice(first + start, first + stop)
             own = np.arange(rows.start, rows.stop, dtype=np.int32)
             mutual[rows] = (near[near[rows]] == own[:, None, None]).any(axis=2)
 
-    spread(fill, len(near))
+    parallel_for(fill, len(near))
     return mutual
 
 
@@ -264,8 +269,8 @@ def _expanded(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Expanded k-reciprocal sets of rows start..stop, as flat (owner, entry, place).
 
-    `place` is where the entry stands in the owner's neighbour list, -1 if nowhere. Sorted by
-    owner, then entry.
+    `place` is the entry's position in the owner's neighbour list, -1 if it is not in it. Sorted
+    by owner, then entry.
     """
     K = near.shape[1]
     own, keep = near[start:stop], mutual[start:stop]  # [B, K]: R(i)
@@ -284,8 +289,8 @@ def _expanded(
     place = np.arange(K)
     far = np.iinfo(np.int64).max
     listed = np.where(keep, own.astype(np.int64) * (K + 1) + place, far)
-    # entries from others' lists may stand in one's own list without being reciprocal: their
-    # distances are known all the same, but looking them up costs more than it saves
+    # entries of others' lists may be in the own list without being reciprocal: their distances are
+    # known as well, but looking them up takes longer than computing them
     added = np.where(theirs_kept, theirs.astype(np.int64) * (K + 1) + K, far)
     keys = np.concatenate([listed, added.reshape(len(own), -1)], axis=1)
     keys.sort(axis=1)

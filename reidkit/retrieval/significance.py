@@ -1,7 +1,7 @@
-"""How sure a number is: half a point of mAP is noise more often than not.
+"""Confidence intervals and paired tests over identities.
 
-Queries of one person succeed and fail together, so what is drawn anew is always an identity with
-all its queries, never a single query.
+Results of the queries of one identity are correlated, so identities are resampled with all their
+queries, never single queries.
 """
 
 # Q queries, I identities, S resamples
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from reidkit.errors import DataError
 
-_DRAWN = 2**22  # resampled identities held at a time
+_RESAMPLED = 2**22  # resampled identities in memory at a time
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class PairedTest:
     Attributes:
         first, second: the two means.
         difference: second - first, with the bootstrap interval `low`..`high`.
-        p_value: of the two-sided randomisation test: how often a difference as large comes up
-            when each identity's two results are swapped at random.
-        queries, identities: how many stand behind it.
+        p_value: of the two-sided randomisation test: share of random swaps of each identity's two
+            results that give at least as large a difference.
+        queries, identities: their number, queries without a match not counted.
     """
 
     first: float
@@ -61,10 +61,10 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of the mean of `values` [Q], NaN left out, identities drawn anew.
+    """Percentile interval of the mean of `values` [Q] by resampling identities; NaN are ignored.
 
     Raises:
-        DataError: nothing but NaN.
+        DataError: all values are NaN.
     """
     sums, counts = _per_identity(np.asarray(values, dtype=np.float64), np.asarray(pids))
     low, high = np.quantile(
@@ -86,26 +86,29 @@ def paired_test(
     """Tests second - first on per-query values [Q] of the same queries in the same order.
 
     Raises:
-        DataError: a query has a value in one list only, so the galleries were not the same.
+        DataError: a query has a value in one list only, so the galleries differ.
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.shape != b.shape:
-        raise DataError(f"the two lists have {len(a)} and {len(b)} queries: evaluate the same set")
-    lonely = np.flatnonzero(np.isnan(a) != np.isnan(b))
-    if len(lonely):
         raise DataError(
-            f"{len(lonely)} queries have a match in one of the two galleries only, the first at "
-            f"index {lonely[0]}: evaluate both models on the same data"
+            f"the two lists have {len(a)} and {len(b)} queries: evaluate both models "
+            "on the same data set"
+        )
+    unmatched = np.flatnonzero(np.isnan(a) != np.isnan(b))
+    if len(unmatched):
+        raise DataError(
+            f"{len(unmatched)} queries have a match in only one of the two galleries, the first at "
+            f"index {unmatched[0]}: evaluate both models on the same data set"
         )
     sums, counts = _per_identity(b - a, np.asarray(pids))
     queries, observed = counts.sum(), abs(sums.sum())
     rng = np.random.default_rng(seed)
-    as_large = 0
-    chunk = max(1, _DRAWN // len(sums))
+    at_least_as_large = 0
+    chunk = max(1, _RESAMPLED // len(sums))
     for start in range(0, samples, chunk):
         signs = rng.integers(0, 2, (min(chunk, samples - start), len(sums))) * 2 - 1
-        # a hair of tolerance: the observed arrangement itself must count as as large
-        as_large += int(np.count_nonzero(np.abs(signs @ sums) >= observed * (1 - 1e-12)))
+        # with tolerance for rounding: the observed arrangement itself must count
+        at_least_as_large += int(np.count_nonzero(np.abs(signs @ sums) >= observed * (1 - 1e-12)))
     low, high = np.quantile(
         _resampled_means(sums, counts, samples=samples, seed=seed),
         [(1 - level) / 2, (1 + level) / 2],
@@ -117,7 +120,7 @@ def paired_test(
         low=float(low),
         high=float(high),
         level=level,
-        p_value=(1 + as_large) / (1 + samples),
+        p_value=(1 + at_least_as_large) / (1 + samples),
         queries=int(queries),
         identities=len(sums),
     )
@@ -126,7 +129,7 @@ def paired_test(
 def compare(
     first: Mapping[str, Any], second: Mapping[str, Any], *, samples: int = 10_000, seed: int = 0
 ) -> dict[str, PairedTest]:
-    """Paired tests of mAP, mINP and rank-1 between two `Report.to_dict(per_query=True)`.
+    """Paired tests of mAP, mINP and rank-1 between two `RetrievalMetrics.to_dict(per_query=True)`.
 
     Raises:
         DataError: a document lacks per-query values, or the queries are not the same.
@@ -135,7 +138,7 @@ def compare(
     for document in (first, second):
         if "per_query" not in document:
             raise DataError(
-                "one of the two results has no per-query scores to compare: evaluate it again"
+                "one of the two results has no per-query scores. Run reidkit eval again"
             )
         lists.append(document["per_query"])
     for key in ("pid", "camid"):
@@ -167,7 +170,7 @@ def _per_identity(
     """Sum and count of each identity's values: [I], [I]."""
     known = ~np.isnan(values)
     if not known.any():
-        raise DataError("no query has a match, so there is no score to judge")
+        raise DataError("no query has a match, so there are no scores")
     _, identity = np.unique(pids[known], return_inverse=True)
     counts = np.bincount(identity).astype(np.float64)
     sums = np.bincount(identity, weights=values[known]).astype(np.float64, copy=False)
@@ -177,13 +180,13 @@ def _per_identity(
 def _resampled_means(
     sums: NDArray[np.float64], counts: NDArray[np.float64], *, samples: int, seed: int
 ) -> NDArray[np.float64]:
-    """Mean over queries of I identities drawn with replacement, S times."""
+    """Mean over the queries of I identities sampled with replacement: float64 [S]."""
     rng = np.random.default_rng(seed)
-    I = len(sums)  # noqa: E741 - the legend's letter
+    I = len(sums)  # noqa: E741 - a letter of the legend
     means = np.empty(samples)
-    chunk = max(1, _DRAWN // I)
+    chunk = max(1, _RESAMPLED // I)
     for start in range(0, samples, chunk):
         stop = min(start + chunk, samples)
-        drawn = rng.integers(0, I, (stop - start, I))
-        means[start:stop] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+        sampled = rng.integers(0, I, (stop - start, I))
+        means[start:stop] = sums[sampled].sum(axis=1) / counts[sampled].sum(axis=1)
     return means

@@ -1,4 +1,4 @@
-"""Checkpoint, anybody's ONNX, or features files: the same embeddings give the same numbers."""
+"""The same embeddings give the same metrics, from a checkpoint, an ONNX file or features files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from reidkit.features import read_features
 Run = Callable[..., str]
 
 
-def foreign_model(path: Path, shape: list[int | str], *, outputs: int = 1) -> Path:
-    """Anybody's model: the mean of each channel over 4x2 cells as an embedding of 24 numbers."""
+def third_party_model(path: Path, shape: list[int | str], *, outputs: int = 1) -> Path:
+    """Writes a model whose embedding is the mean of each channel over 4x2 cells: 24 numbers."""
     last = shape[-1] == 3
     x = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, shape)
     y = helper.make_tensor_value_info("vector", TensorProto.FLOAT, [shape[0], 24])
@@ -47,7 +47,7 @@ def score(run: Run, *arguments: object) -> dict[str, float]:
     return document
 
 
-def test_anybodys_onnx_is_judged_whatever_its_batch_and_layout(
+def test_third_party_onnx_models_may_have_any_batch_size_and_layout(
     market: Path, run: Run, tmp_path: Path
 ) -> None:
     shapes: list[list[int | str]] = [
@@ -57,27 +57,27 @@ def test_anybodys_onnx_is_judged_whatever_its_batch_and_layout(
         ["batch", 64, 32, 3],
     ]
     scores = [
-        score(run, foreign_model(tmp_path / f"m{n}.onnx", shape), "--dataset", market)["mAP"]
+        score(run, third_party_model(tmp_path / f"m{n}.onnx", shape), "--dataset", market)["mAP"]
         for n, shape in enumerate(shapes)
     ]
     assert scores == pytest.approx([scores[0]] * 4, abs=1e-6) and scores[0] > 0.05
 
 
-def test_preprocessing_of_anybodys_onnx_comes_from_options_or_a_sidecar(
+def test_preprocessing_of_third_party_onnx_models_is_set_by_options_or_a_sidecar(
     market: Path, run: Run, tmp_path: Path
 ) -> None:
-    model = foreign_model(tmp_path / "m.onnx", ["batch", 3, 64, 32])
+    model = third_party_model(tmp_path / "m.onnx", ["batch", 3, 64, 32])
     options = ("--mean", "0,0,0", "--std", "1,1,1", "--channels", "bgr", "--resize", "bilinear")
     plain = score(run, model, "--dataset", market)
-    given = score(run, model, "--dataset", market, *options)
+    options_given = score(run, model, "--dataset", market, *options)
     (tmp_path / "m.toml").write_text(
         'mean = [0, 0, 0]\nstd = [1, 1, 1]\nchannels = "bgr"\ninterpolation = "bilinear"\n'
     )
-    beside = score(run, model, "--dataset", market)
-    assert given["mAP"] == beside["mAP"] != plain["mAP"]
+    sidecar = score(run, model, "--dataset", market)
+    assert options_given["mAP"] == sidecar["mAP"] != plain["mAP"]
 
 
-def test_features_of_any_tool_give_the_numbers_of_the_model_they_came_from(
+def test_features_files_of_any_tool_give_the_metrics_of_their_model(
     market: Path, trained: Path, run: Run, tmp_path: Path
 ) -> None:
     model = trained / "runs/one"
@@ -85,7 +85,7 @@ def test_features_of_any_tool_give_the_numbers_of_the_model_they_came_from(
         options = ("--dataset", market, "--split", split, "-o", f"{split}.h5", "--device", "cpu")
         run("extract", model, *options)
         features = read_features(tmp_path / f"{split}.h5")
-        kept = features.roles != 1  # a file without roles: junk has to be left out by hand
+        kept = features.roles != 1  # a file without roles must not contain junk
         with h5py.File(tmp_path / f"bare-{split}.h5", "w") as file:
             file["features"] = features.features[kept].astype(np.float64)
             file["pids"] = features.pids[kept].astype(np.int32)
@@ -98,7 +98,7 @@ def test_features_of_any_tool_give_the_numbers_of_the_model_they_came_from(
         assert found["cmc"] == whole["cmc"]
 
 
-def test_results_stay_with_the_run_and_two_runs_can_be_compared(
+def test_results_are_stored_in_the_run_folder_and_can_be_compared(
     market: Path, trained: Path, run: Run, tmp_path: Path
 ) -> None:
     model = trained / "runs/one"
@@ -111,7 +111,7 @@ def test_results_stay_with_the_run_and_two_runs_can_be_compared(
     assert len(stored["per_query"]["average_precision"]) == stored["queries"]
     assert (model / "curves-synth-market1501.png").read_bytes().startswith(b"\x89PNG")
 
-    other = foreign_model(tmp_path / "other.onnx", ["batch", 3, 64, 32])
+    other = third_party_model(tmp_path / "other.onnx", ["batch", 3, 64, 32])
     run("eval", other, "--dataset", market, "-o", "other", "--device", "cpu")
     tests = json.loads(run("compare", model, "other", "--json"))["tests"]
     assert tests["mAP"]["first"] == pytest.approx(stored["mAP"])
@@ -120,10 +120,10 @@ def test_results_stay_with_the_run_and_two_runs_can_be_compared(
     assert same["mAP"]["difference"] == 0 and same["mAP"]["p_value"] == 1
 
 
-def test_one_model_on_several_data_sets_is_one_table(
+def test_several_data_sets_are_evaluated_in_one_call(
     market: Path, run: Run, tmp_path: Path
 ) -> None:
-    model = foreign_model(tmp_path / "m.onnx", ["batch", 3, 64, 32])
+    model = third_party_model(tmp_path / "m.onnx", ["batch", 3, 64, 32])
     both = ("--dataset", market, "--dataset", market)
     found = json.loads(run("eval", model, *both, "--device", "cpu", "--json"))["results"]
     assert [result["dataset"] for result in found] == ["synth-market1501"] * 2
@@ -143,15 +143,19 @@ def test_one_model_on_several_data_sets_is_one_table(
         (["batch", 3, 64, 32], ["--size", "256x128"], "takes images of 64x32 only"),
         (["batch", 3, 64, 32], ["--mean", "red"], "write three numbers"),
         (["batch", 3, 64, 32], ["--mean", "0,0"], "mean must be a list of 3 numbers"),
-        (["batch", 3, 64, 32], ["--channels", "rbg"], "channels must be one of rgb, bgr"),
+        (["batch", 3, 64, 32], ["--channels", "rbg"], "'rbg' is not one of 'rgb', 'bgr'"),
         (["batch", 3, 64, 32], ["--max-memory", "lots"], "write a number and a unit"),
         (["batch", 3, 64, 32], ["--max-memory", "1KiB"], "too small for one row of distances"),
-        (["batch", 3, 64, 32], ["--protocol", "markt"], "Did you mean market"),
-        (["batch", 3, 64, 32], ["--metric", "cosin"], "cosine"),
+        (["batch", 3, 64, 32], ["--protocol", "markt"], "'markt' is not one of 'market'"),
+        (
+            ["batch", 3, 64, 32],
+            ["--metric", "cosin"],
+            "'cosin' is not one of 'cosine', 'euclidean'",
+        ),
         (["batch", 3, 64, 32], ["--rerank", "--k1", "5000"], "k1"),
     ],
 )
-def test_impossible_evaluations_are_one_clear_line(
+def test_invalid_options_are_reported_in_one_line(
     market: Path,
     refuse: Run,
     tmp_path: Path,
@@ -159,14 +163,14 @@ def test_impossible_evaluations_are_one_clear_line(
     options: list[str],
     expected: str,
 ) -> None:
-    model = foreign_model(tmp_path / "m.onnx", shape)
+    model = third_party_model(tmp_path / "m.onnx", shape)
     assert expected in refuse("eval", model, "--dataset", market, "--device", "cpu", *options)
 
 
-def test_models_that_do_not_embed_images_are_refused(
+def test_models_without_a_single_embedding_are_refused(
     market: Path, trained: Path, refuse: Run, tmp_path: Path
 ) -> None:
-    two = foreign_model(tmp_path / "two.onnx", ["batch", 3, 64, 32], outputs=2)
+    two = third_party_model(tmp_path / "two.onnx", ["batch", 3, 64, 32], outputs=2)
     assert "expected one embedding" in refuse("eval", two, "--dataset", market)
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
     assert "ONNX Runtime cannot load it" in refuse("eval", "bad.onnx", "--dataset", market)
@@ -190,20 +194,20 @@ def test_features_that_cannot_be_ranked_are_refused(refuse: Run, tmp_path: Path)
     wide = write("wide.h5", np.ones((4, 5)))
     huge = write("huge.h5", np.full((4, 3), 1e30))
     for query, gallery, expected in (
-        (nan, good, "1 of 2 vectors hold NaN"),
+        (nan, good, "1 of 2 vectors contain NaN"),
         (good, zero, "1 of 2 vectors are zero"),
         (good, wide, "vectors of length 3"),
         (good, huge, "their squares overflow float32"),
     ):
         message = refuse("eval", "--query-features", query, "--gallery-features", gallery)
         assert expected in message
-    assert "give both" in refuse("eval", "--query-features", good)
+    assert "pass both" in refuse("eval", "--query-features", good)
 
 
-def test_multi_query_pools_the_further_images_of_each_query(
+def test_multi_query_averages_the_images_of_each_querys_identity_and_camera(
     market: Path, trained: Path, run: Run, tmp_path: Path
 ) -> None:
-    """With each query as its own only image nothing changes; with the gallery's it does."""
+    """With the queries alone, metrics stay the same; with gallery images added, they change."""
     model = trained / "runs/one"
     plain = score(run, model, "--dataset", market)
     alone = score(run, model, "--dataset", market, "--multi-query", market / "query")
@@ -218,7 +222,7 @@ def test_multi_query_pools_the_further_images_of_each_query(
     assert pooled["mAP"] != plain["mAP"]
 
 
-def test_either_side_of_the_batch_norm_can_be_judged(
+def test_embeddings_before_or_after_batch_norm_can_be_evaluated(
     market: Path, trained: Path, run: Run, refuse: Run
 ) -> None:
     model = trained / "runs/one"
@@ -227,4 +231,4 @@ def test_either_side_of_the_batch_norm_can_be_judged(
     same = score(run, model, "--dataset", market, "--embedding", "post-bn")
     assert before["mAP"] != after["mAP"] == same["mAP"]
     message = refuse("eval", model, "--dataset", market, "--embedding", "mid-bn")
-    assert "embedding must be one of post-bn, pre-bn" in message
+    assert "'mid-bn' is not one of 'post-bn', 'pre-bn'" in message

@@ -1,4 +1,4 @@
-"""Slow, literal implementations that the tests compare with. They share no code with reidkit."""
+"""Slow, literal implementations that the tests compare with. No code is shared with reidkit."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def distance_matrix(query, gallery, metric="cosine"):
 
 
 def ranked_matches(distances, q_pid, q_cam, pids, camids, roles, cameras=True):
-    """One query's ranking as a list of True (match) and False, and the gallery indices in order."""
+    """One query's ranking as a list of bool (match or not) and of gallery indices."""
     order = sorted(range(len(pids)), key=lambda g: (distances[g], g))
-    seen = []
+    ranked = []
     for g in order:
         if roles[g] == "junk":
             continue
         if cameras and roles[g] == "person" and pids[g] == q_pid and camids[g] == q_cam:
             continue
-        seen.append(g)
-    return [roles[g] == "person" and pids[g] == q_pid for g in seen], seen
+        ranked.append(g)
+    return [roles[g] == "person" and pids[g] == q_pid for g in ranked], ranked
 
 
 def scores(flags):
@@ -59,7 +59,7 @@ def evaluation(distances, q_pids, q_cams, pids, camids, roles, cameras=True, max
 
 
 def rerank_dense(features, Q, k1=20, k2=6, lam=0.3, metric="cosine"):
-    """k-reciprocal re-ranking as Zhong et al. (2017) write it down, dense and in float64.
+    """k-reciprocal re-ranking of Zhong et al. (2017), dense and in float64.
 
     `features` [N, D]: queries first. Returns the final distance [Q, N - Q].
     """

@@ -1,4 +1,4 @@
-"""What runs on a GPU gives what the CPU gives. The device branches run here on CPU tensors too."""
+"""GPU results equal CPU results. The device branches are tested on CPU tensors as well."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from reidkit.retrieval import Embeddings, RerankConfig, evaluate, top_n
-from reidkit.retrieval.index import _nearest_on_device, nearest
+from reidkit.retrieval import Embeddings, RankingConfig, RerankConfig, compute_metrics, top_n
+from reidkit.retrieval.search import _nearest_on_device, nearest
 
 
 def make(rng, n, dim=24):
@@ -36,13 +36,15 @@ def test_a_gpu_gives_the_same_scores_to_1e_6(metric, rerank, protocol):
     rng = np.random.default_rng(0)
     query, gallery = make(rng, 50), make(rng, 400)
     query = Embeddings(query.features, query.pids, query.camids)
-    settings = {"protocol": protocol, "metric": metric, "rerank": rerank}
-    options = {**settings, "thresholds": True, "by_camera": True}
-    cpu, gpu = (evaluate(query, gallery, **options, device=d) for d in ("cpu", "cuda"))
+    configs = [RankingConfig(protocol, metric, rerank, device=d) for d in ("cpu", "cuda")]
+    cpu, gpu = (
+        compute_metrics(query, gallery, config, thresholds=True, by_camera=True)
+        for config in configs
+    )
     assert cpu.mAP == pytest.approx(gpu.mAP, abs=1e-6)
     assert cpu.mINP == pytest.approx(gpu.mINP, abs=1e-6)
     assert cpu.cmc == pytest.approx(gpu.cmc, abs=1e-6)
     assert cpu.pairs.same.sum() == gpu.pairs.same.sum()
     assert [p.mAP for p in cpu.cameras] == pytest.approx([p.mAP for p in gpu.cameras], abs=1e-6)
-    lists = [top_n(query, gallery, 10, **settings, device=d) for d in ("cpu", "cuda")]
+    lists = [top_n(query, gallery, 10, config) for config in configs]
     assert lists[0].distances == pytest.approx(lists[1].distances, abs=1e-5)

@@ -1,4 +1,4 @@
-"""What is refused before anything is ranked."""
+"""Features and labels that are refused before ranking."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from reidkit.errors import DataError
-from reidkit.retrieval import Embeddings, evaluate
+from reidkit.retrieval import Embeddings, compute_metrics
 
 
 def ones(n=4, dim=3):
@@ -15,14 +15,14 @@ def ones(n=4, dim=3):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_are_counted_and_the_first_is_named(value):
+def test_nan_and_infinity_are_counted_and_the_first_index_is_given(value):
     features = ones()
     features[1, 2] = features[3, 0] = value
-    with pytest.raises(DataError, match=r"q.h5: 2 of 4 vectors hold NaN or infinity.*index 1"):
+    with pytest.raises(DataError, match=r"q.h5: 2 of 4 vectors contain NaN or infinity.*index 1"):
         Embeddings(features, np.zeros(4, int), np.zeros(4, int), name="q.h5")
 
 
-def test_zero_vectors_are_counted_and_the_first_is_named():
+def test_zero_vectors_are_counted_and_the_first_index_is_given():
     features = ones()
     features[2] = 0
     with pytest.raises(DataError, match=r"1 of 4 vectors are zero, the first at index 2"):
@@ -42,22 +42,22 @@ def test_shapes_that_disagree_are_refused():
         Embeddings(ones(2), [1, 2], [1, 2], ["person", "ghost"])
 
 
-def test_roles_come_as_names_bytes_or_codes():
+def test_roles_are_names_bytes_or_codes():
     expected = [0, 1, 2]
     for roles in (["person", "junk", "distractor"], [b"person", b"junk", b"distractor"], expected):
         assert Embeddings(ones(3), [1, 2, 3], [1, 1, 1], roles).roles.tolist() == expected
     assert Embeddings(ones(3), [1, 2, 3], [1, 1, 1]).roles.tolist() == [0, 0, 0]
 
 
-def test_tensors_are_taken_as_they_are():
+def test_tensors_are_not_copied():
     features = torch.ones(3, 2, requires_grad=True)
-    found = Embeddings(features, torch.tensor([1, 2, 3]), torch.tensor([0, 0, 0]))
-    assert found.features.dtype == np.float32
-    assert np.shares_memory(found.features, features.detach().numpy())
-    assert found.norms == pytest.approx(np.sqrt([2, 2, 2]))
+    embeddings = Embeddings(features, torch.tensor([1, 2, 3]), torch.tensor([0, 0, 0]))
+    assert embeddings.features.dtype == np.float32
+    assert np.shares_memory(embeddings.features, features.detach().numpy())
+    assert embeddings.norms == pytest.approx(np.sqrt([2, 2, 2]))
 
 
 def test_junk_among_queries_is_refused():
     query = Embeddings(ones(2), [1, 2], [0, 0], ["person", "junk"])
     with pytest.raises(DataError, match="1 queries have the role junk, the first at index 1"):
-        evaluate(query, Embeddings(ones(2), [1, 2], [0, 0]))
+        compute_metrics(query, Embeddings(ones(2), [1, 2], [0, 0]))

@@ -1,4 +1,4 @@
-"""Intervals and paired tests."""
+"""Confidence intervals and paired tests."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from reidkit.retrieval import (
     Embeddings,
     bootstrap,
     compare,
-    evaluate,
+    compute_metrics,
     paired_test,
 )
 
 
-def test_the_p_value_is_the_share_of_sign_patterns_with_as_large_a_difference():
+def test_the_p_value_is_the_share_of_sign_patterns_with_at_least_as_large_a_difference():
     rng = np.random.default_rng(0)
     first, second = rng.random(24), rng.random(24) + 0.1
     pids = np.repeat(np.arange(8), 3)
@@ -33,7 +33,7 @@ def test_the_p_value_is_the_share_of_sign_patterns_with_as_large_a_difference():
 
 
 def test_queries_of_one_identity_count_as_one_observation():
-    # 400 queries, all the better, but of two persons only: no evidence
+    # 400 queries, all better, but of two identities only: not significant
     second = np.full(400, 0.9)
     assert paired_test(np.full(400, 0.8), second, np.repeat([1, 2], 200)).p_value > 0.4
     assert paired_test(np.full(400, 0.8), second, np.arange(400)).p_value < 0.001
@@ -80,11 +80,11 @@ def test_queries_without_a_match_do_not_count():
 def test_lists_of_different_data_are_refused():
     with pytest.raises(DataError, match="2 and 3 queries"):
         paired_test([0.1, 0.2], [0.1, 0.2, 0.3], [1, 2])
-    with pytest.raises(DataError, match=r"1 queries have a match in one .* index 1"):
+    with pytest.raises(DataError, match=r"1 queries have a match in only one .* index 1"):
         paired_test([0.1, 0.2], [0.1, np.nan], [1, 2])
 
 
-def reports():
+def results():
     rng = np.random.default_rng(3)
     pids, gallery_pids = np.repeat(np.arange(20), 3), np.repeat(np.arange(20), 10)
     centres = rng.normal(size=(20, 16))
@@ -93,11 +93,11 @@ def reports():
         features = centres[p] + noise * rng.normal(size=(len(p), 16))
         return Embeddings(features.astype(np.float32), p, np.arange(len(p)) % 5)
 
-    return [evaluate(make(pids, s), make(gallery_pids, s)) for s in (1.5, 1.0)]
+    return [compute_metrics(make(pids, s), make(gallery_pids, s)) for s in (1.5, 1.0)]
 
 
-def test_reports_are_compared_through_their_json():
-    documents = [json.loads(json.dumps(r.to_dict(per_query=True))) for r in reports()]
+def test_results_are_compared_by_their_json_documents():
+    documents = [json.loads(json.dumps(r.to_dict(per_query=True))) for r in results()]
     found = compare(*documents)
     assert list(found) == ["mAP", "mINP", "rank-1"]
     for name, key in (("mAP", "mAP"), ("mINP", "mINP")):
@@ -107,8 +107,8 @@ def test_reports_are_compared_through_their_json():
     assert found["mAP"].p_value < 0.01
 
 
-def test_comparing_needs_the_same_queries_and_their_results():
-    documents = [r.to_dict(per_query=True) for r in reports()]
+def test_comparing_needs_per_query_scores_of_the_same_queries():
+    documents = [r.to_dict(per_query=True) for r in results()]
     with pytest.raises(DataError, match="no per-query scores"):
         compare(documents[0], {"mAP": 0.5})
     documents[1]["per_query"]["pid"] = documents[1]["per_query"]["pid"][1:]
@@ -116,10 +116,10 @@ def test_comparing_needs_the_same_queries_and_their_results():
         compare(*documents)
 
 
-def test_a_report_gives_intervals_around_its_scores():
-    report = reports()[0]
-    found = report.intervals(samples=300)
-    assert found["mAP"].mean == pytest.approx(report.mAP)
-    assert found["rank-1"].mean == pytest.approx(report.rank(1))
+def test_intervals_contain_the_scores():
+    metrics = results()[0]
+    found = metrics.intervals(samples=300)
+    assert found["mAP"].mean == pytest.approx(metrics.mAP)
+    assert found["rank-1"].mean == pytest.approx(metrics.rank(1))
     for interval in found.values():
         assert interval.low <= interval.mean <= interval.high

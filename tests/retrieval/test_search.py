@@ -1,4 +1,4 @@
-"""Query expansion, database augmentation and multi-query pooling against loops."""
+"""Query expansion, database augmentation and multi-query against loops."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reidkit.errors import ConfigError, DataError
 from reidkit.retrieval import (
     Embeddings,
     augment_database,
-    evaluate,
+    compute_metrics,
     expand_queries,
     pool_queries,
 )
@@ -27,7 +27,7 @@ def unit(x):
     return x / np.sqrt((x * x).sum(-1, keepdims=True))
 
 
-def blended(own, others, n, alpha):
+def weighted_sum(own, others, n, alpha):
     cosines = others @ own
     near = sorted(range(len(others)), key=lambda i: -cosines[i])[:n]
     total = own.copy()
@@ -43,39 +43,39 @@ def test_expanded_queries_equal_the_loop(alpha):
     found = expand_queries(query, gallery, n=7, alpha=alpha)
     others = unit(gallery.features[gallery.roles == 0])
     for q in range(20):
-        expected = blended(unit(query.features[q]), others, 7, alpha)
+        expected = weighted_sum(unit(query.features[q]), others, 7, alpha)
         assert found.features[q] == pytest.approx(expected, abs=1e-5)
     assert found.pids.tolist() == query.pids.tolist()
 
 
 @pytest.mark.parametrize("alpha", [0, 2])
-def test_the_augmented_database_equals_the_loop_and_leaves_junk_alone(alpha):
+def test_the_augmented_database_equals_the_loop_and_junk_is_unchanged(alpha):
     rng = np.random.default_rng(1)
     gallery = make(rng, 60, junk=0.2)
     found = augment_database(gallery, n=5, alpha=alpha)
-    people = np.flatnonzero(gallery.roles == 0)
+    persons = np.flatnonzero(gallery.roles == 0)
     vectors = unit(gallery.features)
     for g in range(60):
-        if g in people:
-            others = vectors[people[people != g]]
+        if g in persons:
+            others = vectors[persons[persons != g]]
             assert found.features[g] == pytest.approx(
-                blended(vectors[g], others, 5, alpha), abs=1e-5
+                weighted_sum(vectors[g], others, 5, alpha), abs=1e-5
             )
         else:
             assert found.features[g] == pytest.approx(vectors[g], abs=1e-6)
     assert found.roles.tolist() == gallery.roles.tolist()
 
 
-def test_they_help_where_identities_form_clusters():
+def test_expansion_and_augmentation_improve_map_if_identities_form_clusters():
     rng = np.random.default_rng(2)
     query, gallery = make(rng, 60), make(rng, 600)
-    plain = evaluate(query, gallery).mAP
+    plain = compute_metrics(query, gallery).mAP
     better = augment_database(gallery, n=10, alpha=3)
-    assert evaluate(expand_queries(query, gallery, n=5, alpha=3), gallery).mAP > plain
-    assert evaluate(query, better).mAP > plain
+    assert compute_metrics(expand_queries(query, gallery, n=5, alpha=3), gallery).mAP > plain
+    assert compute_metrics(query, better).mAP > plain
 
 
-def test_more_neighbours_than_gallery_items_are_all_of_them():
+def test_more_neighbours_than_gallery_items_are_limited_to_the_gallery():
     rng = np.random.default_rng(3)
     query, gallery = make(rng, 3), make(rng, 4)
     assert np.isfinite(expand_queries(query, gallery, n=50).features).all()
@@ -83,7 +83,7 @@ def test_more_neighbours_than_gallery_items_are_all_of_them():
 
 
 @pytest.mark.parametrize("pooling,reduce", [("mean", np.mean), ("max", np.max)])
-def test_multi_query_pools_the_images_of_one_person_by_one_camera(pooling, reduce):
+def test_multi_query_pools_the_images_of_one_identity_by_one_camera(pooling, reduce):
     rng = np.random.default_rng(4)
     images = make(rng, 120)
     query = images.take(np.arange(0, 120, 7))
@@ -100,11 +100,11 @@ def test_multi_query_pools_the_images_of_one_person_by_one_camera(pooling, reduc
 def test_a_query_without_images_to_pool_is_refused():
     rng = np.random.default_rng(4)
     query = Embeddings(rng.normal(size=(1, 12)), [99], [0], name="query.h5")
-    with pytest.raises(DataError, match="no image of person 99 by camera 0, as query 0"):
+    with pytest.raises(DataError, match=r"no image of identity 99 by camera 0 \(query 0"):
         pool_queries(query, make(rng, 20))
 
 
-def test_impossible_settings_are_refused():
+def test_invalid_settings_are_refused():
     rng = np.random.default_rng(0)
     query, gallery = make(rng, 2), make(rng, 5)
     with pytest.raises(ConfigError, match="at least one neighbour"):

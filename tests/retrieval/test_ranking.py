@@ -1,4 +1,4 @@
-"""mAP, mINP and CMC against loops, and the corners of the protocols."""
+"""mAP, mINP and CMC against loops, and edge cases of the protocols."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ import slow_retrieval as slow
 import torch
 
 from reidkit.errors import ConfigError, DataError
-from reidkit.retrieval import Embeddings, GalleryLabels, evaluate, evaluate_distances, top_n
+from reidkit.retrieval import (
+    Embeddings,
+    GalleryLabels,
+    RankingConfig,
+    compute_metrics,
+    metrics_from_distances,
+    top_n,
+)
 from reidkit.retrieval.protocols import find_matches
-from reidkit.retrieval.ranks import _by_counting, _by_sorting, _ranks_on_device, exclude
+from reidkit.retrieval.ranking import _by_counting, _by_sorting, _ranks_on_device, exclude
 
 MIB = 2**20
 ROLES = np.array(["person", "junk", "distractor"])
@@ -22,7 +29,7 @@ def clustered(rng, n, *, ids=8, cams=3, dim=12, integer=False):
     pids = rng.integers(0, ids, n)
     centres = np.random.default_rng(99).normal(size=(ids, dim))
     features = centres[pids] + rng.normal(size=(n, dim))
-    if integer:  # small whole numbers: many exact ties, and products without rounding
+    if integer:  # small integers: many exact ties, and products without rounding
         features = np.round(features)
         features[:, 0] += 4
     return features.astype(np.float32), pids, rng.integers(0, cams, n)
@@ -42,31 +49,31 @@ def labels_of(embeddings):
     return GalleryLabels(embeddings.pids, embeddings.camids, embeddings.roles)
 
 
-def assert_equals_loops(report, expected):
-    assert report.mAP == pytest.approx(expected["mAP"], abs=1e-9)
-    assert report.mINP == pytest.approx(expected["mINP"], abs=1e-9)
-    assert report.cmc == pytest.approx(expected["cmc"], abs=1e-9)
+def assert_equals_loops(metrics, expected):
+    assert metrics.mAP == pytest.approx(expected["mAP"], abs=1e-9)
+    assert metrics.mINP == pytest.approx(expected["mINP"], abs=1e-9)
+    assert metrics.cmc == pytest.approx(expected["cmc"], abs=1e-9)
     for q, found in enumerate(expected["per_query"]):
         if found is None:
-            assert np.isnan(report.average_precision[q])
-            assert report.first_ranks[q] == report.match_counts[q] == 0
+            assert np.isnan(metrics.average_precision[q])
+            assert metrics.first_ranks[q] == metrics.match_counts[q] == 0
         else:
-            assert report.average_precision[q] == pytest.approx(found[0], abs=1e-9)
-            assert report.first_ranks[q] == found[2]
+            assert metrics.average_precision[q] == pytest.approx(found[0], abs=1e-9)
+            assert metrics.first_ranks[q] == found[2]
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("protocol", ["market", "none"])
-def test_scores_of_a_distance_matrix_equal_the_loops_with_ties_junk_and_distractors(seed, protocol):
+def test_metrics_of_a_distance_matrix_equal_loops_with_ties_junk_and_distractors(seed, protocol):
     rng = np.random.default_rng(seed)
     query, gallery = make(rng, 25), make(rng, 160, roles=True)
     # one decimal: every row is full of ties
     distances = np.round(rng.random((25, 160)), 1 if seed % 2 else 9)
-    report = evaluate_distances(
+    metrics = metrics_from_distances(
         distances, query.pids, query.camids, labels_of(gallery), protocol=protocol
     )
     assert_equals_loops(
-        report,
+        metrics,
         slow.evaluation(
             distances,
             query.pids,
@@ -80,12 +87,12 @@ def test_scores_of_a_distance_matrix_equal_the_loops_with_ties_junk_and_distract
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_features_score_like_their_dense_distances(metric):
+def test_metrics_of_features_equal_those_of_their_dense_distances(metric):
     rng = np.random.default_rng(3)
     query, gallery = make(rng, 40), make(rng, 300, roles=True)
-    report = evaluate(query, gallery, metric=metric)
+    metrics = compute_metrics(query, gallery, RankingConfig(metric=metric))
     assert_equals_loops(
-        report,
+        metrics,
         slow.evaluation(
             slow.distance_matrix(query.features, gallery.features, metric),
             query.pids,
@@ -97,13 +104,13 @@ def test_features_score_like_their_dense_distances(metric):
     )
 
 
-def test_identities_with_many_images_take_the_sorted_path_to_the_same_ranks():
+def test_ranks_of_identities_with_many_images_equal_the_loops():
     rng = np.random.default_rng(5)
     query, gallery = make(rng, 12, ids=2, integer=True), make(rng, 400, ids=2, integer=True)
-    report = evaluate(query, gallery, metric="euclidean", protocol="none")
-    assert report.match_counts.min() > 100
+    metrics = compute_metrics(query, gallery, RankingConfig(metric="euclidean", protocol="none"))
+    assert metrics.match_counts.min() > 100
     assert_equals_loops(
-        report,
+        metrics,
         slow.evaluation(
             slow.distance_matrix(query.features, gallery.features, "euclidean"),
             query.pids,
@@ -117,24 +124,24 @@ def test_identities_with_many_images_take_the_sorted_path_to_the_same_ranks():
 
 
 def test_average_precision_by_hand():
-    # right, wrong, right: (1/1 + 2/3) / 2; the hardest match is third: INP 2/3
-    report = evaluate_distances(
+    # match, other, match: (1/1 + 2/3) / 2; the hardest match is third: INP 2/3
+    metrics = metrics_from_distances(
         np.array([[0.1, 0.2, 0.3]]),
         np.array([7]),
         np.array([1]),
         GalleryLabels(np.array([7, 8, 7]), np.array([2, 2, 2]), np.zeros(3, dtype=np.uint8)),
         max_rank=5,
     )
-    assert report.mAP == pytest.approx(5 / 6)
-    assert report.mINP == pytest.approx(2 / 3)
-    assert report.cmc.tolist() == [1, 1, 1, 1, 1]
+    assert metrics.mAP == pytest.approx(5 / 6)
+    assert metrics.mINP == pytest.approx(2 / 3)
+    assert metrics.cmc.tolist() == [1, 1, 1, 1, 1]
 
 
-def test_of_two_equally_near_items_the_earlier_in_the_gallery_is_nearer():
+def test_ties_are_broken_by_gallery_order():
     labels = GalleryLabels(np.array([8, 7]), np.array([2, 2]), np.zeros(2, dtype=np.uint8))
     tied = np.array([[0.5, 0.5]])
-    assert evaluate_distances(tied, np.array([7]), np.array([1]), labels).mAP == 0.5
-    assert evaluate_distances(tied, np.array([8]), np.array([1]), labels).mAP == 1.0
+    assert metrics_from_distances(tied, np.array([7]), np.array([1]), labels).mAP == 0.5
+    assert metrics_from_distances(tied, np.array([8]), np.array([1]), labels).mAP == 1.0
 
 
 def test_junk_is_ignored_and_distractors_count_as_negatives():
@@ -142,54 +149,56 @@ def test_junk_is_ignored_and_distractors_count_as_negatives():
     pids, cams = np.array([7, 0, 7]), np.array([2, 2, 2])
     for role, expected in ((1, 1.0), (2, 0.5)):
         labels = GalleryLabels(pids, cams, np.array([role, 1, 0], dtype=np.uint8))
-        report = evaluate_distances(distances, np.array([7]), np.array([1]), labels)
-        assert report.mAP == expected
-        assert report.match_counts.tolist() == [1]
+        metrics = metrics_from_distances(distances, np.array([7]), np.array([1]), labels)
+        assert metrics.mAP == expected
+        assert metrics.match_counts.tolist() == [1]
 
 
-def test_queries_without_a_match_are_counted_and_not_scored():
+def test_queries_without_a_match_are_counted_but_not_scored():
     labels = GalleryLabels(np.array([7, 8, 9]), np.array([1, 2, 2]), np.array([0, 0, 1], np.uint8))
-    # 7 is only before the query's own camera, 9 is junk, 5 is not there at all
-    report = evaluate_distances(
+    # 7 is only in images of the query's own camera, 9 is junk, 5 is not in the gallery
+    metrics = metrics_from_distances(
         np.ones((4, 3)), np.array([7, 8, 9, 5]), np.array([1, 1, 1, 1]), labels
     )
-    assert (report.queries, report.queries_without_match) == (4, 3)
-    assert report.match_counts.tolist() == [0, 1, 0, 0]
-    assert report.mAP == 0.5  # for query 8, item 7 is as near as item 8 and stands before it
+    assert (metrics.queries, metrics.queries_without_match) == (4, 3)
+    assert metrics.match_counts.tolist() == [0, 1, 0, 0]
+    assert metrics.mAP == 0.5  # item 7 is as near to query 8 as item 8 and earlier in the gallery
 
 
-def test_a_gallery_of_junk_gives_no_number_and_says_so():
+def test_a_gallery_of_junk_gives_nan_and_null_in_json():
     labels = GalleryLabels(np.array([7, 8]), np.array([1, 2]), np.array([1, 1], np.uint8))
-    report = evaluate_distances(np.ones((1, 2)), np.array([7]), np.array([9]), labels)
-    assert np.isnan(report.mAP)
-    assert report.queries_without_match == 1
-    assert report.to_dict()["mAP"] is None
-    assert report.to_dict()["cmc"][0] is None
+    metrics = metrics_from_distances(np.ones((1, 2)), np.array([7]), np.array([9]), labels)
+    assert np.isnan(metrics.mAP)
+    assert metrics.queries_without_match == 1
+    assert metrics.to_dict()["mAP"] is None
+    assert metrics.to_dict()["cmc"][0] is None
 
 
 def test_one_query_and_one_gallery_image():
     one = Embeddings(np.ones((1, 4), np.float32), [3], [0])
     other = Embeddings(np.ones((1, 4), np.float32), [3], [1])
-    assert evaluate(one, other).mAP == 1.0
-    assert evaluate(one, one).queries_without_match == 1
-    assert evaluate(one, one, protocol="none").mAP == 1.0
+    assert compute_metrics(one, other).mAP == 1.0
+    assert compute_metrics(one, one).queries_without_match == 1
+    assert compute_metrics(one, one, RankingConfig(protocol="none")).mAP == 1.0
 
 
-def test_one_camera_leaves_no_match_under_market_and_all_under_none():
+def test_a_single_camera_gives_no_match_under_market_and_matches_under_none():
     rng = np.random.default_rng(0)
     query, gallery = make(rng, 10, cams=1), make(rng, 50, cams=1)
-    assert evaluate(query, gallery).queries_without_match == 10
-    assert evaluate(query, gallery, protocol="none").queries_without_match == 0
+    assert compute_metrics(query, gallery).queries_without_match == 10
+    assert (
+        compute_metrics(query, gallery, RankingConfig(protocol="none")).queries_without_match == 0
+    )
 
 
-def test_mars_ranks_queries_and_gallery_together():
+def test_the_gallery_of_mars_is_query_followed_by_gallery():
     rng = np.random.default_rng(8)
     query, gallery = make(rng, 30), make(rng, 90)
-    report = evaluate(query, gallery, protocol="mars")
+    metrics = compute_metrics(query, gallery, RankingConfig(protocol="mars"))
     both = np.concatenate([query.features, gallery.features])
-    assert report.gallery_size == 120
+    assert metrics.gallery_size == 120
     assert_equals_loops(
-        report,
+        metrics,
         slow.evaluation(
             slow.distance_matrix(query.features, both),
             query.pids,
@@ -202,28 +211,28 @@ def test_mars_ranks_queries_and_gallery_together():
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_a_memory_budget_changes_no_number(metric, monkeypatch):
+def test_a_memory_budget_changes_no_metric(metric, monkeypatch):
     rng = np.random.default_rng(1)
     query, gallery = make(rng, 50), make(rng, 200, roles=True)
-    free = evaluate(query, gallery, metric=metric)
-    tight = evaluate(query, gallery, metric=metric, max_memory=17 * MIB)
+    free = compute_metrics(query, gallery, RankingConfig(metric=metric))
+    tight = compute_metrics(query, gallery, RankingConfig(metric=metric, max_memory=17 * MIB))
     assert np.nanmax(np.abs(free.average_precision - tight.average_precision)) < 1e-6
     assert free.cmc == pytest.approx(tight.cmc, abs=1e-6)
-    monkeypatch.setattr("reidkit.retrieval.distance.BLOCK_ROWS", 7)
-    blocked = evaluate(query, gallery, metric=metric)
+    monkeypatch.setattr("reidkit.retrieval.blocks.BLOCK_ROWS", 7)
+    blocked = compute_metrics(query, gallery, RankingConfig(metric=metric))
     assert np.nanmax(np.abs(free.average_precision - blocked.average_precision)) < 1e-6
     with pytest.raises(ConfigError, match=r"budget of 1 MiB is too small for one row .* 17 MiB"):
-        evaluate(query, gallery, metric=metric, max_memory=MIB)
+        compute_metrics(query, gallery, RankingConfig(metric=metric, max_memory=MIB))
 
 
 @pytest.mark.parametrize("ranking", [_by_counting, _by_sorting])
-def test_what_runs_on_other_devices_gives_the_same_ranks(ranking, monkeypatch):
+def test_ranks_on_other_devices_equal_those_on_the_cpu(ranking, monkeypatch):
     rng = np.random.default_rng(2)
     query, gallery = make(rng, 30), make(rng, 150)
     matches = find_matches(query.pids, query.camids, labels_of(gallery))
     block = torch.from_numpy(np.round(rng.random((30, 150)), 1))
-    monkeypatch.setattr("reidkit.retrieval.ranks._by_counting", ranking)
-    expected = evaluate_distances(block.numpy(), query.pids, query.camids, labels_of(gallery))
+    monkeypatch.setattr("reidkit.retrieval.ranking._by_counting", ranking)
+    expected = metrics_from_distances(block.numpy(), query.pids, query.camids, labels_of(gallery))
     exclude(block, matches, 0)
     found = _ranks_on_device(block, matches, 0)
     best = [found[a:b].min(initial=999) for a, b in pairwise(matches.offsets)]
@@ -232,10 +241,12 @@ def test_what_runs_on_other_devices_gives_the_same_ranks(ranking, monkeypatch):
 
 @pytest.mark.parametrize("protocol", ["none", "market", "mars"])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_top_n_equals_the_head_of_the_slow_ranking(protocol, metric):
+def test_top_n_equals_the_first_items_of_the_slow_ranking(protocol, metric):
     rng = np.random.default_rng(6)
     query, gallery = make(rng, 20, integer=True), make(rng, 80, roles=True, integer=True)
-    found = top_n(query, gallery, 15, protocol=protocol, metric=metric, max_memory=17 * MIB)
+    found = top_n(
+        query, gallery, 15, RankingConfig(protocol=protocol, metric=metric, max_memory=17 * MIB)
+    )
     parts = [query, gallery] if protocol == "mars" else [gallery]
     features = np.concatenate([p.features for p in parts])
     labels = [
@@ -244,49 +255,49 @@ def test_top_n_equals_the_head_of_the_slow_ranking(protocol, metric):
     ]
     distances = slow.distance_matrix(query.features, features, metric)
     for q in range(20):
-        _, seen = slow.ranked_matches(
+        _, ranked = slow.ranked_matches(
             np.round(distances[q], 6),
             query.pids[q],
             query.camids[q],
             *labels,
             cameras=protocol != "none",
         )
-        assert found.distances[q] == pytest.approx(distances[q][seen[:15]], abs=1e-3)
+        assert found.distances[q] == pytest.approx(distances[q][ranked[:15]], abs=1e-3)
         if metric == "euclidean":
-            assert found.indices[q].tolist() == seen[:15]
+            assert found.indices[q].tolist() == ranked[:15]
 
 
-def test_top_n_fills_short_lists_with_minus_one():
+def test_short_ranked_lists_are_filled_with_minus_one():
     query = Embeddings(np.ones((1, 4), np.float32), [3], [0])
     gallery = Embeddings(np.eye(4, dtype=np.float32), [3, 3, 4, 5], [0, 1, 1, 1], [0, 0, 0, 1])
-    found = top_n(query, gallery, 10, protocol="market")
+    found = top_n(query, gallery, 10, RankingConfig(protocol="market"))
     assert found.indices.tolist() == [[1, 2, -1, -1]]
     assert np.isinf(found.distances[0, 2:]).all()
 
 
-def test_progress_ends_at_the_number_of_queries(monkeypatch):
+def test_progress_ends_with_the_number_of_queries(monkeypatch):
     rng = np.random.default_rng(0)
     calls = []
-    monkeypatch.setattr("reidkit.retrieval.distance.BLOCK_ROWS", 3)
+    monkeypatch.setattr("reidkit.retrieval.blocks.BLOCK_ROWS", 3)
     query, gallery = make(rng, 10), make(rng, 30)
-    evaluate(query, gallery, on_progress=lambda *call: calls.append(call))
+    compute_metrics(query, gallery, on_progress=lambda *call: calls.append(call))
     assert calls[-1] == ("ranking", 10, 10)
     assert len(calls) > 1
 
 
-def test_unknown_names_are_met_with_the_nearest_known_one():
+def test_the_message_about_an_unknown_name_suggests_the_nearest_one():
     rng = np.random.default_rng(0)
     query, gallery = make(rng, 2), make(rng, 5)
     with pytest.raises(ConfigError, match="Did you mean market"):
-        evaluate(query, gallery, protocol="markt")
+        compute_metrics(query, gallery, RankingConfig(protocol="markt"))
     with pytest.raises(ConfigError, match="Did you mean cosine"):
-        evaluate(query, gallery, metric="cosin")
+        compute_metrics(query, gallery, RankingConfig(metric="cosin"))
 
 
-def test_vectors_of_two_lengths_are_refused():
+def test_query_and_gallery_vectors_of_different_lengths_are_refused():
     rng = np.random.default_rng(0)
     with pytest.raises(DataError, match=r"query.h5 has vectors of length 12, gallery.h5 of .* 9"):
-        evaluate(
+        compute_metrics(
             Embeddings(*clustered(rng, 3), name="query.h5"),
             Embeddings(*clustered(rng, 3, dim=9), name="gallery.h5"),
         )
