@@ -11,6 +11,15 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 EmbeddingSide = Literal["post-bn", "pre-bn"]
 Interpolation = Literal["bicubic", "bilinear"]
 ChannelOrder = Literal["rgb", "bgr"]
+ExternalFormat = Literal[
+    "iaunet-reference",
+    "ianet-reference",
+    "rga-reference",
+    "pfsa-reference",
+    "torchreid",
+    "torchvision",
+]
+CostTable = Literal["iaunet-vi", "rga-3", "ianet-cost"]
 SyntheticLayout = Literal[
     "market1501",
     "market1501-500k",

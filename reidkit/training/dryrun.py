@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from reidkit.config import RunConfig
 from reidkit.data.loading import Masks, train_loader
-from reidkit.models.backbone import Backbone
 from reidkit.models.base import ReidModel
 from reidkit.runtime.distributed import SINGLE_PROCESS
 from reidkit.training.memory import peak_memory
@@ -114,7 +113,7 @@ def _trace(setup: Setup, images: Tensor) -> list[tuple[str, str]]:
     """Shapes of two samples' way through the network, in evaluation mode."""
     model: ReidModel = setup.model
     shapes: list[tuple[str, str]] = []
-    backbone: Backbone = model.backbone  # type: ignore[assignment]  # all our networks have one
+    backbone = model.backbone
     named: list[tuple[str, nn.Module]] = [
         (f"stage {stage}", backbone.units(stage)[-1]) for stage in (1, 2, 3, 4)
     ]
