@@ -13,6 +13,15 @@ Interpolation = Literal["bicubic", "bilinear"]
 ChannelOrder = Literal["rgb", "bgr"]
 SamplerKind = Literal["groups", "pk", "shuffle"]
 CropKind = Literal["none", "translate", "pad"]
+ExternalFormat = Literal[
+    "iaunet-reference",
+    "ianet-reference",
+    "rga-reference",
+    "pfsa-reference",
+    "torchreid",
+    "torchvision",
+]
+CostTable = Literal["iaunet-vi", "rga-3", "ianet-cost"]
 SyntheticLayout = Literal[
     "market1501",
     "market1501-500k",

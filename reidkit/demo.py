@@ -16,14 +16,20 @@ from reidkit.config import Layer, load_run_config, preset_layer
 from reidkit.data.manifest import locate, open_dataset
 from reidkit.device import torch_device
 from reidkit.errors import ReidkitError
-from reidkit.evaluation import Evaluation, EvaluationSettings, evaluate, evaluate_features
+from reidkit.evaluation import (
+    Evaluation,
+    EvaluationSettings,
+    as_embeddings,
+    evaluate,
+    evaluate_features,
+)
 from reidkit.features import Features, read_features, write_features
 from reidkit.masks.labels import default_grouping, load_label_set
 from reidkit.masks.matching import label_stem, match_labels
 from reidkit.masks.prepare import prepare
 from reidkit.masks.sources import index_maps
 from reidkit.masks.store import MaskStore
-from reidkit.retrieval import Embeddings, RerankConfig, RetrievalMetrics, top_n
+from reidkit.retrieval import RankingConfig, RerankConfig, RetrievalMetrics, top_n
 from reidkit.runtime.embedder import Embedder, TorchEmbedder, load_embedder
 from reidkit.runtime.export import Parity, export_onnx
 from reidkit.runtime.extraction import extract_split
@@ -238,10 +244,10 @@ class Demo:
         query, gallery = (read_features(path) for path in self.features)
         rows = _one_query_per_person(query, count=8)
         lists = top_n(
-            _embeddings(query, "query").take(rows),
-            _embeddings(gallery, "gallery"),
+            as_embeddings(query, "query").take(rows),
+            as_embeddings(gallery, "gallery"),
             10,
-            protocol=data.protocol,
+            RankingConfig(data.protocol),
         )
         ranked = []
         for row, found, distances in zip(rows, lists.indices, lists.distances, strict=True):
@@ -257,10 +263,6 @@ class Demo:
             )
         title = "Queries and their ten nearest by cosine distance"
         plot_ranked_lists(ranked, self.out / "ranked.png", title=title)
-
-
-def _embeddings(features: Features, name: str) -> Embeddings:
-    return Embeddings(features.features, features.pids, features.camids, features.roles, name)
 
 
 def _one_query_per_person(query: Features, *, count: int) -> np.ndarray:

@@ -192,6 +192,10 @@ class Evaluation:
         return f"mAP {100 * self.plain.mAP:.1f}  rank-1 {100 * self.score:.1f}"
 
 
+EvaluationResult = Evaluation | ClassificationResult
+"""Both have `metrics`, `to_dict`, `rows`, `summary` and `score`."""
+
+
 def evaluate(
     embedder: Embedder,
     dataset: Dataset,
@@ -330,7 +334,7 @@ def evaluate_by_task(
     thresholds: bool = False,
     by_camera: bool = False,
     on_progress: Progress | None = None,
-) -> Evaluation | ClassificationResult:
+) -> EvaluationResult:
     """`evaluate`, or `evaluate_classification` if that is the data set's task; it uses `flip` and
     `batch` of the settings only."""
     if dataset.task == "classification":

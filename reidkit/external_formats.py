@@ -1,37 +1,30 @@
-"""How other projects name their tensors, and what our architectures call the same ones."""
+"""Parameter names of other projects, and the names of the same parameters in our networks."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-Format = Literal[
-    "iaunet-reference",
-    "ianet-reference",
-    "rga-reference",
-    "pfsa-reference",
-    "torchreid",
-    "torchvision",
-]
+from reidkit.choices import ExternalFormat, Interpolation
 
 TRUNK = "trunk.backbone."
-"""Where our networks keep what torchvision names."""
+"""Prefix of our backbone's parameters, which have torchvision's names."""
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a project names its tensors.
+class KeyMapping:
+    """The parameter names of a project, mapped to ours.
 
     Attributes:
-        archs: our architectures that can hold them.
-        rules: (pattern, replacement) tried in order on a foreign name; the first that matches
-            whole gives ours, "" leaves the tensor out on purpose.
-        classifier: foreign name of a weight with one row per identity.
-        options: of our architecture, read off the tensors.
+        archs: architectures that its weights fit.
+        rules: (pattern, replacement); the first pattern that matches a whole name gives our name,
+            and an empty replacement marks a tensor that our network does not use.
+        classifier: name of a weight in the file with one row per identity.
+        options: infers options of the architecture from the tensors.
         interpolation: how the project resizes its images.
     """
 
@@ -39,11 +32,19 @@ class Layout:
     rules: tuple[tuple[str, str], ...]
     classifier: str
     options: Callable[[Mapping[str, Tensor]], dict[str, Any]]
-    interpolation: Literal["bicubic", "bilinear"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
+
+    def rename(self, name: str) -> str | None:
+        """Our name of a tensor; "" if it is not used here, None if no rule matches."""
+        for pattern, replacement in self.rules:
+            match = re.fullmatch(pattern, name)
+            if match:
+                return match.expand(replacement)
+        return None
 
 
 def _resnet_name(tensors: Mapping[str, Tensor], prefix: str = "") -> str:
-    """Which ResNet: by the number of units in stage 3, and by their kind in stage 1."""
+    """The ResNet's depth, from the number of units in stage 3 and their type in stage 1."""
     units = {
         int(found[1])
         for name in tensors
@@ -60,7 +61,7 @@ def _stages(tensors: Mapping[str, Tensor], pattern: str) -> list[int]:
 
 
 def _torchreid_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """torchreid's resnet50 keeps the last stride of 2, its resnet50_fc512 takes 1."""
+    """torchreid's resnet50 has a last stride of 2, its resnet50_fc512 of 1."""
     reduced = tensors["fc.0.weight"].shape[0] if "fc.0.weight" in tensors else 0
     return {
         "backbone": _resnet_name(tensors),
@@ -76,8 +77,8 @@ _HEAD = (r"bn\.(.+)", r"head.bn.\1"), (r"classifier\.(.+)", r"head.classifier.\1
 _IAU = r"IAU([1-4])\."
 _EXCHANGE = r"ST?IAU\."
 
-LAYOUTS: Mapping[str, Layout] = {
-    "iaunet-reference": Layout(
+FORMATS: Mapping[ExternalFormat, KeyMapping] = {
+    "iaunet-reference": KeyMapping(
         archs=("iaunet",),
         rules=(
             (rf"{_IAU}(?:sa|SA)\.conv\.conv\.(.+)", r"trunk.blocks.stage\1.part.division.conv.\2"),
@@ -113,7 +114,7 @@ LAYOUTS: Mapping[str, Layout] = {
         },
         interpolation="bicubic",
     ),
-    "ianet-reference": Layout(
+    "ianet-reference": KeyMapping(
         archs=("ianet",),
         rules=(
             (rf"layer([1-4])\.\d+\.W1\.{_STATS}", r"trunk.blocks.stage\1.spatial.norm.\2"),
@@ -129,7 +130,7 @@ LAYOUTS: Mapping[str, Layout] = {
         },
         interpolation="bicubic",
     ),
-    "rga-reference": Layout(
+    "rga-reference": KeyMapping(
         archs=("rga-s", "rga-c", "rga-sc"),
         rules=(
             *(
@@ -155,10 +156,10 @@ LAYOUTS: Mapping[str, Layout] = {
             "stages": _stages(tensors, r"backbone\.rga_att([1-4])\."),
         },
     ),
-    "pfsa-reference": Layout(
+    "pfsa-reference": KeyMapping(
         archs=("pfsa",),
         rules=(
-            (r"base\.fc\..+|fusion_conv\..+", r""),  # never used by the released network
+            (r"base\.fc\..+|fusion_conv\..+", r""),  # not used by the released network
             (rf"base\.{_RESNET}", rf"{TRUNK}\1"),
             (r"local_conv\.weight", r"head.conv.weight"),
             (r"feat_bn2d\.(.+)", r"head.norm.\1"),
@@ -179,7 +180,7 @@ LAYOUTS: Mapping[str, Layout] = {
             "rescaling": "l1",
         },
     ),
-    "torchreid": Layout(
+    "torchreid": KeyMapping(
         archs=("baseline",),
         rules=(
             (_RESNET, rf"{TRUNK}\1"),
@@ -189,7 +190,7 @@ LAYOUTS: Mapping[str, Layout] = {
         classifier="classifier.weight",
         options=_torchreid_options,
     ),
-    "torchvision": Layout(
+    "torchvision": KeyMapping(
         archs=("baseline",),
         rules=(
             (r"(?:fc|aux1|aux2)\..+", r""),  # ImageNet's thousand classes

@@ -1,9 +1,9 @@
-"""The one list of architectures: one dict, one decorator, one lookup.
+"""The registry of architectures: one dict, one decorator, one lookup.
 
-A file in `reidkit/models/archs/` registers itself:
+A file in `reidkit/models/archs/` registers its networks:
 
-    @register_arch("iaunet", config=IAUNetConfig, source="Hou et al., TNNLS 2020", parts=PARTS)
-    def build(config: IAUNetConfig, *, num_ids: int, input_size: tuple[int, int]) -> ReidModel: ...
+    @register_arch("ianet", config=IANetConfig, source="Hou et al., CVPR 2019")
+    def build(config: IANetConfig, *, num_ids: int, input_size: tuple[int, int]) -> ReidModel: ...
 """
 
 from __future__ import annotations
@@ -17,26 +17,34 @@ from reidkit.errors import ConfigError, suggest
 
 
 class Build(Protocol):
-    """Makes the network: `config` is an instance of the spec's own dataclass.
+    """Builds a network.
 
-    `num_ids` is the number of training identities (0: no classifier), `input_size` is
-    (height, width) in pixels. Raises ConfigError for a size or an option it cannot take.
+    Args:
+        config: instance of the architecture's options dataclass.
+        num_ids: number of training identities; 0 builds no classifier.
+        input_size: (height, width) in pixels.
+    Raises:
+        ConfigError: if the network cannot be built for that input size or those options.
     """
 
     def __call__(self, config: Any, *, num_ids: int, input_size: tuple[int, int]) -> Any: ...
 
 
+Parts = tuple[str, ...] | Callable[[Any], tuple[str, ...]]
+"""Names of body parts, or a function from an architecture's options to them."""
+
+
 @dataclass(frozen=True)
 class ArchSpec:
-    """What is known of an architecture before it is built.
+    """A registered architecture.
 
     Attributes:
         name: as typed after `--arch`.
-        build: makes the network.
+        build: builds the network.
         config: frozen dataclass of its options, each with a default.
         source: paper, and section where it helps.
         input_size: (height, width) in pixels of the published setting.
-        parts: body parts its attention is supervised with; empty if it needs no masks.
+        supervised_parts: see `parts`.
     """
 
     name: str
@@ -44,7 +52,19 @@ class ArchSpec:
     config: type
     source: str
     input_size: tuple[int, int] = (256, 128)
-    parts: tuple[str, ...] = ()
+    supervised_parts: Parts = ()
+
+    def parts(self, options: Any) -> tuple[str, ...]:
+        """Body parts that the network's attention is supervised with, without building it.
+
+        Args:
+            options: instance of `config`.
+        Returns:
+            the `parts` of the network built with these options; empty if training needs no masks.
+        """
+        if callable(self.supervised_parts):
+            return self.supervised_parts(options)
+        return self.supervised_parts
 
 
 _ARCHS: dict[str, ArchSpec] = {}
@@ -56,23 +76,23 @@ def register_arch(
     config: type,
     source: str,
     input_size: tuple[int, int] = (256, 128),
-    parts: tuple[str, ...] = (),
+    parts: Parts = (),
 ) -> Callable[[Build], Build]:
-    """Decorator: enters a build function under `name`."""
+    """Decorator that registers a build function under `name`."""
 
-    def enter(build: Build) -> Build:
+    def register(build: Build) -> Build:
         assert name not in _ARCHS, f"architecture {name} is registered twice"
         _ARCHS[name] = ArchSpec(name, build, config, source, input_size, parts)
         return build
 
-    return enter
+    return register
 
 
 def get_arch(name: str) -> ArchSpec:
-    """The spec called `name`.
+    """The architecture registered under `name`.
 
     Raises:
-        ConfigError: if there is none; the message names the nearest.
+        ConfigError: if there is none; the message contains the most similar name.
     """
     _discover()
     if name not in _ARCHS:
@@ -89,5 +109,5 @@ def list_archs() -> list[str]:
 
 
 def _discover() -> None:
-    # By name, not by an import statement: the registry stands below the models that fill it.
+    # By name, not by an import statement: the registry is a layer below the models.
     importlib.import_module("reidkit.models.archs")

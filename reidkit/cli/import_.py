@@ -8,85 +8,89 @@ from typing import Annotated
 
 import typer
 
+from reidkit.choices import ExternalFormat
+from reidkit.cli.models import SetArchOption, parse_arch_options
 from reidkit.cli.options import JsonOption, parse_size
 from reidkit.cli.output import print_json
 
-PUBLISHED_FRAMES = 4
-"""T of IAUnet's video networks (sec. IV-B); the weights do not tell it."""
+VIDEO_FRAMES = 4
+"""T of IAUnet's video networks (sec. IV-B), which their weights do not contain."""
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="Weights of another project (.pth, .safetensors).")],
-    from_: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            help="iaunet-reference, ianet-reference, rga-reference, pfsa-reference, torchreid "
-            "or torchvision",
-        ),
+    file: Annotated[Path, typer.Argument(help="Third-party weights (.pth or .safetensors).")],
+    format: Annotated[
+        ExternalFormat, typer.Option("--from", help="Project that the weights come from.")
     ],
-    arch: Annotated[str, typer.Option(help="Our architecture that takes them.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint to write.")],
+    arch: Annotated[str, typer.Option(help="Architecture to load the weights into.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint to write.")],
     size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH. [default: the architecture's]")
+        str | None,
+        typer.Option(help="Input size as HEIGHTxWIDTH.", show_default="the architecture's"),
     ] = None,
     frames: Annotated[
         int | None,
-        typer.Option(min=0, help="Frames of a clip, 0: images. [default: as the weights tell, 4]"),
+        typer.Option(
+            min=0, help="Frames per clip, 0 for images.", show_default="0, 4 for video weights"
+        ),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="An option of the architecture, as arch.last_stride=2."),
-    ] = None,
+    set_: SetArchOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Turn another project's weights into a checkpoint of ours, completely or not at all."""
+    """Convert third-party weights to a reidkit checkpoint.
+
+    Weights are imported completely or not at all: a tensor that does not fit
+    is an error, and so is a missing one that the embedding needs.
+
+    \b
+    Examples:
+      reidkit import a.pth --from iaunet-reference --arch iaunet -o a.safetensors
+      reidkit import b.pth --from rga-reference --arch rga-sc -o b.safetensors
+    """
     from reidkit import checkpoint
-    from reidkit.config import set_layer
-    from reidkit.errors import ConfigError
     from reidkit.external import import_weights
 
-    layer = set_layer(set_ or ()).table
-    if set(layer) - {"arch"}:
-        raise ConfigError("--set here takes options of the architecture: arch.KEY=VALUE")
-    found = import_weights(
+    height_width = None if size is None else parse_size(size)
+    imported = import_weights(
         file,
-        format=from_,
+        format=format,
         arch=arch,
-        options=layer.get("arch", {}),
-        input_size=None if size is None else (parse_size(size)[0], parse_size(size)[1]),
+        options=parse_arch_options(set_),
+        input_size=None if height_width is None else (height_width[0], height_width[1]),
     )
     if frames is None:
-        frames = PUBLISHED_FRAMES if found.has_clips else 0
+        frames = VIDEO_FRAMES if imported.has_clips else 0
+    options = dataclasses.asdict(imported.config)
     header = checkpoint.Header(
-        arch=found.arch,
-        arch_config=dataclasses.asdict(found.config),
-        preprocess=found.preprocess,
-        num_ids=found.num_ids,
+        arch=imported.arch,
+        arch_config=options,
+        preprocess=imported.preprocess,
+        num_ids=imported.num_ids,
         frames=frames,
-        recipe={"imported": {"file": file.name, "format": from_}},
+        recipe={"imported": {"file": file.name, "format": format}},
     )
-    checkpoint.save(out, found.model, header)
+    checkpoint.save(out, imported.model, header)
+    keys = imported.keys
     if json:
         print_json(
             {
                 "file": str(out),
-                "arch": found.arch,
-                "options": dataclasses.asdict(found.config),
-                "num_ids": found.num_ids,
+                "arch": imported.arch,
+                "options": options,
+                "num_ids": imported.num_ids,
                 "frames": frames,
-                "matched": len(found.matched),
-                "renamed": dict(found.renamed),
-                "ignored": list(found.ignored),
-                "missing": list(found.missing),
+                "matched": len(keys.matched),
+                "renamed": dict(keys.renamed),
+                "ignored": list(keys.ignored),
+                "missing": list(keys.missing),
             }
         )
         return
     print(
-        f"{len(found.matched)} tensors matched, {len(found.renamed)} renamed, "
-        f"{len(found.ignored)} ignored, {len(found.missing)} missing"
+        f"{len(keys.matched)} tensors matched, {len(keys.renamed)} renamed, "
+        f"{len(keys.ignored)} ignored, {len(keys.missing)} missing"
     )
-    for what, names in (("ignored", found.ignored), ("missing", found.missing)):
+    for title, names in (("ignored", keys.ignored), ("missing", keys.missing)):
         if names:
-            print(f"{what}: {', '.join(names)}")
-    print(f"{out} takes {f'clips of {frames} frames' if frames else 'images'}")
+            print(f"{title}: {', '.join(names)}")
+    print(f"{out}: input is {f'clips of {frames} frames' if frames else 'images'}")

@@ -6,33 +6,61 @@ import dataclasses
 import inspect
 import re
 import typing
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reidkit.choices import CostTable
 from reidkit.cli.options import JsonOption
 from reidkit.cli.output import print_json
 
 if TYPE_CHECKING:
     from reidkit.registry import ArchSpec
 
+SetArchOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="arch.KEY=VALUE", help="Set an option of the architecture; repeatable."
+    ),
+]
+
+
+def parse_arch_options(assignments: Sequence[str] | None) -> dict[str, Any]:
+    """["arch.stages=[2]"] -> {"stages": [2]}."""
+    from reidkit.config import set_layer
+    from reidkit.errors import ConfigError
+
+    table = set_layer(assignments or ()).table
+    others = sorted(set(table) - {"arch"})
+    if others:
+        raise ConfigError(f"--set {others[0]}: expected an architecture option, arch.KEY=VALUE")
+    options: dict[str, Any] = table.get("arch", {})
+    return options
+
 
 def models(
     name: Annotated[
-        str | None, typer.Argument(help="Show this one, with its options. [default: list all]")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="An option of NAME, as arch.stages=[2]; repeatable."),
-    ] = None,
-    table: Annotated[
         str | None,
-        typer.Option(help="A paper's table beside ours: iaunet-vi, rga-3 or ianet-cost."),
+        typer.Argument(help="Architecture to show with its options.", show_default="list all"),
+    ] = None,
+    set_: SetArchOption = None,
+    table: Annotated[
+        CostTable | None,
+        typer.Option(help="Compare a paper's cost table with our networks."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """List the architectures, with parameters, multiply-adds, input and embedding size."""
-    from reidkit.config import set_layer
+    """List architectures with their size and cost.
+
+    Parameters are counted without a classifier, multiply-adds for one image.
+
+    \b
+    Examples:
+      reidkit models
+      reidkit models iaunet --set arch.backbone=resnet18
+      reidkit models --table iaunet-vi
+    """
     from reidkit.errors import ConfigError
     from reidkit.registry import get_arch, list_archs
 
@@ -41,33 +69,31 @@ def models(
         return
     if name is None:
         if set_:
-            raise ConfigError("--set needs the name of an architecture: reidkit models NAME --set")
+            raise ConfigError(
+                f"--set needs an architecture, for example: reidkit models iaunet --set {set_[0]}"
+            )
         rows = [_facts(get_arch(arch), {}) for arch in list_archs()]
         print_json(rows) if json else _print_list(rows)
         return
     spec = get_arch(name)
-    layer = set_layer(set_ or ()).table
-    if set(layer) - {"arch"}:
-        raise ConfigError("--set here takes options of the architecture: arch.KEY=VALUE")
-    facts = _facts(spec, layer.get("arch", {}))
+    facts = _facts(spec, parse_arch_options(set_))
     facts["options"] = _options(spec)
     print_json(facts) if json else _print_one(facts)
 
 
 def _facts(spec: ArchSpec, options: dict[str, Any]) -> dict[str, Any]:
-    """One architecture's cost and shape. Parameters are counted without a classifier."""
     from reidkit.config.tables import from_table
-    from reidkit.models.cost import build_weightless, count_parameters, multiply_adds
+    from reidkit.models.cost import build_on_meta, count_parameters, multiply_adds
 
     config: Any = from_table(spec.config, options, where=f"{spec.name} options")
-    model = build_weightless(spec, config)
+    model = build_on_meta(spec, config)
     return {
         "name": spec.name,
         "parameters": count_parameters(model),
         "gmacs": round(multiply_adds(model, spec.input_size) / 1e9, 4),
         "input_size": list(spec.input_size),
         "embedding_dim": model.embedding_dim,
-        "parts": list(model.parts),
+        "parts": list(spec.parts(config)),
         "source": spec.source,
     }
 
@@ -95,7 +121,7 @@ def _type_name(hint: Any) -> str:
 
 
 def _explanations(config: type) -> dict[str, str]:
-    """Each field's sentence from the `Attributes:` section of the class and its bases."""
+    """Descriptions of the fields, from the `Attributes:` sections of the class and its bases."""
     found: dict[str, str] = {}
     for cls in reversed(config.__mro__[:-1]):
         _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
@@ -137,12 +163,9 @@ def _toml(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
-def _show_table(name: str, *, json: bool) -> None:
-    from reidkit.errors import ConfigError, suggest
-    from reidkit.models.published import TABLES, measure
+def _show_table(name: CostTable, *, json: bool) -> None:
+    from reidkit.models.cost import TABLES, measure
 
-    if name not in TABLES:
-        raise ConfigError(f"unknown table {name!r}. {suggest(name, TABLES)}")
     rows = [measure(row) for row in TABLES[name]]
     if json:
         print_json(

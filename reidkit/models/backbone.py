@@ -1,8 +1,8 @@
-"""The trunks: ResNets and GoogLeNet cut into a stem and four stages of units.
+"""Backbones: ResNets and GoogLeNet as a stem and four stages of units.
 
-Parameter names are torchvision's, so ImageNet weights load by name. The "modified ResNet-50" of
-all four papers has its last down-sampling removed (last_stride=1): 256x128 pixels give maps of
-64x32, 32x16, 16x8 and 16x8.
+Parameter names are torchvision's, so that its ImageNet weights load by name. The "modified
+ResNet-50" of all four papers has no down-sampling in its last stage (last_stride=1): 256x128 pixels
+give maps of 64x32, 32x16, 16x8 and 16x8.
 """
 
 # F frames, C channels, H W map
@@ -23,17 +23,23 @@ Stem = Literal["imagenet", "cifar"]
 
 
 class Backbone(nn.Module, ABC):
-    """A stem and four stages; a stage is a sequence of units between which blocks can stand."""
+    """A stem and four stages; a stage is a sequence of units, between which blocks can be placed.
+
+    Attributes:
+        name: as in the options of the architectures.
+        torchvision_name: the torchvision network whose ImageNet weights fit; None if none do.
+    """
 
     name: str
+    torchvision_name: str | None
 
     @abstractmethod
     def stem(self, frames: Tensor) -> Tensor:
-        """[F, 3, H, W] to the first stage's input."""
+        """[F, 3, H, W] -> the input of stage 1."""
 
     @abstractmethod
     def units(self, stage: int) -> Sequence[nn.Module]:
-        """The units of stage 1..4, run one after another."""
+        """The units of stage 1..4, in the order in which they are applied."""
 
     @abstractmethod
     def unit_channels(self, stage: int) -> tuple[int, ...]:
@@ -41,27 +47,21 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def map_size(self, stage: int, input_size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the stage's map for an input of `input_size` pixels."""
+        """(height, width) of the stage's feature map for an input of `input_size` pixels."""
 
     def channels(self, stage: int) -> int:
         """Output channels of stage 1..4."""
         return self.unit_channels(stage)[-1]
 
-    def forward(self, frames: Tensor) -> Tensor:
-        x = self.stem(frames)
-        for stage in (1, 2, 3, 4):
-            for unit in self.units(stage):
-                x = unit(x)
-        return x
-
 
 class ResNetBackbone(Backbone):
-    """He et al. 2016, torchvision's layout (stride on the 3x3) and initialisation.
+    """He et al. 2016, torchvision's variant (stride in the 3x3 convolution) and initialisation.
 
     Args:
         name: resnet18, resnet34, resnet50 or resnet101.
-        last_stride: stride of stage 4; 1 keeps stage 3's resolution.
-        stem: "cifar" has a 3x3 convolution of stride 1 and no pooling, for 32x32 inputs.
+        last_stride: stride of stage 4; 1 keeps the resolution of stage 3.
+        stem: "cifar" is a 3x3 convolution of stride 1 without pooling, for 32x32 inputs; ImageNet
+            weights do not fit.
     """
 
     def __init__(self, name: str, *, last_stride: int = 1, stem: Stem = "imagenet") -> None:
@@ -69,6 +69,7 @@ class ResNetBackbone(Backbone):
         resnet = getattr(torchvision.models, name)(weights=None)
         self.name = name
         self.cifar = stem == "cifar"
+        self.torchvision_name = None if self.cifar else name
         self.last_stride = last_stride
         self.conv1 = resnet.conv1
         if self.cifar:
@@ -97,7 +98,7 @@ class ResNetBackbone(Backbone):
         return (32 * 2**stage * expansion,) * len(self.units(stage))
 
     def map_size(self, stage: int, input_size: tuple[int, int]) -> tuple[int, int]:
-        # every stride of 2 is padded so that it rounds up
+        # layers of stride 2 are padded, so sizes are halved and rounded up
         halvings = (0 if self.cifar else 2) + min(stage, 3) - 1
         halvings += stage == 4 and self.last_stride == 2
         height, width = (math.ceil(size / 2**halvings) for size in input_size)
@@ -105,11 +106,11 @@ class ResNetBackbone(Backbone):
 
 
 class GoogLeNetBackbone(Backbone):
-    """Szegedy et al. 2015 with batch norm, as torchvision has it: the non-residual network of
+    """Szegedy et al. 2015 with batch norm, torchvision's variant: the non-residual backbone of
     IAUnet's Table XI ("Inception") and IANet's Table 5 ("GN").
 
-    Stages end where the map is about to shrink: conv3, inception 3b, 4e and 5b, so their maps
-    have ResNet's sizes. last_stride=1 leaves out the last max pooling.
+    Stages end before each max pooling, after conv3, inception 3b, 4e and 5b, so their maps have
+    about the sizes of ResNet's. last_stride=1 removes the last max pooling.
     """
 
     _CHANNELS = ((64, 192), (256, 480), (512, 512, 512, 528, 832), (832, 1024))
@@ -117,7 +118,7 @@ class GoogLeNetBackbone(Backbone):
     def __init__(self, *, last_stride: int = 1) -> None:
         super().__init__()
         net = torchvision.models.googlenet(weights=None, aux_logits=False, init_weights=True)
-        self.name = "googlenet"
+        self.name = self.torchvision_name = "googlenet"
         self.last_stride = last_stride
         self.conv1, self.maxpool1 = net.conv1, net.maxpool1
         self.conv2, self.conv3, self.maxpool2 = net.conv2, net.conv3, net.maxpool2
@@ -130,7 +131,7 @@ class GoogLeNetBackbone(Backbone):
         self.inception5a, self.inception5b = net.inception5a, net.inception5b
 
     def stem(self, frames: Tensor) -> Tensor:
-        # torchvision's weights want (x - 0.5) / 0.5; ours are normalised by ImageNet's mean, std
+        # torchvision's weights expect (x - 0.5) / 0.5; inputs have ImageNet's mean and std
         scale = frames.new_tensor((0.229, 0.224, 0.225)).view(3, 1, 1) / 0.5
         shift = (frames.new_tensor((0.485, 0.456, 0.406)).view(3, 1, 1) - 0.5) / 0.5
         return cast(Tensor, self.maxpool1(self.conv1(frames * scale + shift)))
@@ -160,7 +161,7 @@ class GoogLeNetBackbone(Backbone):
 def build_backbone(
     name: BackboneName, *, last_stride: int = 1, stem: Stem = "imagenet"
 ) -> Backbone:
-    """The trunk called `name`, randomly initialised; `weights.load_imagenet` fills it."""
+    """The backbone called `name`, randomly initialised (`weights.load_imagenet` loads weights)."""
     if name == "googlenet":
         return GoogLeNetBackbone(last_stride=last_stride)
     return ResNetBackbone(name, last_stride=last_stride, stem=stem)

@@ -1,4 +1,4 @@
-"""From a pooled vector to an embedding and identity logits."""
+"""Heads: from a pooled vector to an embedding and identity logits."""
 
 # B batch, D embedding
 
@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from reidkit.models.options import Embedding, HeadName
+from reidkit.choices import EmbeddingSide
+from reidkit.models.options import HeadName
 
 
 class HeadOutput(NamedTuple):
-    """features [B, D] for the metric loss, logits of the classifier (none without ids)."""
+    """features [B, D] for the metric loss; logits [B, ids], empty without a classifier."""
 
     features: Tensor
     logits: tuple[Tensor, ...]
@@ -21,20 +22,20 @@ class HeadOutput(NamedTuple):
 class Head(nn.Module):
     """Batch norm on the pooled vector, then a linear classifier.
 
-    In evaluation mode the embedding is an affine function of the pooled vector, so the mean over
-    a tracklet's clips may be taken before or after it.
+    In evaluation mode the embedding is an affine function of the pooled vector (unless `reduced`),
+    so that averaging a tracklet's clips before or after the head gives the same embedding.
 
     Args:
         dim: D.
         num_ids: training identities; 0 builds no classifier.
-        kind: "bn" is IAUnet's and IANet's: trainable bias in both layers, the metric loss sees
-            the vector after BN. "bnneck" is RGA's: BN's bias stays 0, the classifier has none and
-            starts at N(0, 0.001), the metric loss sees the vector before BN. "plain" has no BN
-            (torchreid's ResNet, torchvision's weights as they are).
-        embedding: which side of BN `embed` returns.
+        kind: "bn" (IAUnet, IANet): trainable bias in both layers, the metric loss takes the vector
+            after BN. "bnneck" (RGA): BN's bias is fixed at 0, the classifier has no bias and is
+            initialised from N(0, 0.001), the metric loss takes the vector before BN. "plain": no
+            BN (torchreid's ResNet, torchvision's weights).
+        embedding: `embed` returns the vector after ("post-bn") or before ("pre-bn") BN.
         dropout: before the classifier (RGA's argparse default is 0.5, its script sets 0).
-        reduced: a linear layer to so many features, batch norm and ReLU come first (torchreid's
-            resnet50_fc512); 0 for none.
+        reduced: number of features of a linear layer with batch norm and ReLU in front of BN
+            (torchreid's resnet50_fc512); 0 for none.
 
     Attributes:
         embedding_dim: D, or `reduced`.
@@ -46,7 +47,7 @@ class Head(nn.Module):
         *,
         num_ids: int,
         kind: HeadName = "bn",
-        embedding: Embedding = "post-bn",
+        embedding: EmbeddingSide = "post-bn",
         dropout: float = 0.0,
         reduced: int = 0,
     ) -> None:
@@ -77,6 +78,6 @@ class Head(nn.Module):
         return HeadOutput(pooled if self.kind == "bnneck" else normed, logits)
 
     def embed(self, pooled: Tensor) -> Tensor:
-        """The test-time feature [B, D]."""
+        """Test-time embedding [B, D]."""
         pooled = self.reduce(pooled)
         return pooled if self.embedding == "pre-bn" else self.bn(pooled)

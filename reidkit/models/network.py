@@ -1,4 +1,4 @@
-"""The common shape of most architectures: a trunk with blocks in it, average pooling, a head."""
+"""The structure of most architectures: a backbone with blocks, average pooling, a head."""
 
 # B batch, T frames, C channels, H W map, D embedding
 
@@ -18,8 +18,7 @@ from reidkit.types import ModelOutput
 
 
 class TrunkOutput(NamedTuple):
-    """maps: outputs of the stages that are kept, each [B, T, C, H, W]; part_maps: each
-    [B, T, P, h, w]."""
+    """Maps of the kept stages, each [B, T, C, H, W], and part maps, each [B, T, P, h, w]."""
 
     maps: tuple[Tensor, ...]
     part_maps: tuple[Tensor, ...]
@@ -30,8 +29,8 @@ class Trunk(nn.Module):
 
     Args:
         backbone: stem and stages.
-        blocks: key "stage2" stands after the last unit of stage 2, "stage2_0" after its first.
-        keep: stages whose outputs are given back, in rising order.
+        blocks: the block "stage2" follows the last unit of stage 2, "stage2_0" its first.
+        keep: stages whose outputs are returned, in ascending order.
     """
 
     def __init__(
@@ -64,11 +63,7 @@ class Trunk(nn.Module):
 
 
 class GlobalNet(ReidModel):
-    """Trunk, average over positions and frames, head: one vector for the whole person.
-
-    Attributes:
-        backbone: the trunk's, under torchvision's names.
-    """
+    """Trunk, average over positions and frames, head: one global feature vector."""
 
     def __init__(
         self,
@@ -104,7 +99,7 @@ def average(clip_map: Tensor) -> Tensor:
 
 
 def frame_maps(maps: Tensor, images: Tensor) -> Tensor:
-    """[B, T, P, h, w] as they are for clips, [B, P, h, w] for images."""
+    """Part maps [B, T, P, h, w] of clips unchanged, of images as [B, P, h, w]."""
     return maps.squeeze(1) if images.dim() == 4 else maps
 
 
@@ -115,10 +110,11 @@ def place_blocks(
     build: Callable[[int, int], Block],
     placement: AnyPlacement = "after",
 ) -> dict[str, Block]:
-    """One block per stage: after its last unit or right before that unit; or after every unit.
+    """Blocks of these stages, by their keys in `Trunk`.
 
     Args:
-        build: makes the block from (stage, channels).
+        build: builds a block from (stage, channels).
+        placement: "after" the last unit of a stage, "before" that unit, or after "every" unit.
     """
     blocks: dict[str, Block] = {}
     for stage in stages:

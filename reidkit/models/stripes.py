@@ -1,4 +1,4 @@
-"""Horizontal stripes of the last map, each with a classifier of its own (PCB, PFSA)."""
+"""Horizontal stripes of the last feature map, each with its own classifier (PCB, PFSA)."""
 
 # B batch, T frames, C channels, H W map, S stripes, R reduced channels
 
@@ -20,7 +20,7 @@ def cut_stripes(clip_map: Tensor, *, count: int = STRIPES) -> Tensor:
     """Average of each horizontal stripe, then over frames: [B, T, C, H, W] -> [B, C, S].
 
     Raises:
-        ConfigError: if the map's height is no multiple of the stripes.
+        ConfigError: if the map's height is not a multiple of `count`.
     """
     B, T, C, H, W = clip_map.shape
     if H % count:
@@ -32,7 +32,7 @@ def cut_stripes(clip_map: Tensor, *, count: int = STRIPES) -> Tensor:
 
 
 def check_stripes(backbone: Backbone, input_size: tuple[int, int], *, count: int = STRIPES) -> None:
-    """Raises ConfigError if an input of that size gives a map that the stripes do not divide."""
+    """Raises ConfigError if the map's height for that input size is not a multiple of `count`."""
     height = backbone.map_size(4, input_size)[0]
     if height % count:
         found = "x".join(str(size) for size in input_size)
@@ -43,19 +43,18 @@ def check_stripes(backbone: Backbone, input_size: tuple[int, int], *, count: int
 
 
 def normalised_stripes(stripes: Tensor) -> Tensor:
-    """Each stripe's vector at length 1, one after the other: [B, C, S] -> float32 [B, S·C].
+    """L2-normalised stripes, concatenated: [B, C, S] -> float32 [B, S·C].
 
-    In float32 at least: a squared length overflows float16.
-
-    A tracklet's frames are averaged before this, inside `embed`; the mean of several clips'
-    embeddings is close to it but not the same.
+    In float32 or wider: the squared norm overflows float16. The frames of a clip are averaged
+    before normalisation; the mean over several clips is taken after it, so it differs slightly from
+    the embedding of one long clip.
     """
     with full_precision(stripes):
         return F.normalize(at_least_float32(stripes), dim=1).mT.flatten(1)
 
 
 class StripeOutput(NamedTuple):
-    """reduced [B, R, S]; part_logits, one [B, ids] per stripe; logits of the mean, or none."""
+    """reduced [B, R, S]; part_logits, one [B, ids] per stripe; logits of the mean (or empty)."""
 
     reduced: Tensor
     part_logits: tuple[Tensor, ...]
@@ -68,8 +67,8 @@ class StripeHead(nn.Module):
     Args:
         channels: C.
         num_ids: training identities; 0 builds no classifier.
-        parts: with a classifier per stripe.
-        whole: with a classifier of the mean of the reduced stripes (PFSA's main loss).
+        parts: adds a classifier per stripe.
+        whole: adds a classifier of the mean of the reduced stripes (PFSA's main loss).
         reduced: R.
         dropout: on the stripes, before the convolution.
     """
@@ -96,7 +95,7 @@ class StripeHead(nn.Module):
 
     def forward(self, stripes: Tensor) -> StripeOutput:
         """stripes [B, C, S]."""
-        reduced = F.relu(self.norm(self.conv(self.dropout(stripes))))
+        reduced = self.reduce(stripes)
         each = reduced.unbind(2)
         part_logits = tuple(
             classify(vector) for classify, vector in zip(self.parts, each, strict=False)
@@ -105,12 +104,12 @@ class StripeHead(nn.Module):
         return StripeOutput(reduced, part_logits, logits)
 
     def reduce(self, stripes: Tensor) -> Tensor:
-        """[B, C, S] to [B, R, S], without classifying."""
+        """[B, C, S] -> [B, R, S]."""
         return F.relu(self.norm(self.conv(self.dropout(stripes))))
 
 
 def id_classifier(features: int, num_ids: int) -> nn.Linear:
-    """Linear, weights N(0, 0.001), bias 0 (PFSA's and PCB's)."""
+    """Linear layer with weights from N(0, 0.001) and bias 0 (PFSA, PCB)."""
     layer = nn.Linear(features, num_ids)
     nn.init.normal_(layer.weight, std=0.001)
     nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""ImageNet weights for a backbone: from torchvision's server, from a file, or none."""
+"""ImageNet weights for a backbone: torchvision's, from a file, or none."""
 
 from __future__ import annotations
 
@@ -25,34 +25,37 @@ UNUSED = ("fc.", "aux1.", "aux2.")
 
 
 def load_imagenet(model: ReidModel, source: str) -> None:
-    """Fill the model's backbone with ImageNet weights.
+    """Load ImageNet weights into the model's backbone.
 
     Args:
-        model: a network with a `backbone`.
         source: "auto" (torchvision's IMAGENET1K_V1, downloaded once), "none", or a file with
-            torchvision's names (.pth or .safetensors).
+            torchvision's parameter names (.pth or .safetensors).
     Raises:
-        RuntimeMissing: if the download fails; says which file to put where.
+        ConfigError: if there are no ImageNet weights for this backbone.
+        RuntimeMissing: if the download fails; the message names the file and where to put it.
         CheckpointError: if the file is missing, unreadable or does not fit.
     """
     if source == "none":
         return
-    backbone = getattr(model, "backbone", None)
-    if not isinstance(backbone, Backbone):
-        raise ConfigError("this architecture has no backbone that ImageNet weights exist for")
     if source == "auto":
-        state, where = _download(backbone.name), f"torchvision's {backbone.name}"
+        name = model.backbone.torchvision_name
+        if name is None:
+            raise ConfigError(
+                f"torchvision has no ImageNet weights for this {model.backbone.name}: its stem "
+                "differs. Pass --weights none, or --weights FILE"
+            )
+        state, where = _download(name), f"torchvision's {name}"
     else:
         state, where = read_tensors(Path(source)), source
-    load_backbone(backbone, state, where=where)
-    model.after_imagenet()
+    load_backbone(model.backbone, state, where=where)
+    model.after_pretrained()
 
 
 def load_backbone(backbone: Backbone, state: Mapping[str, Tensor], *, where: str) -> None:
-    """Copy tensors named as torchvision names them; all of the backbone's must be there.
+    """Copy tensors with torchvision's names into the backbone; none of its own may be missing.
 
     Raises:
-        CheckpointError: naming the first tensors that are missing or of another shape.
+        CheckpointError: naming the first tensors that are missing or have another shape.
     """
     own = backbone.state_dict()
     wrong = [
@@ -65,7 +68,7 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Tensor], *, where: str
     ]
     if wrong:
         raise CheckpointError(
-            f"{where} is no {backbone.name}: {', '.join(wrong[:3])}"
+            f"{where} does not fit {backbone.name}: {', '.join(wrong[:3])}"
             f"{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}"
         )
     backbone.load_state_dict({name: state.get(name, own[name]) for name in own})
@@ -76,10 +79,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a weights file, without a `module.` prefix or a `state_dict` wrapper.
 
     Raises:
-        CheckpointError: if it is missing, or holds anything but tensors and plain values.
+        CheckpointError: if it is missing, or contains anything but tensors and plain values.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. Give a weights file, auto or none")
+        raise CheckpointError(f"{path}: no such file, expected a weights file (.pth, .safetensors)")
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -103,7 +106,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _load_pickle(path: Path) -> object:
-    """torch.load that runs no code; a numpy float32 scalar is the one extra type allowed."""
+    """torch.load with weights_only=True; a numpy float32 scalar is the only extra type allowed."""
     import pickle
 
     import numpy as np
@@ -113,19 +116,19 @@ def _load_pickle(path: Path) -> object:
     allowed: list[Any] = [
         np.dtype,
         type(number.dtype),
-        (scalar, "numpy.core.multiarray.scalar"),  # its name up to numpy 1
+        (scalar, "numpy.core.multiarray.scalar"),  # its name before numpy 2
         (scalar, "numpy._core.multiarray.scalar"),
     ]
     try:
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's own message ends in advice to switch the safety off
+        # torch's own message ends with the advice to set weights_only=False
         found = str(error).partition("Unsupported ")[2] or str(error)
         reason = found.splitlines()[0].split(". ")[0]
         raise CheckpointError(
-            f"{path}: holds more than tensors and plain values ({reason}); only weights are read. "
-            "Save its state dict alone"
+            f"{path}: contains more than tensors and plain values ({reason}); only weights are "
+            "loaded, because other objects could run code. Save the state dict alone"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or ["empty file"])[0]
@@ -142,7 +145,7 @@ def _download(name: str) -> Mapping[str, Tensor]:
             )
     except (URLError, OSError, RuntimeError) as error:
         raise RuntimeMissing(
-            f"cannot download {weights.url} ({error}). Put that file at {target}, "
+            f"cannot download {weights.url} ({error}). Download it to {target}, "
             "or pass --weights FILE, or --weights none to train from scratch"
         ) from error
     return state

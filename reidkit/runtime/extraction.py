@@ -193,6 +193,7 @@ def extract_split(
             "dataset": dataset.name,
             "dataset_fingerprint": dataset.fingerprint,
             "protocol": dataset.protocol,
+            "synthetic": dataset.synthetic,
             "split": split,
         },
     )

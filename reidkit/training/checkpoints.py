@@ -148,7 +148,8 @@ def load_resume_point(folder: Path, state: TrainState, group: ProcessGroup) -> P
     torch.set_rng_state(host)
     if devices and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(devices)
-    return Position(*document["position"], RunningMetrics(*document["running"]))
+    epoch, step, best, seconds = document["position"]
+    return Position(epoch, step, best, seconds, RunningMetrics(*document["running"]))
 
 
 def read_resume_point(folder: Path) -> dict[str, Any]:

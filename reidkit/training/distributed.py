@@ -34,7 +34,14 @@ def check_divisible(batch: int, samples_per_id: int, size: int) -> None:
 def gather_rows(local: Tensor) -> Tensor:
     """Rows [b, ...] of all processes in order of rank: [size * b, ...]. The gradient of every
     process's loss flows back to the process that owns the rows."""
-    return torch.cat(dist_nn.all_gather(local.contiguous()))
+    gathered = dist_nn.all_gather(local.contiguous())  # type: ignore[no-untyped-call]  # torch's
+    return torch.cat(gathered)
+
+
+def _sum(local: Tensor) -> Tensor:
+    """The sum over all processes, with its gradient."""
+    total: Tensor = dist_nn.all_reduce(local)  # type: ignore[no-untyped-call]  # torch's
+    return total
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -53,9 +60,9 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         dims = [d for d in range(x.dim()) if d != 1]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = x.numel() // x.shape[1] * dist.get_world_size()
-        mean = dist_nn.all_reduce(x.sum(dims)) / count
+        mean = _sum(x.sum(dims)) / count
         centred = x - mean.view(shape)
-        variance = dist_nn.all_reduce(centred.square().sum(dims)) / count
+        variance = _sum(centred.square().sum(dims)) / count
         normed = centred * (variance + self.eps).rsqrt().view(shape)
         self._update_running_stats(mean.detach(), variance.detach() * count / (count - 1))
         return (normed * self.weight.view(shape) + self.bias.view(shape)).to(input.dtype)

@@ -218,8 +218,8 @@ def plot_training_curves(records: list[dict[str, Any]], path: Path) -> None:
     for key, title in (("test", "test set"), ("validation", "validation")):
         evaluated = [(r["epoch"] + 1, percentages(r[key])) for r in records if key in r]
         for name in list(evaluated[0][1])[:2] if evaluated else ():
-            at, values = zip(*((epoch, found[name]) for epoch, found in evaluated), strict=True)
-            scores.plot(at, values, "o-", label=f"{name}, {title}")
+            at = [epoch for epoch, _ in evaluated]
+            scores.plot(at, [found[name] for _, found in evaluated], "o-", label=f"{name}, {title}")
     scores.plot(epochs, [100 * r["accuracy"] for r in records], ":", label="accuracy, training")
     scores.legend(frameon=False)
     scores.set_title("scores (%)")

@@ -120,7 +120,8 @@ def build_ema(model: nn.Module, decay: float) -> AveragedModel | None:
     decay of 0. Batch norm's running statistics are the model's own."""
     if not decay:
         return None
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch's
+    average = AveragedModel(model, multi_avg_fn=update)
     average.n_averaged.fill_(1)  # otherwise the first update would replace the initial weights
     return average
 

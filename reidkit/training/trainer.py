@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -319,7 +320,7 @@ class Trainer:
     def _evaluate_and_keep(self, epoch: int, best: float) -> EvaluationResult:
         """Evaluates the model (its moving average, if there is one) and saves it as the last
         checkpoint, and as the best if it is."""
-        model: ReidModel = self.state.ema.module if self.state.ema else self.model
+        model = cast(ReidModel, self.state.ema.module) if self.state.ema else self.model
         result = self._evaluate(model, self.validation or self.dataset)
         if self.group.is_main:
             chosen_by = "test set"

@@ -1,10 +1,10 @@
-"""Comparing a block with its slow twin: values and gradients in float64."""
+"""Compares a block with its slow reference: values and gradients in float64."""
 
 import torch
 
 
 def randomise(block):
-    """Every parameter and statistic away from its special start (zero BN, unit variance)."""
+    """Moves every parameter and statistic away from its initial value (zero BN, unit variance)."""
     with torch.no_grad():
         for tensor in block.parameters():
             tensor.copy_(torch.randn(tensor.shape) * 0.4)
@@ -17,9 +17,9 @@ def randomise(block):
 
 
 def assert_agree(block, slow, x, *, training, tolerance=1e-9):
-    """`block(x)` and `slow(x, weights)` have equal values, input and parameter gradients.
+    """Asserts that `block(x)` and `slow(x, weights)` have equal values and gradients.
 
-    Both return a tuple of tensors. `weights` are fresh leaves named as the block's own.
+    Both return a tuple of tensors. `weights` are fresh leaf tensors by the block's names.
     """
     block.train(training)
     weights = {name: value.detach().clone() for name, value in block.state_dict().items()}

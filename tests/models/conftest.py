@@ -1,4 +1,4 @@
-"""What the tests of networks share."""
+"""A fixed seed for all tests of networks."""
 
 import pytest
 import torch

@@ -1,6 +1,6 @@
-"""Weights files as other projects write them, in small: every tensor is one number, expanded.
+"""Small weights files in the formats of other projects: every tensor is one number, expanded.
 
-Names and shapes are those of the projects' own networks with ten classes.
+Names and shapes are those of the projects' networks with ten classes.
 """
 
 import functools
@@ -110,7 +110,7 @@ def torchvision_resnet50():
 
 
 def filled(shapes, *, counters=True):
-    """A state dict: tensor k holds (k + 1) / 1000 everywhere, and takes one number on disk."""
+    """A state dict in which tensor k is (k + 1) / 1000 everywhere and takes one number on disk."""
     state = {}
     for index, (name, shape) in enumerate(shapes.items()):
         if name.endswith("num_batches_tracked"):
@@ -130,5 +130,5 @@ def write(path, state, *, module=False, wrapper=None, zipped=True):
 
 
 def rank1():
-    """What numpy's mean gives: not a Python number."""
+    """The type of numpy's mean: not a Python number."""
     return np.float32(0.95)

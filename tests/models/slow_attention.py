@@ -1,4 +1,4 @@
-"""RGA, SIA, and the comparison blocks once more with loops, in float64; no code of reidkit."""
+"""RGA, SIA and the comparison blocks as loops in float64, without code of reidkit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The blocks once more, written from the equations with loops; they share no code with reidkit.
+"""The IAU blocks as loops, written from the equations, without code of reidkit.
 
-Everything takes and returns float64 tensors so that gradients can be compared. `weights` maps a
-block's parameter names to tensors.
+All functions take and return float64 tensors, so that gradients can be compared. `weights` maps
+a block's parameter names to tensors.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 
 
 def slow_norm(rows, weights, name, *, training):
-    """Batch norm of rows [M, C]: every column by itself."""
+    """Batch norm of rows [M, C], column by column."""
     columns = []
     for c in range(rows.shape[1]):
         column = rows[:, c]

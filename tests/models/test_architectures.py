@@ -1,9 +1,10 @@
-"""What every registered architecture must do; a new one is tested by existing."""
+"""Requirements on every registered architecture; new ones are tested automatically."""
 
 import copy
 import dataclasses
 import functools
 import io
+import typing
 import warnings
 
 import pytest
@@ -11,9 +12,11 @@ import torch
 from torch import nn
 
 from reidkit import checkpoint
+from reidkit.config.tables import from_table
 from reidkit.errors import ConfigError
 from reidkit.preprocess import Preprocess
 from reidkit.registry import get_arch, list_archs
+from reidkit.types import PARTS
 
 NUM_IDS = 5
 SIZES = ((32, 32), (64, 32), (96, 32), (128, 64), (192, 96))
@@ -29,7 +32,7 @@ def small_config(spec, **options):
 
 @functools.cache
 def small_size(arch):
-    """The smallest input that the architecture takes."""
+    """The smallest input size that the architecture accepts."""
     spec = get_arch(arch)
     for size in (*SIZES, spec.input_size):
         try:
@@ -38,7 +41,7 @@ def small_size(arch):
         except ConfigError:
             continue
         return size
-    raise AssertionError(f"{arch} takes no size")
+    raise AssertionError(f"{arch} accepts no size")
 
 
 @functools.cache
@@ -47,7 +50,7 @@ def built(arch, **options):
     spec = get_arch(arch)
     config = small_config(spec, **options)
     model = spec.build(config, num_ids=NUM_IDS, input_size=small_size(arch))
-    for module in model.modules():  # a block that starts as the identity proves nothing
+    for module in model.modules():  # blocks that are initially the identity are tested too
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1)
             nn.init.normal_(module.running_mean, std=0.1)
@@ -63,7 +66,7 @@ def images(arch, *shape):
 
 
 @every_arch
-def test_shapes_of_images_and_clips(arch):
+def test_outputs_have_the_documented_shapes_for_images_and_clips(arch):
     model = network(arch)
     for shape in ((2,), (2, 1), (2, 2)):
         output = model(images(arch, *shape))
@@ -79,14 +82,14 @@ def test_shapes_of_images_and_clips(arch):
 
 
 @every_arch
-def test_a_clip_of_one_frame_is_an_image(arch):
+def test_a_clip_of_one_frame_is_embedded_like_an_image(arch):
     model, x = network(arch), images(arch, 2)
     with torch.inference_mode():
         assert torch.equal(model.embed(x), model.embed(x.unsqueeze(1)))
 
 
 @every_arch
-def test_every_parameter_learns(arch):
+def test_every_trainable_parameter_gets_a_gradient(arch):
     model = network(arch).train()
     output = model(images(arch, 4))
     everything = (
@@ -103,7 +106,7 @@ def test_every_parameter_learns(arch):
 
 
 @every_arch
-def test_an_embedding_does_not_depend_on_its_batch(arch):
+def test_an_embedding_does_not_depend_on_the_rest_of_its_batch(arch):
     model, x = network(arch), images(arch, 3)
     with torch.inference_mode():
         together = model.embed(x)
@@ -112,7 +115,7 @@ def test_an_embedding_does_not_depend_on_its_batch(arch):
 
 
 @every_arch
-def test_a_checkpoint_gives_back_every_bit(arch, tmp_path):
+def test_a_checkpoint_restores_the_network_exactly(arch, tmp_path):
     spec, model = get_arch(arch), network(arch)
     header = checkpoint.Header(
         arch=arch,
@@ -132,7 +135,7 @@ def test_a_checkpoint_gives_back_every_bit(arch, tmp_path):
 
 @every_arch
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
-def test_half_precision_stays_finite_and_close(arch, dtype):
+def test_half_precision_is_finite_and_close(arch, dtype):
     model, x = network(arch), images(arch, 2)
     with torch.inference_mode():
         expected = model.embed(x)
@@ -143,8 +146,42 @@ def test_half_precision_stays_finite_and_close(arch, dtype):
     assert cosine.min() > 0.98
 
 
+def choices(hint):
+    """Some values of an option: all of a Literal or bool, and no stages or the first two."""
+    if hint is bool:
+        return (True, False)
+    if hint == tuple[int, ...]:
+        return ((), (1, 2))
+    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+
+
 @every_arch
-def test_no_ids_no_classifier(arch):
+def test_the_registry_knows_the_supervised_parts_without_building_the_network(arch):
+    spec = get_arch(arch)
+    hints = typing.get_type_hints(spec.config)
+    tables = [{}] + [{name: value} for name, hint in hints.items() for value in choices(hint)]
+    built = 0
+    for table in tables:
+        try:
+            options = from_table(spec.config, table, where=arch)
+            with torch.device("meta"):
+                model = spec.build(options, num_ids=0, input_size=spec.input_size)
+        except ConfigError:  # no contexts, no relation and no own feature
+            continue
+        assert spec.parts(options) == tuple(model.parts), table
+        built += 1
+    assert built > len(tables) / 2
+
+
+def test_supervised_parts_depend_on_block_stages_and_supervision():
+    spec = get_arch("iaunet")
+    assert spec.parts(spec.config()) == spec.parts(spec.config(block="stiau")) == PARTS
+    for options in ({"block": "ciau"}, {"stages": ()}, {"part_supervision": False}):
+        assert spec.parts(spec.config(**options)) == ()
+
+
+@every_arch
+def test_without_identities_there_is_no_classifier(arch):
     spec = get_arch(arch)
     with torch.device("meta"):
         model = spec.build(small_config(spec), num_ids=0, input_size=small_size(arch)).eval()
@@ -165,7 +202,7 @@ def exported(model, example, dynamic, *, optimize):
     import onnxruntime
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's, about its own insides
+        warnings.simplefilter("ignore")  # of the exporter, about its internals
         program = torch.onnx.export(
             Embedding(model).eval(),
             (example,),
@@ -183,8 +220,8 @@ def exported(model, example, dynamic, *, optimize):
 
 
 def with_stub_stages(arch):
-    """The network with one block and every stage a single convolution: exporting costs by the
-    node, and the last test here exports a whole trunk."""
+    """The network with one block and single convolutions as stages, because export time grows with
+    the number of nodes; a whole backbone is exported by the last test."""
     model = copy.deepcopy(built(arch, stages=(2,))).eval()
     channels = 64
     for stage, stride in ((1, 1), (2, 2), (3, 2), (4, 1)):
@@ -207,14 +244,14 @@ def assert_same_embeddings(model, run, x):
 
 
 @every_arch
-def test_onnx_gives_the_same_embeddings_at_any_batch_and_any_number_of_frames(arch):
+def test_onnx_embeddings_are_equal_for_any_batch_size_and_number_of_frames(arch):
     model = with_stub_stages(arch)
     run = exported(model, images(arch, 2, 3), {0: "batch", 1: "frames"}, optimize=False)
     for shape in ((1, 1), (3, 2), (2, 5)):
         assert_same_embeddings(model, run, images(arch, *shape))
 
 
-def test_onnx_of_images_with_a_whole_trunk():
+def test_onnx_embeddings_of_images_are_equal_with_a_whole_backbone():
     model = network("iaunet")
     run = exported(model, images("iaunet", 2), {0: "batch"}, optimize=True)
     for batch in (1, 3, 8):

@@ -19,7 +19,9 @@ from slow_attention import (
 from slow_blocks import slow_channel_update
 
 from reidkit.errors import ConfigError
-from reidkit.models.blocks.attention import (
+from reidkit.models.archs.pfsa import spatial_attention
+from reidkit.models.blocks.ciau import ChannelUpdate
+from reidkit.models.blocks.gates import (
     SE,
     CBAMChannel,
     CBAMSpatial,
@@ -27,9 +29,7 @@ from reidkit.models.blocks.attention import (
     FCSpatial,
     build_gate,
 )
-from reidkit.models.blocks.ciau import ChannelUpdate
 from reidkit.models.blocks.nonlocal_block import NonLocal, SimplifiedNonLocal
-from reidkit.models.blocks.parameter_free import spatial_attention
 from reidkit.models.blocks.rga import RGA, RelationAttention
 from reidkit.models.blocks.sia import IA, SpatialUpdate, location_prior
 
@@ -74,9 +74,8 @@ def rga(arrangement, *, channels, grid, **options):
     ],
     ids=str,
 )
-def test_rga_over_positions_is_the_papers_equations(arrangement, options, training):
-    # 56 positions, or 64 without the own feature: the fewest that two reductions by 8 leave
-    # something of
+def test_rga_over_positions_follows_the_papers_equations(arrangement, options, training):
+    # two reductions by 8 need at least 56 positions, or 64 without the own feature
     grid = (8, 7) if options.get("own", True) else (8, 8)
     block = single(randomise(rga(arrangement, channels=8, grid=grid, **options)), "frames")
     x = torch.randn(2, 8, *grid, dtype=torch.double)
@@ -101,7 +100,7 @@ def test_rga_over_channels_and_its_arrangements(arrangement):
     assert_agree(block, slow, x, training=False)
 
 
-def test_rga_refuses_a_map_it_was_not_built_for():
+def test_rga_refuses_a_map_of_another_size():
     block = rga("s", channels=8, grid=(8, 7))
     with pytest.raises(ConfigError, match="found a map of 7x8, expected 8x7"):
         block.frames(torch.zeros(1, 8, 7, 8))
@@ -121,7 +120,7 @@ def test_rga_refuses_a_map_it_was_not_built_for():
     ],
     ids=str,
 )
-def test_sia_is_the_papers_equations(options, training):
+def test_sia_follows_the_papers_equations(options, training):
     block = single(randomise(SpatialUpdate(3, **options)))
     x = 0.7 * torch.randn(2, 3, 4, 3, dtype=torch.double)
 
@@ -133,7 +132,7 @@ def test_sia_is_the_papers_equations(options, training):
 
 
 @pytest.mark.parametrize("order", ["spatial-channel", "channel-spatial", "parallel"])
-def test_ia_runs_its_two_branches_in_the_named_order(order):
+def test_ia_applies_its_branches_in_the_given_order(order):
     block = single(
         randomise(
             IA(spatial=SpatialUpdate(3), channel=ChannelUpdate(3, update=False), order=order)
@@ -159,7 +158,7 @@ def test_ia_runs_its_two_branches_in_the_named_order(order):
     assert_agree(block, slow, x, training=True, tolerance=1e-6)
 
 
-def test_the_location_prior_falls_off_with_distance_and_its_rows_sum_to_one():
+def test_the_location_prior_decreases_with_distance_and_its_rows_sum_to_one():
     prior = location_prior(4, 2, sigma_x=1.0, sigma_y=2.0)
     torch.testing.assert_close(prior.sum(1), torch.ones(8))
     # two cells down with sigma 2 are as far as one cell across with sigma 1
@@ -176,7 +175,7 @@ def test_the_location_prior_falls_off_with_distance_and_its_rows_sum_to_one():
     ],
 )
 @pytest.mark.parametrize("frames", [1, 2])
-def test_non_local_blocks_gather_over_the_whole_clip(block, slow, frames, training):
+def test_non_local_blocks_attend_to_the_whole_clip(block, slow, frames, training):
     block = single(randomise(block()))
     x = torch.randn(2, frames, 4, 2, 2, dtype=torch.double)
     assert_agree(block, lambda x, w: (slow(x, w, training=training),), x, training=training)
@@ -199,13 +198,13 @@ def test_squeeze_and_excitation_scales_the_channels_of_a_clip():
     ],
     ids=["cbam-c", "cbam-s", "fc-c", "fc-s"],
 )
-def test_gates_are_their_papers_equations(block, slow, training):
+def test_gates_follow_their_papers_equations(block, slow, training):
     block = single(randomise(block()))
     x = torch.randn(2, 8, 4, 3, dtype=torch.double)
     assert_agree(block, lambda x, w: (slow(x, w, training=training),), x, training=training)
 
 
-def test_gates_apply_channels_first_or_both_to_the_input():
+def test_gates_are_sequential_or_parallel():
     x = torch.rand(2, 8, 4, 3)
     serial = build_gate("cbam-cs", 8, positions=12, reduction=4).eval()
     gated = x * serial.channel(x)
@@ -215,7 +214,7 @@ def test_gates_apply_channels_first_or_both_to_the_input():
     torch.testing.assert_close(parallel.frames(x), expected)
 
 
-def test_blocks_that_add_start_as_the_identity():
+def test_residual_blocks_are_initially_the_identity():
     x = torch.randn(3, 2, 8, 4, 2)
     blocks = [
         NonLocal(8),
@@ -228,7 +227,7 @@ def test_blocks_that_add_start_as_the_identity():
 
 
 @pytest.mark.parametrize("rescaling", ["softmax", "l1"])
-def test_parameter_free_attention_is_the_papers_equation(rescaling):
+def test_parameter_free_attention_follows_the_papers_equation(rescaling):
     x = torch.rand(2, 3, 4, 2, dtype=torch.double)
     mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     found = spatial_attention(mine, rescaling=rescaling)
@@ -240,5 +239,5 @@ def test_parameter_free_attention_is_the_papers_equation(rescaling):
     torch.testing.assert_close(mine.grad, theirs.grad)
 
 
-def test_parameter_free_attention_leaves_an_empty_map_empty():
+def test_parameter_free_attention_of_an_empty_map_is_empty():
     assert not spatial_attention(torch.zeros(1, 2, 3, 2), rescaling="l1").any()

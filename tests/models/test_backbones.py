@@ -1,4 +1,4 @@
-"""Trunks: sizes of their maps, ImageNet names, and blocks in both families."""
+"""Backbones: sizes of their feature maps, parameter names, and blocks in both families."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "googlenet")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("last_stride", [1, 2])
 @pytest.mark.parametrize("size", [(256, 128), (100, 52), (67, 33)])
-def test_the_size_of_every_map_is_known_beforehand(name, last_stride, size):
+def test_the_size_of_every_feature_map_is_known_in_advance(name, last_stride, size):
     with torch.device("meta"):
         backbone = build_backbone(name, last_stride=last_stride).eval()
         x = backbone.stem(torch.zeros(1, 3, *size))
@@ -27,7 +27,7 @@ def test_the_size_of_every_map_is_known_beforehand(name, last_stride, size):
             assert tuple(x.shape[2:]) == backbone.map_size(stage, size)
 
 
-def test_the_papers_maps():
+def test_feature_maps_have_the_papers_sizes_and_channels():
     with torch.device("meta"):
         backbone = build_backbone("resnet50")
     sizes = [backbone.map_size(stage, (256, 128)) for stage in (1, 2, 3, 4)]
@@ -36,7 +36,7 @@ def test_the_papers_maps():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_are_torchvisions(name):
+def test_parameter_names_are_torchvisions(name):
     with torch.device("meta"):
         ours = build_backbone(name).state_dict()
         options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
@@ -46,7 +46,7 @@ def test_names_are_torchvisions(name):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "googlenet"])
-def test_with_the_last_stride_of_two_it_is_torchvisions_network(name, tmp_path):
+def test_with_a_last_stride_of_2_outputs_equal_torchvisions(name, tmp_path):
     options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
     if name == "googlenet":
         options["transform_input"] = True
@@ -54,7 +54,7 @@ def test_with_the_last_stride_of_two_it_is_torchvisions_network(name, tmp_path):
     for module in theirs.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
-    with torch.no_grad():  # statistics of real maps, or nothing would reach the end
+    with torch.no_grad():  # realistic statistics, or activations would vanish
         theirs(torch.randn(4, 3, 96, 64))
     theirs.eval()
     path = tmp_path / "weights.pth"
@@ -71,7 +71,7 @@ def test_with_the_last_stride_of_two_it_is_torchvisions_network(name, tmp_path):
 
 @pytest.mark.parametrize("arch", ["iaunet", "ianet", "rga-sc", "nl", "fc-s//c", "pcb-iau", "cama"])
 @pytest.mark.parametrize("placement", ["after", "before"])
-def test_blocks_fit_into_googlenet(arch, placement):
+def test_blocks_work_in_googlenet(arch, placement):
     spec = get_arch(arch)
     options = {"backbone": "googlenet"}
     if "placement" in spec.config.__dataclass_fields__:
@@ -90,7 +90,7 @@ def test_blocks_fit_into_googlenet(arch, placement):
         ("every", [f"stage2_{i}" for i in range(3)] + ["stage2"]),
     ],
 )
-def test_blocks_stand_where_they_are_placed(placement, keys):
+def test_placement_sets_the_positions_of_blocks(placement, keys):
     spec = get_arch("ianet")
     with torch.device("meta"):
         model = spec.build(spec.config(placement=placement), num_ids=0, input_size=(256, 128))

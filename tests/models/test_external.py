@@ -1,14 +1,17 @@
-"""Other projects' weights files end up, tensor by tensor, where they belong; or nothing is read."""
+"""Third-party weights: each tensor is loaded into its counterpart, or the import fails."""
 
 import pickle
+import typing
 
-import foreign_files as files
+import external_files as files
 import numpy as np
 import pytest
 import torch
 
+from reidkit.choices import ExternalFormat
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.external import import_weights
+from reidkit.external_formats import FORMATS
 
 B3, B4 = "trunk.blocks.stage3.", "trunk.blocks.stage2."
 
@@ -131,18 +134,25 @@ def assert_holds(model, ours, value):
     ],
     ids=["iaunet", "iaunet-video", "ianet", "rga-sc", "pfsa", "torchreid", "torchvision"],
 )
-def test_every_tensor_goes_where_it_belongs(tmp_path, format, arch, shapes, how, pairs, counts):
+def test_tensors_are_loaded_into_their_counterparts(
+    tmp_path, format, arch, shapes, how, pairs, counts
+):
     found, state = imported(tmp_path, shapes, format=format, arch=arch, **how)
     for theirs, ours in pairs.items():
         assert_holds(found.model, ours, state[theirs])
-    for theirs, ours in found.renamed:
+    for theirs, ours in found.keys.renamed:
         assert_holds(found.model, ours, state[theirs])
-    assert len({ours for _, ours in found.renamed}) == len(found.renamed)
-    sizes = (found.matched, found.renamed, found.ignored, found.missing)
+    assert len({ours for _, ours in found.keys.renamed}) == len(found.keys.renamed)
+    keys = found.keys
+    sizes = (keys.matched, keys.renamed, keys.ignored, keys.missing)
     assert tuple(len(names) for names in sizes) == counts
 
 
-def test_the_options_are_read_off_the_tensors(tmp_path):
+def test_the_command_line_offers_every_format():
+    assert typing.get_args(ExternalFormat) == tuple(FORMATS)
+
+
+def test_options_are_inferred_from_the_tensors(tmp_path):
     video, _ = imported(tmp_path, files.iaunet_video(), format="iaunet-reference", arch="iaunet")
     assert video.config.stages == (2,) and video.num_ids == 10
     released, _ = imported(tmp_path, files.ianet(), format="ianet-reference", arch="ianet")
@@ -153,7 +163,7 @@ def test_the_options_are_read_off_the_tensors(tmp_path):
     assert fc512.model.embedding_dim == 512
 
 
-def test_options_that_are_given_win(tmp_path):
+def test_passed_options_override_inferred_ones(tmp_path):
     found, _ = imported(
         tmp_path,
         files.torchvision_resnet50(),
@@ -164,7 +174,7 @@ def test_options_that_are_given_win(tmp_path):
     assert found.config.last_stride == 2
 
 
-def test_a_number_that_numpy_1_wrote_is_read(tmp_path):
+def test_a_scalar_written_by_numpy_1_is_read(tmp_path):
     state = files.filled(files.iaunet())
     path = files.write(tmp_path / "old.pth", state, zipped=False, wrapper={"rank1": files.rank1()})
     content = path.read_bytes()
@@ -180,49 +190,49 @@ def test_safetensors_with_a_module_prefix_are_read(tmp_path):
     named = {f"module.{name}": tensor.clone().contiguous() for name, tensor in state.items()}
     save_file(named, tmp_path / "w.safetensors")
     found = import_weights(tmp_path / "w.safetensors", format="torchvision", arch="baseline")
-    assert len(found.matched) == 318
+    assert len(found.keys.matched) == 318
 
 
-def test_a_missing_tensor_of_the_embedding_is_named(tmp_path):
+def test_a_missing_tensor_of_the_embedding_is_an_error_that_names_it(tmp_path):
     shapes = files.iaunet()
     del shapes["IAU3.g.weight"], shapes["bn.running_mean"]
     with pytest.raises(CheckpointError, match=r"part\.reduce\.weight.*head\.bn\.running_mean"):
         imported(tmp_path, shapes, format="iaunet-reference", arch="iaunet")
 
 
-def test_a_missing_classifier_is_no_harm(tmp_path):
+def test_a_classifier_is_optional(tmp_path):
     shapes = files.iaunet()
     del shapes["classifier.weight"], shapes["classifier.bias"]
     found, _ = imported(tmp_path, shapes, format="iaunet-reference", arch="iaunet")
-    assert found.num_ids == 0 and found.missing == ()
+    assert found.num_ids == 0 and found.keys.missing == ()
 
 
-def test_what_training_alone_needs_may_be_missing_and_is_told(tmp_path):
+def test_missing_tensors_that_only_training_needs_are_reported(tmp_path):
     shapes = files.pfsa()
     del shapes["instance_layer1.weight"]
     found, _ = imported(tmp_path, shapes, format="pfsa-reference", arch="pfsa")
-    assert found.missing == ("deep.0.classifier.weight",)
+    assert found.keys.missing == ("deep.0.classifier.weight",)
 
 
-def test_a_tensor_without_a_place_is_named(tmp_path):
+def test_an_unknown_tensor_is_an_error_that_names_it(tmp_path):
     shapes = files.iaunet() | {"IAU3.extra.weight": (3,)}
-    with pytest.raises(CheckpointError, match=r"no place for IAU3\.extra\.weight"):
+    with pytest.raises(CheckpointError, match=r"has no parameters for IAU3\.extra\.weight"):
         imported(tmp_path, shapes, format="iaunet-reference", arch="iaunet")
 
 
-def test_a_tensor_of_another_shape_is_named(tmp_path):
+def test_a_tensor_of_another_shape_is_an_error_that_names_it(tmp_path):
     shapes = files.iaunet() | {"IAU3.g.weight": (512, 512, 1, 1)}
     with pytest.raises(CheckpointError, match=r"IAU3\.g\.weight has shape \(512, 512, 1, 1\)"):
         imported(tmp_path, shapes, format="iaunet-reference", arch="iaunet")
 
 
-def test_a_file_of_another_format_says_so(tmp_path):
-    with pytest.raises(CheckpointError, match="Is --from iaunet-reference right"):
+def test_a_file_of_another_format_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="Check --from iaunet-reference"):
         imported(tmp_path, files.pfsa(), format="iaunet-reference", arch="iaunet")
 
 
-def test_an_architecture_that_a_format_cannot_fill_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="rga-reference files fill rga-s, rga-c, rga-sc, not pcb"):
+def test_an_architecture_that_the_weights_do_not_fit_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="weights fit rga-s, rga-c, rga-sc, not pcb"):
         imported(tmp_path, {"a": (1,)}, format="rga-reference", arch="pcb")
     with pytest.raises(ConfigError, match="Did you mean iaunet-reference"):
         imported(tmp_path, {"a": (1,)}, format="iaunet-refrence", arch="iaunet")
@@ -234,24 +244,24 @@ class Harmful:
 
 
 @pytest.mark.parametrize("extra", [Harmful(), np.zeros(2), np.float64(1)], ids=lambda x: type(x))
-def test_nothing_but_tensors_and_one_numpy_number_is_unpickled(tmp_path, capsys, extra):
+def test_only_tensors_plain_values_and_numpy_float32_are_unpickled(tmp_path, capsys, extra):
     path = tmp_path / "bad.pth"
     torch.save({"state_dict": {"a": torch.zeros(1)}, "extra": extra}, path)
     with pytest.raises(CheckpointError) as caught:
         import_weights(path, format="torchvision", arch="baseline")
-    assert "only weights are read" in str(caught.value)
+    assert "only weights are loaded" in str(caught.value)
     assert "weights_only" not in str(caught.value)
     assert "this ran" not in capsys.readouterr().out
 
 
-def test_files_that_are_no_weights_are_refused(tmp_path):
+def test_files_without_weights_are_refused(tmp_path):
     missing, text, empty = (tmp_path / name for name in ("no.pth", "text.pth", "empty.pth"))
     text.write_text("hello")
     empty.write_bytes(pickle.dumps({}))
     (tmp_path / "x.safetensors").write_text("hello")
     for path, words in (
         (missing, "no such file"),
-        (text, "holds more than tensors|not a torch weights file"),
+        (text, "contains more than tensors|not a torch weights file"),
         (tmp_path / "x.safetensors", "not a safetensors file"),
     ):
         with pytest.raises(CheckpointError, match=words):

@@ -1,4 +1,4 @@
-"""Heads, pooling and stripes, by loops and by hand."""
+"""Heads, pooling and stripes against loops and against numbers computed by hand."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def flat_head(self, pooled):
     return (features, *logits)
 
 
-def test_rgas_neck_has_no_bias_to_learn():
+def test_rgas_bnneck_has_no_trainable_bias():
     head = Head(4, num_ids=3, kind="bnneck")
     assert not head.bn.bias.requires_grad and not head.bn.bias.any()
     assert 0 < head.classifier.weight.abs().max() < 0.01
@@ -91,7 +91,7 @@ def test_stripes_are_averages_of_rows_from_top_to_bottom():
     assert torch.equal(cut_stripes(clip), expected)
 
 
-def test_every_stripe_has_length_one_and_they_stand_in_a_row():
+def test_stripes_are_normalised_and_concatenated():
     stripes = torch.rand(2, 3, 6)
     found = normalised_stripes(stripes)
     for n in range(6):
@@ -100,7 +100,7 @@ def test_every_stripe_has_length_one_and_they_stand_in_a_row():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_stripes_share_a_convolution_and_have_their_own_classifiers(training):
+def test_stripes_share_a_convolution_and_have_separate_classifiers(training):
     head = randomise(StripeHead(4, num_ids=3, parts=True, whole=True, reduced=2, dropout=0.0))
     head.__class__ = type("Flat", (StripeHead,), {"forward": flat_stripes})
 
@@ -134,7 +134,7 @@ def flat_stripes(self, stripes):
     ],
     ids=str,
 )
-def test_deep_supervision_attends_pools_and_classifies(options):
+def test_deep_supervision_is_attention_pooling_and_a_classifier(options):
     config = PFSAConfig(**options)
     branch = randomise(DeepBranch(5, num_ids=3, config=config))
     x = torch.rand(2, 1, 5, 3, 2, dtype=torch.double)

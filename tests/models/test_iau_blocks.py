@@ -1,4 +1,4 @@
-"""CIAU and STIAU against the equations, in both modes, forward and backward, at the corners."""
+"""CIAU and STIAU against the equations, forward and backward, in both modes, with edge cases."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def flat(block):
 @pytest.mark.parametrize("relation", ["dot", "l2"])
 @pytest.mark.parametrize("update", [True, False])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_ciau_is_the_papers_equations(shape, update, relation, training):
+def test_ciau_follows_the_papers_equations(shape, update, relation, training):
     block = flat(randomise(CIAU(C, relation=relation, update=update)))
 
     def slow(x, weights):
@@ -42,7 +42,7 @@ def test_ciau_is_the_papers_equations(shape, update, relation, training):
         )
         return (x + residual,)
 
-    # the distance of a channel to itself is a rounding error here and an exact zero there
+    # the distance of a channel to itself is a rounding error in the block, exactly 0 in the loop
     tolerance = 1e-9 if relation == "dot" else 1e-6
     x = torch.randn(shape, dtype=torch.double)
     assert_agree(block, slow, x, training=training, tolerance=tolerance)
@@ -61,7 +61,7 @@ def test_ciau_is_the_papers_equations(shape, update, relation, training):
     ids=str,
 )
 @pytest.mark.parametrize("shape", SHAPES)
-def test_stiau_is_the_papers_equations(shape, options, training):
+def test_stiau_follows_the_papers_equations(shape, options, training):
     block = flat(randomise(STIAU(part_exchange(**options))))
 
     def slow(x, weights):
@@ -96,7 +96,7 @@ def test_stiau_with_one_part_one_frame_one_image(shape, parts, training):
 
 
 @pytest.mark.parametrize("order", ["ciau-stiau", "stiau-ciau", "parallel"])
-def test_iau_runs_its_two_branches_in_the_named_order(order):
+def test_iau_applies_its_branches_in_the_given_order(order):
     block = flat(randomise(IAU(channel=ChannelUpdate(C), part=part_exchange(), order=order)))
 
     def channel(x, weights):
@@ -121,14 +121,14 @@ def test_iau_runs_its_two_branches_in_the_named_order(order):
     assert_agree(block, slow, torch.randn(2, 2, C, 2, 2, dtype=torch.double), training=True)
 
 
-def test_iau_starts_as_the_identity():
+def test_iau_is_initially_the_identity():
     block = IAU(channel=ChannelUpdate(C), part=part_exchange())
     x = torch.randn(3, 2, C, 4, 2)
     for training in (True, False):
         assert torch.equal(block.train(training)(x)[0], x)
 
 
-def test_a_node_knows_the_other_parts_of_its_frame_and_itself_in_other_frames():
+def test_neighbours_are_other_parts_of_the_frame_and_the_same_part_in_other_frames():
     T, N = 3, 4
     allowed = neighbours(T, N, interaction="spatial-temporal")
     for i in range(T * N):

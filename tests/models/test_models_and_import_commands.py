@@ -1,18 +1,21 @@
-"""`reidkit models` and `reidkit import` as a user types them."""
+"""The commands `reidkit models` and `reidkit import`."""
 
 import json
+import typing
 
-import foreign_files as files
+import external_files as files
 import pytest
 import torch
 
 from reidkit import checkpoint, cli
+from reidkit.choices import CostTable
+from reidkit.models.cost import TABLES
 from reidkit.registry import list_archs
 
 
 @pytest.fixture
 def reidkit(monkeypatch, capsys):
-    """Runs a command line; gives exit status, stdout, stderr."""
+    """Runs a command line and returns exit status, stdout and stderr."""
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["reidkit", *map(str, arguments)])
@@ -34,7 +37,7 @@ def test_models_lists_every_architecture(reidkit):
     assert rows["pfsa"]["input_size"] == [384, 128]
 
 
-def test_models_name_explains_its_options(reidkit):
+def test_models_name_describes_every_option(reidkit):
     status, out, _ = reidkit("models", "pcb-iau", "--json")
     assert status == 0
     options = {option["name"]: option for option in json.loads(out)["options"]}
@@ -45,7 +48,7 @@ def test_models_name_explains_its_options(reidkit):
     assert 'feature = "pooled"    pooled | reduced' in out
 
 
-def test_models_takes_options(reidkit):
+def test_models_computes_costs_with_options(reidkit):
     status, out, _ = reidkit("models", "iaunet", "--set", "arch.stages=[2]", "--json")
     assert status == 0
     assert json.loads(out)["parameters"] == 24_301_135 + 4096
@@ -55,22 +58,36 @@ def test_models_takes_options(reidkit):
     ("arguments", "words"),
     [
         (("models", "iaune"), "Did you mean iaunet?"),
-        (("models", "--table", "iaunet-v"), "Did you mean iaunet-vi?"),
         (("models", "iaunet", "--set", "arch.stages=[5]"), "stages of 1, 2, 3, 4"),
         (("models", "ianet", "--set", "arch.sigma=1"), "unknown key sigma"),
     ],
 )
-def test_mistakes_are_one_line_and_status_two(reidkit, arguments, words):
+def test_errors_are_one_line_with_status_2(reidkit, arguments, words):
     status, out, err = reidkit(*arguments)
     assert status == 2 and out == ""
     assert err.startswith("error: ") and words in err
 
 
-def test_a_papers_table_stands_beside_ours(reidkit):
+def test_a_papers_cost_table_is_compared_with_ours(reidkit):
     status, out, _ = reidkit("models", "--table", "ianet-cost", "--json")
     assert status == 0
     sia = json.loads(out)[1]
     assert sia["paper_gmacs"] == 4.09 and sia["gmacs"] == 4.0868
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("models", "--table", "iaunet-v"), ("import", "a", "--from", "foo", "--arch", "b", "-o", "c")],
+    ids=["table", "format"],
+)
+def test_an_unknown_table_or_format_is_an_error_that_lists_the_known_ones(reidkit, arguments):
+    status, out, err = reidkit(*arguments)
+    assert status == 2 and out == ""
+    assert ("iaunet-vi" if "--table" in arguments else "torchreid") in err
+
+
+def test_the_command_line_offers_every_cost_table():
+    assert typing.get_args(CostTable) == tuple(TABLES)
 
 
 def test_import_writes_a_checkpoint_that_loads(reidkit, tmp_path):
@@ -88,24 +105,24 @@ def test_import_writes_a_checkpoint_that_loads(reidkit, tmp_path):
     assert torch.equal(value, state["bn.weight"])
 
 
-def test_a_failed_import_leaves_nothing(reidkit, tmp_path):
+def test_a_failed_import_writes_no_file(reidkit, tmp_path):
     source = files.write(tmp_path / "a.pth", files.filled({"conv1.weight": (64, 3, 7, 7)}))
     target = tmp_path / "model.safetensors"
     status, out, err = reidkit(
         "import", source, "--from", "torchvision", "--arch", "baseline", "-o", target
     )
-    assert status == 2 and out == "" and "missing trunk.backbone.bn1.weight" in err
+    assert status == 2 and out == "" and "needs trunk.backbone.bn1.weight" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth"]
 
 
 @pytest.mark.parametrize(
     ("options", "frames"), [((), 4), (("--frames", 8), 8), (("--frames", 0), 0)]
 )
-def test_video_weights_become_a_network_of_clips(reidkit, tmp_path, options, frames):
+def test_video_weights_give_a_checkpoint_for_clips(reidkit, tmp_path, options, frames):
     source = files.write(tmp_path / "video.pth", files.filled(files.iaunet_video()))
     out = tmp_path / "model.safetensors"
     arguments = ("import", source, "--from", "iaunet-reference", "--arch", "iaunet", "-o", out)
-    status, told, _ = reidkit(*arguments, *options)
+    status, printed, _ = reidkit(*arguments, *options)
     assert status == 0
     assert checkpoint.read_header(out).frames == frames
-    assert (f"clips of {frames} frames" if frames else "takes images") in told
+    assert (f"input is clips of {frames} frames" if frames else "input is images") in printed

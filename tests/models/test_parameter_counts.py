@@ -1,15 +1,20 @@
-"""Parameters and multiply-adds of every published configuration; parameters to the last one."""
+"""Parameters (exactly) and multiply-adds of every published configuration."""
 
 import pytest
 
-from reidkit.models.cost import build_weightless, count_parameters, multiply_adds
-from reidkit.models.published import TABLES, measure
+from reidkit.models.cost import (
+    TABLES,
+    build_on_meta,
+    count_parameters,
+    measure,
+    multiply_adds,
+)
 from reidkit.registry import get_arch
 
 
 def built(arch, *, num_ids=0, **options):
     spec = get_arch(arch)
-    return build_weightless(spec, spec.config(**options), num_ids=num_ids)
+    return build_on_meta(spec, spec.config(**options), num_ids=num_ids)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +52,7 @@ def built(arch, *, num_ids=0, **options):
         ("ianet", {"placement": "every"}, 23_508_032 + 4 * 2048 + 6 * 4096),
     ],
 )
-def test_trunk_and_blocks(arch, options, expected):
+def test_parameters_of_backbone_and_blocks(arch, options, expected):
     assert count_parameters(built(arch, **options).trunk) == expected
 
 
@@ -72,30 +77,30 @@ def test_trunk_and_blocks(arch, options, expected):
         ("pfsa", 751, {}, 26_421_654),
     ],
 )
-def test_with_heads(arch, num_ids, options, expected):
+def test_parameters_with_heads(arch, num_ids, options, expected):
     assert count_parameters(built(arch, num_ids=num_ids, **options)) == expected
 
 
 @pytest.mark.parametrize("row", TABLES["iaunet-vi"], ids=lambda row: row.label)
-def test_iaunets_table_six(row):
+def test_costs_are_those_of_iaunets_table_vi(row):
     found = measure(row)
     assert abs(found.measured_params / 1e6 - row.params) < 0.08
     assert abs(found.measured_macs / 1e9 - row.gmacs) <= (0.01 if row.frames == 1 else 0.03)
 
 
 @pytest.mark.parametrize("row", TABLES["rga-3"], ids=lambda row: row.label)
-def test_rgas_table_three(row):
+def test_parameters_are_those_of_rgas_table_3(row):
     found = measure(row)
     if row.params is None:
         assert row.note
-    elif row.note:  # a row that is known to differ must go on differing, or lose its note
+    elif row.note:  # the note says why the row differs
         assert abs(found.measured_params / 1e6 - row.params) > 0.05
     else:
         assert round(found.measured_params / 1e6, 1) == row.params
 
 
 @pytest.mark.parametrize("row", TABLES["ianet-cost"], ids=lambda row: row.label)
-def test_ianets_cost(row):
+def test_multiply_adds_are_those_of_ianet(row):
     assert abs(measure(row).measured_macs / 1e9 - row.gmacs) <= 0.01
 
 

@@ -1,12 +1,12 @@
-"""ImageNet weights: by file, by download, and not at all."""
+"""ImageNet weights from a file, by download, or none."""
 
 import urllib.error
 
-import foreign_files as files
+import external_files as files
 import pytest
 import torch
 
-from reidkit.errors import CheckpointError, RuntimeMissing
+from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
 from reidkit.models.weights import load_imagenet
 from reidkit.registry import get_arch
 
@@ -16,7 +16,7 @@ def build(arch, **options):
     return spec.build(spec.config(**options), num_ids=3, input_size=spec.input_size)
 
 
-def test_weights_by_file_fill_the_backbone(tmp_path):
+def test_a_weights_file_is_loaded_into_the_backbone(tmp_path):
     state = files.filled(files.torchvision_resnet50())
     path = files.write(tmp_path / "resnet50.pth", state)
     model = build("baseline")
@@ -36,18 +36,25 @@ def test_branches_start_as_copies_of_the_pretrained_stage(tmp_path):
 
 def test_weights_of_another_depth_are_refused(tmp_path):
     path = files.write(tmp_path / "w.pth", files.filled(files.torchvision_resnet50()))
-    with pytest.raises(CheckpointError, match=r"is no resnet18: layer1\.0\.conv1\.weight"):
+    with pytest.raises(CheckpointError, match=r"does not fit resnet18: layer1\.0\.conv1\.weight"):
         load_imagenet(build("baseline", backbone="resnet18"), str(path))
 
 
-def test_none_changes_nothing():
+def test_weights_none_keeps_the_initialisation():
     model = build("baseline", backbone="resnet18")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     load_imagenet(model, "none")
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_a_failed_download_says_which_file_to_put_where(tmp_path, monkeypatch):
+def test_there_are_no_imagenet_weights_for_a_cifar_stem():
+    spec = get_arch("iaunet-cifar")
+    model = spec.build(spec.config(backbone="resnet18"), num_ids=3, input_size=spec.input_size)
+    with pytest.raises(ConfigError, match=r"this resnet18: its stem differs.*--weights none"):
+        load_imagenet(model, "auto")
+
+
+def test_a_failed_download_names_the_file_and_where_to_put_it(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise urllib.error.URLError("no network")
 

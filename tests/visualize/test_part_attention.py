@@ -13,6 +13,7 @@ from torch import Tensor
 
 from reidkit.data.manifest import open_dataset
 from reidkit.errors import ConfigError
+from reidkit.models.backbone import build_backbone
 from reidkit.models.base import ReidModel
 from reidkit.preprocess import Preprocess
 from reidkit.types import ModelOutput, Sample
@@ -32,6 +33,8 @@ class Stripes:
 
 class Fixed(ReidModel):
     """Returns the same part maps for every image."""
+
+    backbone = build_backbone("resnet18")
 
     def __init__(self, maps: Tensor | None) -> None:
         super().__init__()

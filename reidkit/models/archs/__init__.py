@@ -1,4 +1,4 @@
-"""One file per architecture; importing this package registers them all."""
+"""One file per architecture; importing this package registers all of them."""
 
 import importlib
 import pkgutil

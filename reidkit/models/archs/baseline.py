@@ -1,15 +1,15 @@
-"""The networks that all four papers start from, without any block."""
+"""The baseline of all four papers, without any block."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from reidkit.choices import EmbeddingSide
 from reidkit.errors import ConfigError
 from reidkit.models.backbone import build_backbone
 from reidkit.models.heads import Head
 from reidkit.models.network import GlobalNet
-from reidkit.models.options import BackboneName, Embedding, HeadName, check_choices
+from reidkit.models.options import BackboneName, HeadName, LastStride
 from reidkit.registry import register_arch
 
 
@@ -18,28 +18,21 @@ class BaselineConfig:
     """Options of `baseline`.
 
     Attributes:
-        backbone: trunk.
+        backbone: ResNet or GoogLeNet.
         last_stride: stride of the last stage; the papers use 1.
         head: "bn" as IAUnet and IANet, "bnneck" as RGA, "plain" without batch norm.
-        embedding: which side of the head's batch norm is the test-time feature.
-        reduced: a linear layer to so many features, batch norm and ReLU before the head, as
-            torchreid's resnet50_fc512 has it; 0 for none.
+        embedding: test-time embedding after or before the head's batch norm.
+        reduced: number of features of a linear layer with batch norm and ReLU before the head, as
+            in torchreid's resnet50_fc512; 0 for none.
     """
 
     backbone: BackboneName = "resnet50"
-    last_stride: Literal[1, 2] = 1
+    last_stride: LastStride = 1
     head: HeadName = "bn"
-    embedding: Embedding = "post-bn"
+    embedding: EmbeddingSide = "post-bn"
     reduced: int = 0
 
     def __post_init__(self) -> None:
-        check_choices(
-            self,
-            backbone=BackboneName,
-            last_stride=Literal[1, 2],
-            head=HeadName,
-            embedding=Embedding,
-        )
         if self.reduced < 0:
             raise ConfigError(f"arch.reduced: found {self.reduced}, expected 0 or more")
 

@@ -1,8 +1,8 @@
-"""CAMA: ordered branches that look at different regions (Yang et al., CVPR 2019), plain and with
+"""CAMA: branches with complementary class activation maps (Yang et al., CVPR 2019), plain and with
 IAU blocks (IAUnet, Table XII).
 
-Built from the paper's description: the trunk is extended by branches that share one input and
-give complementary class activation maps. The overlap penalty is a loss; `class_maps` feed it.
+Implemented from the paper's description: the last stage exists once per branch, and all branches
+share one input. The penalty on overlapping maps is a loss, computed from `class_maps`.
 """
 
 # B batch, T frames, C channels, H W map, K branches, D embedding
@@ -12,22 +12,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reidkit.choices import EmbeddingSide
 from reidkit.errors import ConfigError
-from reidkit.models.archs.iaunet import IAUBlockConfig, iau_block
+from reidkit.models.archs.iaunet import IAUBlockConfig, iau_blocks, supervised_parts
 from reidkit.models.backbone import Backbone, build_backbone
 from reidkit.models.base import ReidModel
 from reidkit.models.blocks.base import Block, split_frames
 from reidkit.models.heads import Head
-from reidkit.models.network import Trunk, average, frame_maps, place_blocks
-from reidkit.models.options import BackboneName, Embedding, check_choices, check_positive
+from reidkit.models.network import Trunk, average, frame_maps
+from reidkit.models.options import BackboneName, LastStride, check_positive
 from reidkit.registry import register_arch
-from reidkit.types import PARTS, ModelOutput
+from reidkit.types import ModelOutput
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,18 @@ class CAMAConfig:
     """Options of `cama`.
 
     Attributes:
-        backbone: trunk.
+        backbone: ResNet or GoogLeNet.
         last_stride: stride of the last stage.
         branches: number of copies of the last stage, each with its own head.
-        embedding: which side of the heads' batch norm is the test-time feature.
+        embedding: test-time embedding after or before the heads' batch norm.
     """
 
     backbone: BackboneName = "resnet50"
-    last_stride: Literal[1, 2] = 1
+    last_stride: LastStride = 1
     branches: int = 2
-    embedding: Embedding = "post-bn"
+    embedding: EmbeddingSide = "post-bn"
 
     def __post_init__(self) -> None:
-        check_choices(self, backbone=BackboneName, last_stride=Literal[1, 2], embedding=Embedding)
         check_positive(self, "branches")
 
 
@@ -61,12 +61,12 @@ class CAMAIAUConfig(IAUBlockConfig, CAMAConfig):
         if 4 in self.stages:
             raise ConfigError(
                 f"arch.stages: found {list(self.stages)}, expected stages of 1, 2, 3: "
-                "stage 4 is CAMA's branches"
+                "stage 4 belongs to CAMA's branches"
             )
 
 
 class CAMA(ReidModel):
-    """Trunk; the last stage once per branch; the embedding is the branches' features in a row."""
+    """The last stage once per branch; the embedding concatenates the branches' features."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class CAMA(ReidModel):
         self.trunk = Trunk(backbone, blocks=blocks or {}, keep=(3, 4))
         self.heads = nn.ModuleList(heads)
         units = backbone.units(4)
-        # the trunk's own last stage is the first branch
+        # the trunk's last stage is the first branch
         self.branches = nn.ModuleList(nn.Sequential(*copy.deepcopy(list(units))) for _ in heads[1:])
         self.embedding_dim = len(heads) * backbone.channels(4)
         self.parts = tuple(parts)
@@ -110,8 +110,8 @@ class CAMA(ReidModel):
         found = [head.embed(average(x)) for head, x in zip(self._heads(), last_maps, strict=True)]
         return torch.cat(found, 1)
 
-    def after_imagenet(self) -> None:
-        """The branches start as copies of the trunk's last stage."""
+    def after_pretrained(self) -> None:
+        """Initialises the other branches as copies of the trunk's last stage."""
         for branch in self.branches:
             for unit, own in zip(cast(nn.Sequential, branch), self.backbone.units(4), strict=True):
                 unit.load_state_dict(own.state_dict())
@@ -120,7 +120,7 @@ class CAMA(ReidModel):
         return [cast(Head, head) for head in self.heads]
 
     def _last_maps(self, images: Tensor) -> tuple[list[Tensor], tuple[Tensor, ...]]:
-        """The branches' maps, each [B, T, C, H, W], and the trunk's part maps."""
+        """Feature maps of the branches, each [B, T, C, H, W], and part maps of the trunk."""
         trunk = self.trunk(images)
         shared, last = trunk.maps
         B, T = shared.shape[:2]
@@ -130,7 +130,7 @@ class CAMA(ReidModel):
 
 
 def class_maps(clip_map: Tensor, classifier: nn.Linear) -> Tensor:
-    """The classifier at every position, averaged over frames: [B, T, C, H, W] -> [B, ids, H, W]."""
+    """Classifier responses by position, mean over frames: [B, T, C, H, W] -> [B, ids, H, W]."""
     return F.conv2d(clip_map.mean(1), classifier.weight[:, :, None, None])
 
 
@@ -148,15 +148,13 @@ def build(config: CAMAConfig, *, num_ids: int, input_size: tuple[int, int]) -> C
 
 
 @register_arch(
-    "cama-iau", config=CAMAIAUConfig, source="Hou et al., TNNLS 2020, Table XII", parts=PARTS
+    "cama-iau",
+    config=CAMAIAUConfig,
+    source="Hou et al., TNNLS 2020, Table XII",
+    parts=supervised_parts,
 )
 def build_iau(config: CAMAIAUConfig, *, num_ids: int, input_size: tuple[int, int]) -> CAMA:
     backbone = build_backbone(config.backbone, last_stride=config.last_stride)
-    blocks = place_blocks(
-        backbone,
-        stages=config.stages,
-        build=lambda _, channels: iau_block(config, channels),
-        placement=config.placement,
-    )
+    blocks = iau_blocks(backbone, config)
     heads = _heads(config, backbone, num_ids)
-    return CAMA(backbone, heads=heads, blocks=blocks, parts=config.parts)
+    return CAMA(backbone, heads=heads, blocks=blocks, parts=supervised_parts(config))

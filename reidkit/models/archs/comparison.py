@@ -1,25 +1,25 @@
-"""The blocks that IAUnet (Table VI) and RGA (Table 2) are compared with, on the same baseline."""
+"""Blocks that the papers compare IAUnet (Table VI) and RGA (Table 2) with, on the same baseline."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
+from reidkit.choices import EmbeddingSide
 from reidkit.errors import ConfigError
 from reidkit.models.backbone import Backbone, build_backbone
-from reidkit.models.blocks.attention import SE, GateName, build_gate
 from reidkit.models.blocks.base import Block
+from reidkit.models.blocks.gates import SE, GateName, build_gate
 from reidkit.models.blocks.nonlocal_block import NonLocal, SimplifiedNonLocal
 from reidkit.models.heads import Head
 from reidkit.models.network import GlobalNet, place_blocks
 from reidkit.models.options import (
     AnyPlacement,
     BackboneName,
-    Embedding,
     HeadName,
-    check_choices,
+    LastStride,
     check_positive,
     check_stages,
 )
@@ -28,34 +28,26 @@ from reidkit.registry import register_arch
 
 @dataclass(frozen=True)
 class ComparisonConfig:
-    """Options that all comparison networks have.
+    """Options shared by all comparison networks.
 
     Attributes:
-        backbone: trunk.
+        backbone: ResNet or GoogLeNet.
         last_stride: stride of the last stage; the papers use 1.
-        stages: stages that get a block.
-        placement: after the stage's last residual block, right before it, or after every one.
+        stages: stages with a block.
+        placement: after a stage's last residual block, before it, or after every one.
         head: "bn" as IAUnet, "bnneck" as RGA, "plain" without batch norm.
-        embedding: which side of the head's batch norm is the test-time feature.
+        embedding: test-time embedding after or before the head's batch norm.
     """
 
     backbone: BackboneName = "resnet50"
-    last_stride: Literal[1, 2] = 1
+    last_stride: LastStride = 1
     stages: tuple[int, ...] = (2, 3)
     placement: AnyPlacement = "after"
     head: HeadName = "bn"
-    embedding: Embedding = "post-bn"
+    embedding: EmbeddingSide = "post-bn"
 
     def __post_init__(self) -> None:
         check_stages(self.stages)
-        check_choices(
-            self,
-            backbone=BackboneName,
-            last_stride=Literal[1, 2],
-            placement=AnyPlacement,
-            head=HeadName,
-            embedding=Embedding,
-        )
 
 
 @dataclass(frozen=True)
@@ -63,7 +55,7 @@ class NonLocalConfig(ComparisonConfig):
     """Options of `nl`.
 
     Attributes:
-        reduction: C over the inner channels. 2 is published and gives IAUnet's Table VI.
+        reduction: ratio of channels to inner channels; 2 is published and gives IAUnet's Table VI.
     """
 
     reduction: int = 2
@@ -78,7 +70,7 @@ class SEConfig(ComparisonConfig):
     """Options of `se`.
 
     Attributes:
-        reduction: C over the inner channels; 16 is published.
+        reduction: ratio of channels to inner channels; 16 is published.
     """
 
     reduction: int = 16
@@ -90,10 +82,10 @@ class SEConfig(ComparisonConfig):
 
 @dataclass(frozen=True)
 class GateConfig(ComparisonConfig):
-    """Options of the `cbam-*` and `fc-*` networks, placed and headed as RGA compares them.
+    """Options of the `cbam-*` and `fc-*` networks, with RGA's placement and head as defaults.
 
     Attributes:
-        reduction: of their fully connected layers; 8 gives RGA's Table 3.
+        reduction: reduction of their fully connected layers; 8 gives RGA's Table 3.
     """
 
     stages: tuple[int, ...] = (1, 2, 3, 4)
@@ -115,7 +107,7 @@ def build_nl(config: NonLocalConfig, *, num_ids: int, input_size: tuple[int, int
 
 @register_arch("snl", config=ComparisonConfig, source="Cao et al., 2019 (simplified non-local)")
 def build_snl(config: ComparisonConfig, *, num_ids: int, input_size: tuple[int, int]) -> GlobalNet:
-    return _build(config, lambda *where: SimplifiedNonLocal(where[-1]), num_ids=num_ids)
+    return _build(config, lambda _, __, channels: SimplifiedNonLocal(channels), num_ids=num_ids)
 
 
 @register_arch("se", config=SEConfig, source="Hu et al., CVPR 2018")
@@ -126,24 +118,32 @@ def build_se(config: SEConfig, *, num_ids: int, input_size: tuple[int, int]) -> 
     return _build(config, block, num_ids=num_ids)
 
 
-def _register_gate(name: GateName, source: str) -> None:
-    @register_arch(name, config=GateConfig, source=source)
-    def build(config: GateConfig, *, num_ids: int, input_size: tuple[int, int]) -> GlobalNet:
-        def block(backbone: Backbone, stage: int, channels: int) -> Block:
-            height, width = backbone.map_size(stage, input_size)
-            if name.startswith("fc-s") and height * width < config.reduction:
-                raise ConfigError(
-                    f"input size: found {input_size[0]}x{input_size[1]}, a {height}x{width} map "
-                    f"in stage {stage}; {name} needs at least {config.reduction} positions there"
-                )
-            return build_gate(
-                name,
-                channels,
-                positions=height * width,
-                reduction=_reduction(config.reduction, channels),
+def build_gated(
+    config: GateConfig, *, num_ids: int, input_size: tuple[int, int], gate: GateName
+) -> GlobalNet:
+    def block(backbone: Backbone, stage: int, channels: int) -> Block:
+        height, width = backbone.map_size(stage, input_size)
+        if gate.startswith("fc-s") and height * width < config.reduction:
+            raise ConfigError(
+                f"input size: found {input_size[0]}x{input_size[1]}, a {height}x{width} map "
+                f"in stage {stage}; {gate} needs at least {config.reduction} positions there"
             )
+        return build_gate(
+            gate,
+            channels,
+            positions=height * width,
+            reduction=_reduction(config.reduction, channels),
+        )
 
-        return _build(config, block, num_ids=num_ids)
+    return _build(config, block, num_ids=num_ids)
+
+
+for _gate in get_args(GateName):
+    _is_cbam = _gate.startswith("cbam")
+    _source = "Woo et al., ECCV 2018" if _is_cbam else "Zhang et al., CVPR 2020, Table 2"
+    register_arch(_gate, config=GateConfig, source=_source)(
+        functools.partial(build_gated, gate=_gate)
+    )
 
 
 def _build(
@@ -164,10 +164,3 @@ def _reduction(reduction: int, channels: int) -> int:
     if reduction > channels:
         raise ConfigError(f"arch.reduction: found {reduction}, expected at most {channels}")
     return reduction
-
-
-for _name in get_args(GateName):
-    _register_gate(
-        _name,
-        "Woo et al., ECCV 2018" if _name.startswith("cbam") else "Zhang et al., CVPR 2020, Table 2",
-    )

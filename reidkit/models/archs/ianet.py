@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from reidkit.choices import EmbeddingSide
 from reidkit.errors import ConfigError
 from reidkit.models.backbone import build_backbone
 from reidkit.models.blocks.ciau import ChannelUpdate
@@ -14,8 +15,7 @@ from reidkit.models.network import GlobalNet, place_blocks
 from reidkit.models.options import (
     AnyPlacement,
     BackboneName,
-    Embedding,
-    check_choices,
+    LastStride,
     check_positive,
     check_stages,
 )
@@ -30,24 +30,25 @@ class IANetConfig:
     """Options of `ianet`.
 
     Attributes:
-        backbone: trunk (Table 5; its "R32" is taken for resnet34).
+        backbone: ResNet or GoogLeNet (Table 5, whose "R32" is taken to be resnet34).
         last_stride: stride of the last stage; the paper uses 1.
-        stages: stages that get a block (Table 4e).
-        placement: after the stage's last residual block, right before it, or after every one
-            ("every" with stages 2 and 3 is stage23-c of Table 4f).
-        block: SIA and CIA, or one of them.
+        stages: stages with a block (Table 4e).
+        placement: after a stage's last residual block, before it, or after every one ("every" with
+            stages 2 and 3 is stage23-c of Table 4f).
+        block: SIA and CIA ("ia"), or one of them.
         order: arrangement of the two (Table 4d).
         variant: "paper", or "released": one context, products divided by sqrt(C).
         contexts: patch sizes of SIA (Table 4a, 4b).
-        fusion: of several contexts (Table 4b).
+        fusion: fusion of several contexts (Table 4b).
         relations: appearance and location ("semantic"), or one of them (Table 4c).
-        sigma_x: location prior of stages 1 to 4 in map cells, across; the paper gives stages 2, 3.
-        sigma_y: the same, down; twice sigma_x.
-        embedding: which side of the head's batch norm is the test-time feature.
+        sigma_x: horizontal standard deviation of the location prior in stages 1 to 4, in map cells;
+            the paper gives those of stages 2 and 3.
+        sigma_y: the same vertically; twice sigma_x.
+        embedding: test-time embedding after or before the head's batch norm.
     """
 
     backbone: BackboneName = "resnet50"
-    last_stride: Literal[1, 2] = 1
+    last_stride: LastStride = 1
     stages: tuple[int, ...] = (2, 3)
     placement: AnyPlacement = "after"
     block: BlockName = "ia"
@@ -58,22 +59,10 @@ class IANetConfig:
     relations: Relations = "semantic"
     sigma_x: tuple[float, ...] = (20.0, 10.0, 5.0, 5.0)
     sigma_y: tuple[float, ...] = (40.0, 20.0, 10.0, 10.0)
-    embedding: Embedding = "post-bn"
+    embedding: EmbeddingSide = "post-bn"
 
     def __post_init__(self) -> None:
         check_stages(self.stages)
-        check_choices(
-            self,
-            backbone=BackboneName,
-            last_stride=Literal[1, 2],
-            placement=AnyPlacement,
-            block=BlockName,
-            order=Order,
-            variant=Variant,
-            fusion=Fusion,
-            relations=Relations,
-            embedding=Embedding,
-        )
         check_positive(self, "contexts", "sigma_x", "sigma_y")
         if len(set(self.contexts)) != len(self.contexts) or max(self.contexts) > 5:
             raise ConfigError(
@@ -85,13 +74,12 @@ class IANetConfig:
                 raise ConfigError(f"arch.{field}: found {found} numbers, expected 4, one per stage")
         if self.variant == "released" and self.contexts not in ((1,), (1, 2, 3)):
             raise ConfigError(
-                f"arch.contexts: found {list(self.contexts)}, but the released variant has "
-                "context 1 alone. Leave contexts out, or take variant paper"
+                f"arch.contexts: found {list(self.contexts)}, but the released variant has only "
+                "context 1. Remove contexts, or set arch.variant=paper"
             )
 
 
-def ia_block(config: IANetConfig, stage: int, channels: int) -> IA:
-    """One block as `config` describes it, for a map of `channels` channels."""
+def _ia_block(config: IANetConfig, stage: int, channels: int) -> IA:
     spatial = channel = None
     if config.block != "cia":
         released = config.variant == "released"
@@ -114,7 +102,7 @@ def build(config: IANetConfig, *, num_ids: int, input_size: tuple[int, int]) -> 
     blocks = place_blocks(
         backbone,
         stages=config.stages,
-        build=lambda stage, channels: ia_block(config, stage, channels),
+        build=lambda stage, channels: _ia_block(config, stage, channels),
         placement=config.placement,
     )
     head = Head(backbone.channels(4), num_ids=num_ids, embedding=config.embedding)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from reidkit.models.backbone import build_backbone
+from reidkit.choices import EmbeddingSide
+from reidkit.models.backbone import Backbone, build_backbone
 from reidkit.models.blocks.base import Block
 from reidkit.models.blocks.ciau import CIAU, ChannelRelation, ChannelUpdate
 from reidkit.models.blocks.iau import IAU, Order
@@ -19,7 +20,7 @@ from reidkit.models.blocks.stiau import (
 )
 from reidkit.models.heads import Head
 from reidkit.models.network import GlobalNet, place_blocks
-from reidkit.models.options import BackboneName, Embedding, Placement, check_choices, check_stages
+from reidkit.models.options import BackboneName, LastStride, Placement, check_stages
 from reidkit.registry import register_arch
 from reidkit.types import PARTS
 
@@ -28,19 +29,19 @@ BlockName = Literal["iau", "ciau", "stiau"]
 
 @dataclass(frozen=True)
 class IAUBlockConfig:
-    """What kind of IAU blocks, and where; shared by all networks that hold them.
+    """Options of IAU blocks, shared by all networks that contain them.
 
     Attributes:
-        stages: stages that get a block (the paper: 2 and 3 for images, 2 for clips).
-        placement: after the stage's last residual block (released code) or right before it
-            (sec. IV-E).
-        block: both modules or one of them (Table VII).
-        order: arrangement of the two (Table X).
-        relation: of parts, by sub-network or by L2 distance (Table IX).
-        channel_relation: of channels, by dot product or by L2 distance (Table IX).
-        part_pooling: parts as a sum under the attention (released code) or a mean (eq. 9).
-        interaction: between parts of a frame, over frames, or both (Table VIII).
-        part_supervision: False is "IAU-w/o-Lp": no part maps leave the network, no masks needed.
+        stages: stages with a block (the paper: 2 and 3 for images, 2 for clips).
+        placement: after a stage's last residual block (released code) or before it (sec. IV-E).
+        block: both modules ("iau") or one of them (Table VII).
+        order: arrangement of the two modules (Table X).
+        relation: relation of parts, by sub-network or by L2 distance (Table IX).
+        channel_relation: relation of channels, by dot product or by L2 distance (Table IX).
+        part_pooling: part features as a sum under the attention (released code) or mean (eq. 9).
+        interaction: between parts of a frame, between frames, or both (Table VIII).
+        part_supervision: false trains without part masks and the network returns no part maps
+            ("IAU-w/o-Lp").
     """
 
     stages: tuple[int, ...] = (2, 3)
@@ -55,22 +56,6 @@ class IAUBlockConfig:
 
     def __post_init__(self) -> None:
         check_stages(self.stages)
-        check_choices(
-            self,
-            placement=Placement,
-            block=BlockName,
-            order=Order,
-            relation=PartRelation,
-            channel_relation=ChannelRelation,
-            part_pooling=PartPooling,
-            interaction=Interaction,
-        )
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The parts that training supervises in this configuration."""
-        needs = self.part_supervision and self.block != "ciau" and bool(self.stages)
-        return PARTS if needs else ()
 
 
 @dataclass(frozen=True)
@@ -78,22 +63,33 @@ class IAUNetConfig(IAUBlockConfig):
     """Options of `iaunet`.
 
     Attributes:
-        backbone: trunk (Table XI: resnet18, resnet34, Inception).
+        backbone: ResNet or GoogLeNet (Table XI: resnet18, resnet34, Inception).
         last_stride: stride of the last stage; the paper uses 1.
-        embedding: which side of the head's batch norm is the test-time feature.
+        embedding: test-time embedding after or before the head's batch norm.
     """
 
     backbone: BackboneName = "resnet50"
-    last_stride: Literal[1, 2] = 1
-    embedding: Embedding = "post-bn"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choices(self, backbone=BackboneName, last_stride=Literal[1, 2], embedding=Embedding)
+    last_stride: LastStride = 1
+    embedding: EmbeddingSide = "post-bn"
 
 
-def iau_block(config: IAUBlockConfig, channels: int) -> Block:
-    """One block as `config` describes it, for a map of `channels` channels."""
+def supervised_parts(config: IAUBlockConfig) -> tuple[str, ...]:
+    """Body parts whose attention training supervises; empty without STIAU or supervision."""
+    has_attention = config.block != "ciau" and bool(config.stages)
+    return PARTS if config.part_supervision and has_attention else ()
+
+
+def iau_blocks(backbone: Backbone, config: IAUBlockConfig) -> dict[str, Block]:
+    """The blocks of all stages, by their keys in `Trunk`."""
+    return place_blocks(
+        backbone,
+        stages=config.stages,
+        build=lambda _, channels: _iau_block(config, channels),
+        placement=config.placement,
+    )
+
+
+def _iau_block(config: IAUBlockConfig, channels: int) -> Block:
     if config.block == "ciau":
         return CIAU(channels, relation=config.channel_relation)
     division = PartAttention(channels, parts=len(PARTS), pooling=config.part_pooling)
@@ -106,14 +102,11 @@ def iau_block(config: IAUBlockConfig, channels: int) -> Block:
     return IAU(channel=channel, part=part, order=config.order)
 
 
-@register_arch("iaunet", config=IAUNetConfig, source="Hou et al., TNNLS 2020", parts=PARTS)
+@register_arch(
+    "iaunet", config=IAUNetConfig, source="Hou et al., TNNLS 2020", parts=supervised_parts
+)
 def build(config: IAUNetConfig, *, num_ids: int, input_size: tuple[int, int]) -> GlobalNet:
     backbone = build_backbone(config.backbone, last_stride=config.last_stride)
-    blocks = place_blocks(
-        backbone,
-        stages=config.stages,
-        build=lambda _, channels: iau_block(config, channels),
-        placement=config.placement,
-    )
+    blocks = iau_blocks(backbone, config)
     head = Head(backbone.channels(4), num_ids=num_ids, embedding=config.embedding)
-    return GlobalNet(backbone, head=head, blocks=blocks, parts=config.parts)
+    return GlobalNet(backbone, head=head, blocks=blocks, parts=supervised_parts(config))

@@ -1,33 +1,34 @@
-"""IAUnet for 32x32 object images: equal patches stand in for body parts (IAUnet, sec. IV-C)."""
+"""IAUnet for 32x32 object images: equal patches replace body parts (IAUnet, sec. IV-C)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from reidkit.choices import EmbeddingSide
 from reidkit.models.backbone import build_backbone
 from reidkit.models.blocks.ciau import ChannelRelation, ChannelUpdate
 from reidkit.models.blocks.iau import IAU, Order
 from reidkit.models.blocks.stiau import PartExchange, PartRelation, PatchDivision
 from reidkit.models.heads import Head
 from reidkit.models.network import GlobalNet, place_blocks
-from reidkit.models.options import Embedding, Placement, check_choices, check_stages
+from reidkit.models.options import Placement, check_stages
 from reidkit.registry import register_arch
 
 
 @dataclass(frozen=True)
 class IAUNetCifarConfig:
-    """Options of `iaunet-cifar`. The paper does not describe its CIFAR stem; a 3x3 convolution of
-    stride 1 without pooling is the usual one.
+    """Options of `iaunet-cifar`. The paper does not describe its stem for CIFAR; the usual one is
+    used, a 3x3 convolution of stride 1 without pooling.
 
     Attributes:
-        backbone: a ResNet.
-        stages: stages that get a block; () is the plain ResNet of Table V.
-        placement: after the stage's last residual block or right before it.
+        backbone: ResNet.
+        stages: stages with a block; none gives the plain ResNet of Table V.
+        placement: after a stage's last residual block or before it.
         order: arrangement of the two modules.
-        relation: of patches, by sub-network or by L2 distance.
-        channel_relation: of channels, by dot product or by L2 distance.
-        embedding: which side of the head's batch norm is the test-time feature.
+        relation: relation of patches, by sub-network or by L2 distance.
+        channel_relation: relation of channels, by dot product or by L2 distance.
+        embedding: test-time embedding after or before the head's batch norm.
     """
 
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
@@ -36,19 +37,10 @@ class IAUNetCifarConfig:
     order: Order = "ciau-stiau"
     relation: PartRelation = "sub-network"
     channel_relation: ChannelRelation = "dot"
-    embedding: Embedding = "post-bn"
+    embedding: EmbeddingSide = "post-bn"
 
     def __post_init__(self) -> None:
         check_stages(self.stages)
-        check_choices(
-            self,
-            backbone=Literal["resnet18", "resnet34", "resnet50", "resnet101"],
-            placement=Placement,
-            order=Order,
-            relation=PartRelation,
-            channel_relation=ChannelRelation,
-            embedding=Embedding,
-        )
 
 
 @register_arch(

@@ -10,12 +10,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from reidkit.models.archs.iaunet import IAUBlockConfig, iau_block
+from reidkit.models.archs.iaunet import IAUBlockConfig, iau_blocks, supervised_parts
 from reidkit.models.backbone import Backbone, build_backbone
 from reidkit.models.base import ReidModel
 from reidkit.models.blocks.base import Block
-from reidkit.models.network import Trunk, frame_maps, place_blocks
-from reidkit.models.options import BackboneName, check_choices, check_dropout
+from reidkit.models.network import Trunk, frame_maps
+from reidkit.models.options import BackboneName, LastStride, check_dropout
 from reidkit.models.stripes import (
     STRIPES,
     StripeHead,
@@ -24,7 +24,7 @@ from reidkit.models.stripes import (
     normalised_stripes,
 )
 from reidkit.registry import register_arch
-from reidkit.types import PARTS, ModelOutput
+from reidkit.types import ModelOutput
 
 StripeFeature = Literal["pooled", "reduced"]
 REDUCED = 256
@@ -35,26 +35,20 @@ class PCBConfig:
     """Options of `pcb`.
 
     Attributes:
-        backbone: trunk.
+        backbone: ResNet or GoogLeNet.
         last_stride: stride of the last stage; the paper uses 1.
         dropout: on the stripes, before their reduction.
-        feature: at test time, the six pooled stripes ("G" of the paper) or the six reduced ones
-            ("H"), each normalised.
+        feature: test-time embedding from the six pooled stripes ("G" in the paper) or the six
+            reduced ones ("H"), each L2-normalised.
     """
 
     backbone: BackboneName = "resnet50"
-    last_stride: Literal[1, 2] = 1
+    last_stride: LastStride = 1
     dropout: float = 0.5
     feature: StripeFeature = "pooled"
 
     def __post_init__(self) -> None:
-        check_choices(
-            self,
-            backbone=BackboneName,
-            last_stride=Literal[1, 2],
-            feature=StripeFeature,
-        )
-        check_dropout(self)
+        check_dropout(self.dropout)
 
 
 @dataclass(frozen=True)
@@ -67,10 +61,7 @@ class PCBIAUConfig(IAUBlockConfig, PCBConfig):
 
 
 class PCB(ReidModel):
-    """Trunk, six stripes, a classifier for each.
-
-    `logits` are the six classifiers; the paper sums their losses.
-    """
+    """Trunk, six stripes, a classifier for each; `logits` are the six, whose losses are summed."""
 
     def __init__(
         self,
@@ -131,21 +122,16 @@ def build(config: PCBConfig, *, num_ids: int, input_size: tuple[int, int]) -> PC
     config=PCBIAUConfig,
     source="Hou et al., TNNLS 2020, Table XII",
     input_size=(384, 128),
-    parts=PARTS,
+    parts=supervised_parts,
 )
 def build_iau(config: PCBIAUConfig, *, num_ids: int, input_size: tuple[int, int]) -> PCB:
     backbone = build_backbone(config.backbone, last_stride=config.last_stride)
     check_stripes(backbone, input_size)
-    blocks = place_blocks(
-        backbone,
-        stages=config.stages,
-        build=lambda _, channels: iau_block(config, channels),
-        placement=config.placement,
-    )
+    blocks = iau_blocks(backbone, config)
     return PCB(
         backbone,
         head=_head(config, backbone, num_ids),
         feature=config.feature,
         blocks=blocks,
-        parts=config.parts,
+        parts=supervised_parts(config),
     )

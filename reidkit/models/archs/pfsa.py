@@ -1,4 +1,4 @@
-"""PFSA: parameter-free spatial attention (Wang et al. 2018)."""
+"""PFSA: parameter-free spatial attention (Wang et al. 2018, sec. 3.2)."""
 
 # B batch, T frames, C channels, H W map, S stripes
 
@@ -7,14 +7,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from reidkit.models.backbone import Backbone, build_backbone
 from reidkit.models.base import ReidModel
-from reidkit.models.blocks.base import split_frames
-from reidkit.models.blocks.parameter_free import Rescaling, spatial_attention
+from reidkit.models.blocks.base import at_least_float32, full_precision, split_frames
 from reidkit.models.network import Trunk
-from reidkit.models.options import BackboneName, check_choices, check_dropout
+from reidkit.models.options import BackboneName, LastStride, check_dropout
 from reidkit.models.stripes import (
     STRIPES,
     StripeHead,
@@ -26,6 +26,7 @@ from reidkit.models.stripes import (
 from reidkit.registry import register_arch
 from reidkit.types import ModelOutput
 
+Rescaling = Literal["softmax", "l1"]
 DeepReduction = Literal["conv", "none"]
 DeepPooling = Literal["mean", "sum"]
 REDUCED = 256
@@ -33,25 +34,25 @@ REDUCED = 256
 
 @dataclass(frozen=True)
 class PFSAConfig:
-    """Options of `pfsa`. Table 2's rows: parts and deep_supervision false is "Backbone", parts
-    false "Backbone + DS"; SA1 and SA2 are backbone_attention and deep_attention.
+    """Options of `pfsa`. In Table 2, "Backbone" is parts and deep_supervision false, "Backbone +
+    DS" is parts false; SA1 and SA2 are backbone_attention and deep_attention.
 
     Attributes:
-        backbone: trunk.
+        backbone: ResNet or GoogLeNet.
         last_stride: stride of the last stage; the paper uses 1.
-        rescaling: "softmax" of the summed channels (eq. 1) or "l1", the released code's.
-        backbone_attention: SA1, on the last map; an ablation.
-        deep_supervision: classifiers on stages 1 to 3.
-        deep_attention: SA2, on the maps they see.
-        deep_reduction: a 1x1 convolution to 256 before them (released code), or none (the paper).
-        deep_pooling: their map's mean (released code) or sum (sec. 3.3); nothing normalises
-            afterwards, so the scale matters.
-        parts: six part classifiers beside the main one.
+        rescaling: "softmax" of the channel sums (eq. 1), or "l1" (released code).
+        backbone_attention: attention on the last feature map (SA1, an ablation).
+        deep_supervision: adds classifiers to stages 1 to 3.
+        deep_attention: attention before these classifiers (SA2).
+        deep_reduction: a 1x1 convolution to 256 before them (released code), or none (paper).
+        deep_pooling: mean (released code) or sum (sec. 3.3) over positions; no normalisation
+            follows, so the scale matters.
+        parts: adds six part classifiers to the main one.
         dropout: on the stripes (the paper: 0.47 for Market-1501).
     """
 
     backbone: BackboneName = "resnet50"
-    last_stride: Literal[1, 2] = 1
+    last_stride: LastStride = 1
     rescaling: Rescaling = "softmax"
     backbone_attention: bool = False
     deep_supervision: bool = True
@@ -62,19 +63,38 @@ class PFSAConfig:
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        check_choices(
-            self,
-            backbone=BackboneName,
-            last_stride=Literal[1, 2],
-            rescaling=Rescaling,
-            deep_reduction=DeepReduction,
-            deep_pooling=DeepPooling,
-        )
-        check_dropout(self)
+        check_dropout(self.dropout)
+
+
+def spatial_attention(x: Tensor, *, rescaling: Rescaling = "softmax") -> Tensor:
+    """x · p, where the weight p of a position follows from the sum of its channels (eq. 1).
+
+    Args:
+        x: [B, C, H, W], non-negative for "l1".
+        rescaling: "softmax" over positions (paper), nearly one-hot on real feature maps; or "l1",
+            the channel sum divided by its total (released code).
+    Returns:
+        [B, C, H, W], float32 or wider: p is about 1/(H·W), too small for half precision.
+    """
+    with full_precision(x):
+        x = at_least_float32(x)
+        if rescaling == "l1":
+            mean = x.mean(1, keepdim=True)
+            # a map that is zero everywhere stays zero; the released code divides by zero
+            total = mean.sum((2, 3), keepdim=True)
+            return x * (mean / total.clamp_min(torch.finfo(x.dtype).tiny))
+        total = x.sum(1, keepdim=True)
+        return x * total.flatten(2).softmax(-1).reshape(total.shape)
+
+
+def attend(clip_map: Tensor, rescaling: Rescaling) -> Tensor:
+    """Spatial attention on every frame of [B, T, C, H, W]."""
+    B, T = clip_map.shape[:2]
+    return split_frames(spatial_attention(clip_map.flatten(0, 1), rescaling=rescaling), B, T)
 
 
 class DeepBranch(nn.Module):
-    """Supervision of an earlier stage: attention, pooling, reduction, classifier."""
+    """Deep supervision of an earlier stage: attention, pooling, reduction, classifier."""
 
     def __init__(self, channels: int, *, num_ids: int, config: PFSAConfig) -> None:
         super().__init__()
@@ -84,7 +104,7 @@ class DeepBranch(nn.Module):
         self.classifier = id_classifier(REDUCED if reduces else channels, num_ids)
 
     def forward(self, clip_map: Tensor) -> Tensor:
-        """clip_map [B, T, C, H, W] to logits [B, ids]."""
+        """clip_map [B, T, C, H, W] -> logits [B, ids]."""
         if self.config.deep_attention:
             clip_map = attend(clip_map, self.config.rescaling)
         pooled = clip_map.mean((3, 4)).mean(1)
@@ -95,7 +115,7 @@ class DeepBranch(nn.Module):
 
 
 class PFSA(ReidModel):
-    """Trunk, stripes with part classifiers, supervised stages; no normalisation but the stripes'.
+    """Trunk, stripes with part classifiers, deep supervision; batch norm on the stripes only.
 
     `features` is the mean of the six reduced stripes, [B, 256].
     """
@@ -140,12 +160,6 @@ class PFSA(ReidModel):
         if self.config.backbone_attention:
             clip_map = attend(clip_map, self.config.rescaling)
         return cut_stripes(clip_map)
-
-
-def attend(clip_map: Tensor, rescaling: Rescaling) -> Tensor:
-    """Spatial attention on every frame of [B, T, C, H, W]."""
-    B, T = clip_map.shape[:2]
-    return split_frames(spatial_attention(clip_map.flatten(0, 1), rescaling=rescaling), B, T)
 
 
 @register_arch("pfsa", config=PFSAConfig, source="Wang et al. 2018", input_size=(384, 128))

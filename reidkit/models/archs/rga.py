@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
+from reidkit.choices import EmbeddingSide
 from reidkit.errors import ConfigError
 from reidkit.models.backbone import Backbone, build_backbone
 from reidkit.models.blocks.rga import (
@@ -16,16 +18,8 @@ from reidkit.models.blocks.rga import (
 )
 from reidkit.models.heads import Head
 from reidkit.models.network import GlobalNet, place_blocks
-from reidkit.models.options import (
-    BackboneName,
-    Embedding,
-    check_choices,
-    check_dropout,
-    check_stages,
-)
+from reidkit.models.options import BackboneName, LastStride, check_dropout, check_stages
 from reidkit.registry import register_arch
-
-SOURCE = "Zhang et al., CVPR 2020"
 
 
 @dataclass(frozen=True)
@@ -33,68 +27,36 @@ class RGAConfig:
     """Options of `rga-s`, `rga-c`, `rga-sc`, `rga-cs` and `rga-s//c`.
 
     Attributes:
-        backbone: trunk.
+        backbone: ResNet or GoogLeNet.
         last_stride: stride of the last stage; the paper uses 1.
-        stages: stages that get a module.
-        node_embedding: theta and phi differ, are shared, or are left out (Table 4).
-        own_feature: False is "w/o Ori." of Table 1.
-        relations: False is "w/o Rel." of Table 1.
+        stages: stages with a module.
+        node_embedding: theta and phi differ, are shared, or are omitted (Table 4).
+        own_feature: false is "w/o Ori." in Table 1.
+        relations: false is "w/o Rel." in Table 1.
         dropout: before the classifier; the released script sets 0.
-        embedding: the feature after or before batch norm; the released code reports both.
+        embedding: test-time embedding after or before batch norm; the released code reports both.
     """
 
     backbone: BackboneName = "resnet50"
-    last_stride: Literal[1, 2] = 1
+    last_stride: LastStride = 1
     stages: tuple[int, ...] = (1, 2, 3, 4)
     node_embedding: NodeEmbedding = "asymmetric"
     own_feature: bool = True
     relations: bool = True
     dropout: float = 0.0
-    embedding: Embedding = "post-bn"
+    embedding: EmbeddingSide = "post-bn"
 
     def __post_init__(self) -> None:
         check_stages(self.stages)
-        check_choices(
-            self,
-            backbone=BackboneName,
-            last_stride=Literal[1, 2],
-            node_embedding=NodeEmbedding,
-            embedding=Embedding,
-        )
-        check_dropout(self)
+        check_dropout(self.dropout)
         if not (self.own_feature or self.relations):
             raise ConfigError(
                 "arch.own_feature and arch.relations are both false, expected at least one true"
             )
 
 
-@register_arch("rga-s", config=RGAConfig, source=SOURCE)
-def build_s(config: RGAConfig, *, num_ids: int, input_size: tuple[int, int]) -> GlobalNet:
-    return _build(config, "s", num_ids=num_ids, input_size=input_size)
-
-
-@register_arch("rga-c", config=RGAConfig, source=SOURCE)
-def build_c(config: RGAConfig, *, num_ids: int, input_size: tuple[int, int]) -> GlobalNet:
-    return _build(config, "c", num_ids=num_ids, input_size=input_size)
-
-
-@register_arch("rga-sc", config=RGAConfig, source=SOURCE)
-def build_sc(config: RGAConfig, *, num_ids: int, input_size: tuple[int, int]) -> GlobalNet:
-    return _build(config, "sc", num_ids=num_ids, input_size=input_size)
-
-
-@register_arch("rga-cs", config=RGAConfig, source=SOURCE)
-def build_cs(config: RGAConfig, *, num_ids: int, input_size: tuple[int, int]) -> GlobalNet:
-    return _build(config, "cs", num_ids=num_ids, input_size=input_size)
-
-
-@register_arch("rga-s//c", config=RGAConfig, source=SOURCE)
-def build_parallel(config: RGAConfig, *, num_ids: int, input_size: tuple[int, int]) -> GlobalNet:
-    return _build(config, "s//c", num_ids=num_ids, input_size=input_size)
-
-
-def _build(
-    config: RGAConfig, arrangement: Arrangement, *, num_ids: int, input_size: tuple[int, int]
+def build(
+    config: RGAConfig, *, num_ids: int, input_size: tuple[int, int], arrangement: Arrangement
 ) -> GlobalNet:
     backbone = build_backbone(config.backbone, last_stride=config.last_stride)
     _check_size(backbone, config, input_size)
@@ -130,7 +92,7 @@ def _build(
 
 
 def _check_size(backbone: Backbone, config: RGAConfig, size: tuple[int, int]) -> None:
-    """Two reductions by 8 must leave something: 1 + N // 8 >= 8 (N // 8 without own feature)."""
+    """The second reduction by 8 needs 8 inputs: 1 + N // 8 >= 8 (N // 8 without own feature)."""
     least = REDUCTION * (REDUCTION - config.own_feature)
     for stage in config.stages:
         height, width = backbone.map_size(stage, size)
@@ -139,3 +101,9 @@ def _check_size(backbone: Backbone, config: RGAConfig, size: tuple[int, int]) ->
                 f"input size: found {size[0]}x{size[1]}, a {height}x{width} map in stage {stage}; "
                 f"RGA needs at least {least} positions there, e.g. 256x128 or 192x96"
             )
+
+
+for _arrangement in get_args(Arrangement):
+    register_arch(f"rga-{_arrangement}", config=RGAConfig, source="Zhang et al., CVPR 2020")(
+        functools.partial(build, arrangement=_arrangement)
+    )

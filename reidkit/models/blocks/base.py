@@ -1,4 +1,4 @@
-"""What stands between two units of a trunk, and the precision relations are computed in."""
+"""Base classes of blocks, the precision of their relations, and initialisation."""
 
 # B batch, T frames, C channels, H W map, P parts
 
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module, ABC):
-    """Keeps the shape of what passes through it."""
+    """A module between two units of a backbone; it keeps the shape of its input."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """x [B, T, C, H, W] to the same shape, and attention maps over parts, each
+        """x [B, T, C, H, W] -> the same shape, and attention maps over parts, each
         [B, T, P, H, W] in [0, 1] (empty for most blocks)."""
 
 
 class FrameBlock(Block):
-    """A block that treats every frame by itself."""
+    """A block that processes each frame independently."""
 
     @abstractmethod
     def frames(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W] to the same shape."""
+        """x [B, C, H, W] -> the same shape."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         B, T = x.shape[:2]
@@ -38,33 +38,33 @@ def split_frames(x: Tensor, B: int, T: int) -> Tensor:
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Switches autocast off: dot products of whole feature maps overflow float16."""
-    device = x.device.type  # "meta" knows no autocast
+    """Disables autocast: dot products of whole feature maps overflow float16."""
+    device = x.device.type  # autocast does not exist on "meta"
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return contextlib.nullcontext()
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precisions become float32; float64 stays."""
+    """float16 and bfloat16 as float32; other types unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def masked_softmax(logits: Tensor, allowed: Tensor) -> Tensor:
-    """Softmax over the last axis among the allowed entries.
+    """Softmax over the allowed entries of the last axis.
 
-    Filled with the smallest finite number, not -inf: a row in which nothing is allowed becomes
-    uniform instead of NaN.
+    Masked with the lowest finite number instead of -inf: a row without any allowed entry becomes
+    uniform, not NaN.
     """
     return logits.masked_fill(~allowed, torch.finfo(logits.dtype).min).softmax(-1)
 
 
 def init_conv(module: nn.Conv2d | nn.Linear) -> None:
-    """IAUnet's start of a 1x1 convolution: weight N(0, sqrt(2 / C_out)), bias as PyTorch has it."""
+    """IAUnet's initialisation of 1x1 convolutions: weight N(0, sqrt(2 / C_out)), default bias."""
     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def zero_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
-    """Scale and shift 0: a residual branch that ends here starts as nothing."""
+    """Scale and shift 0: the residual branch that this layer ends is initially zero."""
     nn.init.zeros_(norm.weight)
     nn.init.zeros_(norm.bias)

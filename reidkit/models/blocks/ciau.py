@@ -1,4 +1,4 @@
-"""CIAU: channels gather what similar channels see (IAUnet, sec. III-B; IANet's CIA)."""
+"""CIAU: each channel aggregates similar channels (IAUnet, sec. III-B; IANet's CIA)."""
 
 # B batch, T frames, C channels, H W map
 
@@ -25,9 +25,9 @@ ChannelRelation = Literal["dot", "l2"]
 def related_channels(x: Tensor) -> Tensor:
     """softmax(X Xᵀ) X with X the [T·C, H·W] matrix of a clip (eq. 11, 12).
 
-    Neither scaled nor projected, so the products are large and the softmax is nearly one-hot:
-    float32 at least. Attention with scale 1 is the same function and keeps the [T·C, T·C] matrix
-    out of memory where PyTorch has a kernel for it.
+    Neither scaled nor projected, so the products are large and the softmax is nearly one-hot, which
+    needs float32 or wider. Attention with scale 1 is the same function, and PyTorch's kernels
+    compute it without the [T·C, T·C] matrix in memory.
 
     Args:
         x: [B, T, C, H, W].
@@ -41,23 +41,23 @@ def related_channels(x: Tensor) -> Tensor:
 
 
 def related_channels_l2(x: Tensor) -> Tensor:
-    """The same with relation -||f_i - f_j|| in place of the dot product (Table IX, CIAU-L2)."""
+    """The same with the relation -||f_i - f_j|| instead of the dot product (Table IX, CIAU-L2)."""
     with full_precision(x):
         nodes = at_least_float32(x).flatten(3).flatten(1, 2)  # [B, T·C, H·W]
         squares = nodes.square().sum(-1)
         gap = squares.unsqueeze(2) + squares.unsqueeze(1) - 2 * nodes @ nodes.mT
-        # a distance of zero has no gradient of its own; the clamp keeps it from being infinite
+        # the gradient of the square root is infinite at 0
         distance = gap.clamp_min(torch.finfo(gap.dtype).eps).sqrt()
         return ((-distance).softmax(-1) @ nodes).reshape(x.shape)
 
 
 class ChannelUpdate(nn.Module):
-    """The residual branch BN(conv(softmax(X Xᵀ) X)), zero at the start.
+    """The residual branch BN(conv(softmax(X Xᵀ) X)), initially zero.
 
     Args:
         channels: C.
         relation: "dot" (eq. 11) or "l2".
-        update: with the 1x1 convolution of IAUnet (eq. 13); IANet's CIA has none.
+        update: applies IAUnet's 1x1 convolution (eq. 13); IANet's CIA has none.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ChannelUpdate(nn.Module):
 
 
 class CIAU(Block):
-    """Y = BN(E) + X (eq. 14) around `ChannelUpdate`."""
+    """Y = BN(E) + X (eq. 14) with the branch `ChannelUpdate`."""
 
     def __init__(
         self, channels: int, *, relation: ChannelRelation = "dot", update: bool = True

@@ -16,12 +16,12 @@ Order = Literal["ciau-stiau", "stiau-ciau", "parallel"]
 
 
 class IAU(Block):
-    """Both branches around the same map; an exact identity at the start.
+    """Both residual branches on the same feature map; initially the identity.
 
     Args:
-        channel: CIAU's branch.
-        part: STIAU's branch.
-        order: one after the other, or both added to the input.
+        channel: branch of CIAU.
+        part: branch of STIAU.
+        order: sequential, or in parallel with both branches added to the input.
     """
 
     def __init__(

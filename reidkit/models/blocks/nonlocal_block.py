@@ -1,4 +1,4 @@
-"""Non-local blocks, which IAUnet and RGA are compared with."""
+"""Non-local blocks, which the papers compare IAUnet and RGA with."""
 
 # B batch, T frames, C channels, H W map, M = T·H·W positions
 
@@ -17,13 +17,13 @@ from reidkit.models.blocks.base import (
 
 
 class NonLocal(Block):
-    """Wang et al., CVPR 2018, embedded Gaussian, over all positions of a clip, no subsampling.
+    """Wang et al., CVPR 2018: embedded Gaussian over all positions of a clip, without subsampling.
 
-    Starts as the identity (zero-initialised batch norm, as published).
+    Initially the identity (zero-initialised batch norm, as published).
 
     Args:
         channels: C.
-        reduction: of theta, phi and g. 2 gives IAUnet's Table VI.
+        reduction: ratio of C to the channels of theta, phi and g; 2 gives IAUnet's Table VI.
     """
 
     def __init__(self, channels: int, *, reduction: int = 2) -> None:
@@ -57,7 +57,7 @@ class NonLocal(Block):
 
 
 class SimplifiedNonLocal(Block):
-    """Cao et al. 2019 (GCNet), sec. 3.2: one context for all positions.
+    """Cao et al. 2019 (GCNet), sec. 3.2: one context vector for all positions.
 
     y = x + BN(W_v sum_j softmax_j(W_k x) x_j), zero-initialised like the non-local block.
     """

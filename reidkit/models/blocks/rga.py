@@ -1,7 +1,7 @@
-"""RGA: a node's attention is read off its relations to all other nodes (Zhang et al., CVPR 2020).
+"""RGA: attention of a node from its relations to all other nodes (Zhang et al., CVPR 2020).
 
-Nodes are positions (RGA-S, features are channels) or channels (RGA-C, features are positions);
-both are the same function of a [features, nodes] matrix.
+Nodes are positions (RGA-S, whose features are channels) or channels (RGA-C, whose features are
+positions); both are the same function of a [features, nodes] matrix.
 """
 
 # B batch, D features of a node, N nodes, C channels, H W map
@@ -20,7 +20,7 @@ NodeEmbedding = Literal["asymmetric", "symmetric", "none"]
 Arrangement = Literal["s", "c", "sc", "cs", "s//c"]
 
 REDUCTION = 8
-"""s1 and s2 of the paper, cha_ratio, spa_ratio and down_ratio of the code."""
+"""s1 and s2 in the paper; cha_ratio, spa_ratio and down_ratio in the released code."""
 
 
 class RelationAttention(nn.Module):
@@ -28,11 +28,11 @@ class RelationAttention(nn.Module):
 
     Args:
         features: D.
-        nodes: N; part of the weights, so the input size is fixed.
-        embedding: theta and phi differ, are shared, or are left out (Table 4).
-        own: with the node's own feature (Table 1, "w/o Ori.").
-        relations: with the relation vector (Table 1, "w/o Rel."). Alone, the pooled own feature
-            is one number per node and cannot be reduced further.
+        nodes: N; the weights depend on it, so the input size is fixed.
+        embedding: theta and phi differ, are shared, or are omitted (Table 4).
+        own: uses the node's own feature (false: "w/o Ori." in Table 1).
+        relations: uses the relation vector (false: "w/o Rel."; the pooled own feature is then one
+            number per node, which is not reduced further).
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class RelationAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, D, N] to attention [B, 1, N] in (0, 1)."""
+        """x [B, D, N] -> attention [B, 1, N] in (0, 1)."""
         seen = []
         if self.own is not None:
             seen.append(self.own(x).mean(1, keepdim=True))
@@ -119,8 +119,8 @@ class RGA(FrameBlock):
         if tuple(x.shape[2:]) != self.grid:
             found = "x".join(str(size) for size in x.shape[2:])
             raise ConfigError(
-                f"RGA's grid is fixed: found a map of {found}, expected "
-                f"{self.grid[0]}x{self.grid[1]}. Give images of the size the network was built for"
+                f"RGA: found a map of {found}, expected {self.grid[0]}x{self.grid[1]}. "
+                "Use images of the size that the network was built for"
             )
         if self.arrangement == "s//c":
             return (self._over_positions(x) + self._over_channels(x)) / 2

@@ -1,4 +1,4 @@
-"""SIA: positions gather what similar and near positions see (IANet, sec. 3.1)."""
+"""SIA: each position aggregates similar and near positions (IANet, sec. 3.1)."""
 
 # B batch, C channels, H W map, M = H·W positions
 
@@ -25,10 +25,10 @@ Order = Literal["spatial-channel", "channel-spatial", "parallel"]
 def location_prior(
     H: int, W: int, *, sigma_x: float, sigma_y: float, device: torch.device | None = None
 ) -> Tensor:
-    """S^L (eq. 3, 4): a Gaussian around every position, rows sum to one. float32 [M, M].
+    """S^L (eq. 3, 4): a Gaussian around every position; rows sum to one. float32 [M, M].
 
     Args:
-        sigma_x, sigma_y: standard deviations in map cells, across and down.
+        sigma_x, sigma_y: horizontal and vertical standard deviation in map cells.
     """
 
     def gaps(size: int, sigma: float) -> Tensor:
@@ -43,9 +43,9 @@ def location_prior(
 def patch_products(products: Tensor, *, context: int, H: int, W: int) -> Tensor:
     """<f_i, f_j> summed over K x K patches around i and j (the exponent of eq. 1).
 
-    Every summand is a product that is there already, at jointly shifted positions, so no further
-    multiplication is needed (sec. 4.3). The paper gives neither padding nor the anchor of an even
-    patch: outside the map lies zero, and K = 2 covers the offsets 0 and 1.
+    Every summand is one of `products` at jointly shifted positions, so no further multiplication is
+    needed (sec. 4.3). The paper specifies neither the padding nor the anchor of even patches: the
+    map is zero-padded, and K = 2 covers the offsets 0 and 1.
 
     Args:
         products: [B, M, M].
@@ -67,16 +67,16 @@ def _sum(terms: Iterable[Tensor]) -> Tensor:
 
 
 class SpatialUpdate(nn.Module):
-    """The residual branch BN(F Sᵀ), zero at the start.
+    """The residual branch BN(F Sᵀ), initially zero.
 
     Args:
         channels: C.
-        contexts: patch sizes K; one alone is used as it is, several are fused (eq. 2).
-        fusion: of the contexts' relation maps.
-        relations: "semantic" fuses appearance and location by product (eq. 5); Table 4c has each
+        contexts: patch sizes K; the relation maps of several contexts are fused (eq. 2).
+        fusion: operation that fuses them.
+        relations: "semantic" multiplies appearance and location (eq. 5); Table 4c compares each
             alone.
-        sigmas: (across, down) of the location prior, in map cells.
-        scaled: dot products divided by sqrt(C), as the released code has them.
+        sigmas: (horizontal, vertical) standard deviation of the location prior, in map cells.
+        scaled: divides dot products by sqrt(C), as in the released code.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class SpatialUpdate(nn.Module):
         return residual
 
     def _relation(self, nodes: Tensor, H: int, W: int) -> Tensor:
-        """S [B, M, M], or [M, M] for the location alone."""
+        """S [B, M, M], or [M, M] if it is the location prior alone."""
         sigma_x, sigma_y = self.sigmas
         prior = location_prior(H, W, sigma_x=sigma_x, sigma_y=sigma_y, device=nodes.device)
         if self.relations == "location":
@@ -135,12 +135,12 @@ class SpatialUpdate(nn.Module):
 
 
 class IA(FrameBlock):
-    """SIA and CIA around the same map (eq. 9, Table 4d); an exact identity at the start.
+    """SIA and CIA on the same feature map (eq. 9, Table 4d); initially the identity.
 
     Args:
-        spatial: SIA's branch or None.
-        channel: CIA's branch or None.
-        order: one after the other, or both added to the input.
+        spatial: branch of SIA, or None.
+        channel: branch of CIA, or None.
+        order: sequential, or in parallel with both branches added to the input.
     """
 
     def __init__(
@@ -168,6 +168,6 @@ class IA(FrameBlock):
         if self.spatial is not None:
             branches.append(self.spatial)
         if self.channel is not None:
-            channel = self.channel  # every frame is a clip of its own
+            channel = self.channel  # each frame is a clip of one frame
             branches.append(lambda x: channel(x.unsqueeze(1)).squeeze(1))
         return branches[::-1] if self.order == "channel-spatial" else branches

@@ -1,8 +1,8 @@
-"""STIAU: body parts exchange what they know, within a frame and over frames (IAUnet, sec. III-A).
+"""STIAU: body parts exchange information within and between frames (IAUnet, sec. III-A).
 
-An image is a clip of one frame, so SIAU is STIAU at T = 1. Where paper and released code differ,
-this is the code: batch norm before the attention's sigmoid, parts by sum, one shared reduction of
-parts and global vector, batch norm and ReLU in the part update.
+An image is a clip of one frame, so SIAU is STIAU with T = 1. Where paper and released code differ,
+this follows the code: batch norm before the attention's sigmoid, parts by sum, one shared reduction
+of parts and global vector, batch norm and ReLU in the part update.
 """
 
 # B batch, T frames, C channels, H W map, N parts, R = C/2 reduced channels, F = B·T frames
@@ -33,10 +33,10 @@ Interaction = Literal["spatial-temporal", "spatial", "temporal"]
 def neighbours(
     T: int, N: int, *, interaction: Interaction, device: torch.device | None = None
 ) -> Tensor:
-    """Which of T·N nodes (index t·N + n) may inform which: bool [T·N, T·N] (eq. 3).
+    """Adjacency of the T·N nodes (index t·N + n): bool [T·N, T·N] (eq. 3).
 
-    Spatial: other parts of the same frame. Temporal: the same part in other frames. So a node has
-    N + T - 2 neighbours (the paper counts one more).
+    Spatial neighbours are other parts of the same frame, temporal neighbours the same part in other
+    frames, so a node has N + T - 2 neighbours (the paper counts one more).
     """
     node = torch.arange(T * N, device=device)
     frame, part = node // N, node % N
@@ -50,12 +50,12 @@ def neighbours(
 
 
 class PartAttention(nn.Module):
-    """Part division: one soft mask per body part, and the map summed under each (eq. 8, 9).
+    """Part division: one attention map per body part, and the features under each (eq. 8, 9).
 
     Args:
         channels: C.
         parts: N, in the order of the masks that supervise them.
-        pooling: "sum" as the released code has it, "mean" as eq. 9 (divided by H·W).
+        pooling: "sum" as in the released code, or "mean" as in eq. 9 (divided by H·W).
     """
 
     def __init__(self, channels: int, *, parts: int = 4, pooling: PartPooling = "sum") -> None:
@@ -66,7 +66,7 @@ class PartAttention(nn.Module):
         init_conv(self.conv)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """x [F, C, H, W] to parts [F, N, C] and maps [F, N, H, W]."""
+        """x [F, C, H, W] -> parts [F, N, C] and maps [F, N, H, W]."""
         maps = torch.sigmoid(self.norm(self.conv(x)))
         with full_precision(x):
             flat = at_least_float32(x).flatten(2)
@@ -75,21 +75,21 @@ class PartAttention(nn.Module):
 
 
 class PatchDivision(nn.Module):
-    """Four equal patches, each averaged: for objects without body parts (sec. IV-A, CIFAR-100)."""
+    """Means of four equal patches, for objects without body parts (sec. IV-A, CIFAR-100)."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """x [F, C, H, W] to parts [F, 4, C] in raster order and no maps."""
+        """x [F, C, H, W] -> parts [F, 4, C] in raster order, and no maps."""
         return F.adaptive_avg_pool2d(at_least_float32(x), (2, 2)).flatten(2).mT, ()
 
 
 class PartExchange(nn.Module):
-    """The residual branch of STIAU, one vector per frame, zero at the start.
+    """The residual branch of STIAU, one vector per frame, initially zero.
 
     Args:
         channels: C.
-        division: from [F, C, H, W] to parts [F, N, C] and maps.
-        relation: "sub-network" (eq. 1, 2) or "l2", minus the distance of two parts (Table IX).
-        interaction: which neighbours count (Table VIII).
+        division: [F, C, H, W] -> parts [F, N, C] and maps.
+        relation: "sub-network" (eq. 1, 2) or "l2", the negative distance of two parts (Table IX).
+        interaction: neighbours that exchange information (Table VIII).
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class PartExchange(nn.Module):
         zero_norm(self.frame_norm)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """x [B, T, C, H, W] to the residual [B, T, C, 1, 1] and maps, each [B, T, N, H, W]."""
+        """x [B, T, C, H, W] -> the residual [B, T, C, 1, 1] and maps, each [B, T, N, H, W]."""
         B, T = x.shape[:2]
         parts, maps = self.division(x.flatten(0, 1))
         with full_precision(x):
@@ -135,12 +135,12 @@ class PartExchange(nn.Module):
         return residual, tuple(split_frames(found, B, T) for found in maps)
 
     def _relations(self, nodes: Tensor, whole: Tensor) -> Tensor:
-        """Logits [B, T·N, T·N]. Batch norm sees all pairs, also those the mask takes out later."""
+        """Logits [B, T·N, T·N]. Batch norm includes the pairs that the mask excludes afterwards."""
         gap = nodes.unsqueeze(2) - nodes.unsqueeze(1)  # [B, T·N, T·N, R]
         if self.relation is None or self.relation_norm is None:
             distance: Tensor = torch.linalg.vector_norm(gap, dim=-1)
             return -distance
-        # W [|p_i - p_j|, u] in two halves, so that u is not copied to every pair
+        # W [|p_i - p_j|, u] as two products, so that u is not copied for every pair
         R = whole.shape[1]
         of_pair = F.linear(gap.abs(), self.relation.weight[:, :R]).squeeze(-1)
         of_whole = F.linear(whole, self.relation.weight[:, R:], self.relation.bias)
@@ -149,7 +149,7 @@ class PartExchange(nn.Module):
 
 
 class STIAU(Block):
-    """Y = BN(E) + X (eq. 14) around `PartExchange`, broadcast over positions."""
+    """Y = BN(E) + X (eq. 14) with the branch `PartExchange`, broadcast over positions."""
 
     def __init__(self, exchange: PartExchange) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Channel and spatial gates that IAUnet and RGA are compared with: SE, CBAM, FC."""
+"""Channel and spatial gates, which the papers compare IAUnet and RGA with: SE, CBAM, FC."""
 
 # B batch, T frames, C channels, H W map, N = H·W positions
 
@@ -16,11 +16,11 @@ GateName = Literal["cbam-s", "cbam-c", "cbam-cs", "fc-s", "fc-c", "fc-s//c"]
 
 
 class SE(Block):
-    """Squeeze-and-excitation (Hu et al., CVPR 2018), biases included; squeezes a whole clip.
+    """Squeeze-and-excitation (Hu et al., CVPR 2018) with biases; averages over the whole clip.
 
     Args:
         channels: C.
-        reduction: 16 as published, and as IAUnet's Table VI counts.
+        reduction: 16 as published and in IAUnet's Table VI.
     """
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
@@ -36,7 +36,7 @@ class SE(Block):
 
 
 class CBAMChannel(nn.Module):
-    """CBAM-C (Woo et al., ECCV 2018): one perceptron on the average and on the maximum."""
+    """CBAM-C (Woo et al., ECCV 2018): a shared MLP on average-pooled and max-pooled features."""
 
     def __init__(self, channels: int, *, reduction: int = 8) -> None:
         super().__init__()
@@ -46,13 +46,13 @@ class CBAMChannel(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W] to [B, C, 1, 1]."""
+        """x [B, C, H, W] -> [B, C, 1, 1]."""
         scale = torch.sigmoid(self.shared(x.mean((2, 3))) + self.shared(x.amax((2, 3))))
         return scale[:, :, None, None]
 
 
 class CBAMSpatial(nn.Module):
-    """CBAM-S: a 7x7 convolution on the channels' average and maximum."""
+    """CBAM-S: a 7x7 convolution on the average and maximum over channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,13 +60,13 @@ class CBAMSpatial(nn.Module):
         self.norm = nn.BatchNorm2d(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W] to [B, 1, H, W]."""
+        """x [B, C, H, W] -> [B, 1, H, W]."""
         pooled = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)
         return torch.sigmoid(self.norm(self.conv(pooled)))
 
 
 class FCChannel(nn.Module):
-    """FC-C (RGA, Table 2, after Liu et al. 2019): fully connected over averaged channels."""
+    """FC-C (RGA, Table 2, after Liu et al. 2019): fully connected layers on pooled channels."""
 
     def __init__(self, channels: int, *, reduction: int = 8) -> None:
         super().__init__()
@@ -78,16 +78,16 @@ class FCChannel(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W] to [B, C, 1, 1]."""
+        """x [B, C, H, W] -> [B, C, 1, 1]."""
         return torch.sigmoid(self.dense(x.mean((2, 3))))[:, :, None, None]
 
 
 class FCSpatial(nn.Module):
-    """FC-S (RGA, Table 2): embed, average the channels, fully connected over positions.
+    """FC-S (RGA, Table 2): embedding, mean over channels, fully connected layers over positions.
 
     Args:
         channels: C.
-        positions: N; part of the weights, so the input size is fixed.
+        positions: N; the weights depend on it, so the input size is fixed.
     """
 
     def __init__(self, channels: int, *, positions: int, reduction: int = 8) -> None:
@@ -104,12 +104,12 @@ class FCSpatial(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W] to [B, 1, H, W]."""
+        """x [B, C, H, W] -> [B, 1, H, W]."""
         pooled = self.embed(x).mean(1).flatten(1)  # [B, N]
         if pooled.shape[1] != self.positions:
             raise ConfigError(
-                f"FC-S is built for {self.positions} positions, found a map of {pooled.shape[1]}. "
-                "Give images of the size the network was built for"
+                f"FC-S: found a map of {pooled.shape[1]} positions, expected {self.positions}. "
+                "Use images of the size that the network was built for"
             )
         gate: Tensor = torch.sigmoid(self.dense(pooled))
         return gate.reshape(-1, 1, *x.shape[2:])
@@ -119,10 +119,10 @@ class Gate(FrameBlock):
     """Multiplies a map by channel attention, then by spatial attention, or by their mean.
 
     Args:
-        channel: from [B, C, H, W] to [B, C, 1, 1], or None.
-        spatial: from [B, C, H, W] to [B, 1, H, W], or None.
-        parallel: both look at the input, and the two modulated maps are averaged (the paper does
-            not spell out its fusion).
+        channel: [B, C, H, W] -> [B, C, 1, 1], or None.
+        spatial: [B, C, H, W] -> [B, 1, H, W], or None.
+        parallel: both attentions are computed from the input, and the two modulated maps are
+            averaged (the paper does not specify its fusion).
     """
 
     def __init__(
