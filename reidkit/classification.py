@@ -95,7 +95,7 @@ class ClassificationResult:
         return document
 
     def rows(self) -> list[list[str]]:
-        """Cells of a table with the header `columns`, in per cent."""
+        """Cells of a table with the header `columns`; accuracies in %."""
         accuracy = [f"{100 * value:.2f}" for value in (self.top1, self.top5)]
         return [[self.dataset, *accuracy, f"{len(self.ranks):,}"]]
 

@@ -176,7 +176,7 @@ class Evaluation:
         return document
 
     def rows(self) -> list[list[str]]:
-        """Cells of a table with the header `columns`, in per cent."""
+        """Cells of a table with the header `columns`; scores in %."""
         rows = []
         for name, metrics in self.rankings.items():
             interval = ""
@@ -386,8 +386,8 @@ def pool_features(query: Features, images: Features) -> Features:
 
 
 def percentages(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The headline numbers of stored `metrics()`, in per cent: mAP, rank-1, rank-5 and rank-10, or
-    top-1 and top-5. Numbers that do not exist are left out."""
+    """The main scores of stored `metrics()` in %: mAP, rank-1, rank-5 and rank-10, or
+    top-1 and top-5. Missing scores are left out."""
     if metrics.get("task") == "classification":
         return {"top-1": 100 * metrics["top1"], "top-5": 100 * metrics["top5"]}
     cmc = metrics["cmc"]

@@ -24,7 +24,7 @@ _NONE = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Nearest neighbours among all N vectors, each vector being its own first.
+    """Nearest neighbours among all N vectors; each vector is its own first neighbour.
 
     Attributes:
         index: int32 [N, K], nearest first, ties by index.
@@ -114,12 +114,12 @@ def _exchange(
     own, other = slice(top, top + B), slice(left, left + C)
     row_bound = np.maximum(_worst(keys[own]), zero)[:, None]
     column_bound = np.maximum(_worst(keys[other]), zero)
-    in_rows: dict[int, NDArray[np.int64]] = {}  # flat positions in the tile, by first row
+    in_rows: dict[int, NDArray[np.int64]] = {}  # positions in the flattened tile, by first row
     in_columns: dict[int, NDArray[np.int64]] = {}
     column_max: dict[int, NDArray[np.float32]] = {}
 
     def scan(first: int, last: int) -> None:
-        for start in range(first, last, _SCANNED):  # few enough rows to stay in cache
+        for start in range(first, last, _SCANNED):  # rows that fit the cache
             rows = slice(start, min(start + _SCANNED, last))
             part = tile[rows]
             np.maximum(farthest[own][rows], part.max(axis=1), out=farthest[own][rows])

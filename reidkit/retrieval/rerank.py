@@ -16,7 +16,8 @@ Departures: junk takes no part, since no protocol ranks it; under "mars" a query
 gallery as well, is one vector and not two.
 """
 
-# Q queries, G gallery items, N = all vectors without junk, K neighbours kept, E expansion entries
+# Q queries, G gallery items, N all vectors but junk, K neighbours per list,
+# H neighbours per half-length list, B rows of one block
 
 from __future__ import annotations
 
@@ -274,16 +275,16 @@ def _expanded(
     """
     K = near.shape[1]
     own, keep = near[start:stop], mutual[start:stop]  # [B, K]: R(i)
-    candidates = np.where(keep, own, -1)
-    theirs = half[own]  # [B, K, H]: the half-length lists of i's neighbours
-    theirs_kept = mutual_half[own] & keep[:, :, None]
-    shared = np.zeros(theirs.shape, dtype=bool)  # which of them are in R(i)
+    reciprocal = np.where(keep, own, -1)
+    candidates = half[own]  # [B, K, H]: the half-length lists of i's neighbours
+    candidates_kept = mutual_half[own] & keep[:, :, None]
+    shared = np.zeros(candidates.shape, dtype=bool)  # which of them are in R(i)
     for k in range(K):
-        shared |= theirs == candidates[:, k, None, None]
-    shared &= theirs_kept
-    size = theirs_kept.sum(axis=2)
+        shared |= candidates == reciprocal[:, k, None, None]
+    shared &= candidates_kept
+    size = candidates_kept.sum(axis=2)
     taken = shared.sum(axis=2) > 2.0 / 3 * size
-    theirs_kept &= taken[:, :, None]
+    candidates_kept &= taken[:, :, None]
 
     # one sortable number per entry: the index, then its place in the neighbour list
     place = np.arange(K)
@@ -291,7 +292,7 @@ def _expanded(
     listed = np.where(keep, own.astype(np.int64) * (K + 1) + place, far)
     # entries of others' lists may be in the own list without being reciprocal: their distances are
     # known as well, but looking them up takes longer than computing them
-    added = np.where(theirs_kept, theirs.astype(np.int64) * (K + 1) + K, far)
+    added = np.where(candidates_kept, candidates.astype(np.int64) * (K + 1) + K, far)
     keys = np.concatenate([listed, added.reshape(len(own), -1)], axis=1)
     keys.sort(axis=1)
     entry = keys // (K + 1)
