@@ -1,9 +1,9 @@
-"""What IAUnet's channel relation costs on clips: time and peak memory beside the plain formulation.
+"""Time and peak memory of IAUnet's channel relation on clips, compared with the plain formulation.
 
     python benchmarks/channel_relation.py [--clips 4] [--frames 4] [--stages 2 3] [--device cpu]
 
-Plain is softmax(X Xᵀ) X with the [T·C, T·C] matrix written out. Each measurement has a process of
-its own, so that its peak memory is its own; the network has random weights.
+The plain formulation is softmax(X Xᵀ) X with the [T·C, T·C] matrix in memory. Each measurement runs
+in its own process, because peak memory is measured per process; the network has random weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from reidkit.registry import get_arch
 
 
 @dataclass(frozen=True)
-class Job:
+class Run:
     clips: int
     frames: int
     stages: tuple[int, ...]
@@ -34,7 +34,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Cost:
-    seconds: float  # the fastest repeat
+    seconds: float  # of the fastest repeat
     mib: float  # peak above the network's own weights and input
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     for train in (False, True):
         found = []
         for plain in (True, False):
-            job = Job(
+            run = Run(
                 arguments.clips,
                 arguments.frames,
                 tuple(arguments.stages),
@@ -64,42 +64,42 @@ def main() -> None:
                 arguments.repeats,
             )
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                found.append(pool.apply(measure, (job,)))
-        theirs, ours = found
-        what = "forward and backward" if train else "forward"
+                found.append(pool.apply(measure, (run,)))
+        plain_cost, ours = found
+        title = "forward and backward" if train else "forward"
         cells = "".join(f"{cost.seconds:9.2f} s{cost.mib:6.0f}M" for cost in found)
         print(
-            f"{what:24}{cells}   {ours.seconds / theirs.seconds:.2f} time "
-            f"{ours.mib / theirs.mib:.2f} memory"
+            f"{title:24}{cells}   {ours.seconds / plain_cost.seconds:.2f} time "
+            f"{ours.mib / plain_cost.mib:.2f} memory"
         )
 
 
-def measure(job: Job) -> Cost:
-    """Builds the network and runs it; in a fresh process."""
-    if job.plain:
+def measure(run: Run) -> Cost:
+    """Time and memory of this process after running the network."""
+    if run.plain:
         ciau.related_channels = plain_related_channels
     torch.manual_seed(0)
     spec = get_arch("iaunet")
-    config = spec.config(stages=job.stages)
-    model = spec.build(config, num_ids=0, input_size=spec.input_size).to(job.device)
-    model.train(job.train)
-    images = torch.randn(job.clips, job.frames, 3, *spec.input_size, device=job.device)
-    before, seconds = resident(job.device), []
-    for _ in range(job.repeats):
+    config = spec.config(stages=run.stages)
+    model = spec.build(config, num_ids=0, input_size=spec.input_size).to(run.device)
+    model.train(run.train)
+    images = torch.randn(run.clips, run.frames, 3, *spec.input_size, device=run.device)
+    before, seconds = resident(run.device), []
+    for _ in range(run.repeats):
         started = time.perf_counter()
-        with torch.set_grad_enabled(job.train):
+        with torch.set_grad_enabled(run.train):
             features = model(images).features
-        if job.train:
+        if run.train:
             features.square().sum().backward()
             model.zero_grad(set_to_none=True)
-        if job.device.startswith("cuda"):
+        if run.device.startswith("cuda"):
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
-    return Cost(min(seconds), peak(job.device) - before)
+    return Cost(min(seconds), peak(run.device) - before)
 
 
 def plain_related_channels(x: Tensor) -> Tensor:
-    """The formulation of the equations, all in memory."""
+    """softmax(X Xᵀ) X as in the paper's equations."""
     nodes = x.float().flatten(3).flatten(1, 2)
     return ((nodes @ nodes.mT).softmax(-1) @ nodes).reshape(x.shape)
 
@@ -109,12 +109,12 @@ def resident(device: str) -> float:
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated() / 2**20
-    with open("/proc/self/statm") as file:  # noqa: PTH123  # one line of the kernel's
+    with open("/proc/self/statm") as file:  # noqa: PTH123  # not a regular file
         return int(file.read().split()[1]) * resource.getpagesize() / 2**20
 
 
 def peak(device: str) -> float:
-    """MiB at most since the process began (since `resident`, on CUDA)."""
+    """Peak MiB since the process started (on CUDA: since `resident` was called)."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,16 +1,18 @@
-"""reidkit's own pedestrians: drawn people with exact human-parsing maps, in any supported layout.
+"""Synthetic pedestrians with exact human-parsing maps, in the layout of any supported data set.
 
-    write_market1501(Path("data/synth"), train_pids=40, test_pids=40, seed=0)
+    LAYOUTS["market1501"](Path("data/synth"), train_pids=40, test_pids=40, seed=0)
 
-The engine knows no layout: `sample_identity` draws a person, `make_cameras` the cameras, `walk` the
-moments of one walk (`film` and `singles`: with company), `render` one image with its labels.
+Rendering does not depend on the layout: `sample_identity` samples a person, `make_cameras` the
+cameras, `walk` the moments of a walk (`video_moments` and `image_moments` add other people and
+occluders), and `render` renders one image with its labels.
 """
 
+from reidkit.synthetic.brush import Lip
 from reidkit.synthetic.camera import Camera, make_cameras
-from reidkit.synthetic.layouts import LAYOUTS, Writer, write_market1501
-from reidkit.synthetic.moment import Box, Moment, Occluder, Passer
+from reidkit.synthetic.layouts import LAYOUTS, Writer
+from reidkit.synthetic.moment import Box, Moment, Occluder, Passerby
 from reidkit.synthetic.render import render
-from reidkit.synthetic.walk import film, singles, walk
+from reidkit.synthetic.walk import image_moments, video_moments, walk
 from reidkit.synthetic.wardrobe import Identity, sample_identity
 
 __all__ = [
@@ -18,15 +20,15 @@ __all__ = [
     "Box",
     "Camera",
     "Identity",
+    "Lip",
     "Moment",
     "Occluder",
-    "Passer",
+    "Passerby",
     "Writer",
-    "film",
+    "image_moments",
     "make_cameras",
     "render",
     "sample_identity",
-    "singles",
+    "video_moments",
     "walk",
-    "write_market1501",
 ]

@@ -1,9 +1,10 @@
-"""Shapes given in the body frame, put on the canvas in materials from a palette."""
+"""Shapes in the body frame, rasterised on a canvas in materials with a LIP label."""
 
 # h w pixels of a shape's window
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,16 +20,44 @@ Ring = tuple[Point, float, float]
 """Centre, half width (side to side) and half depth (back to front), in body heights."""
 
 
+class Lip(enum.IntEnum):
+    """The 20 labels of LIP human parsing (Gong et al. 2017), as numbered by JPPNet.
+
+    Left and right are the person's own. Bags have no label: they are background.
+    """
+
+    BACKGROUND = 0
+    HAT = 1
+    HAIR = 2
+    GLOVE = 3
+    SUNGLASSES = 4
+    UPPER = 5
+    DRESS = 6
+    COAT = 7
+    SOCKS = 8
+    PANTS = 9
+    JUMPSUIT = 10
+    SCARF = 11
+    SKIRT = 12
+    FACE = 13
+    LEFT_ARM = 14
+    RIGHT_ARM = 15
+    LEFT_LEG = 16
+    RIGHT_LEG = 17
+    LEFT_SHOE = 18
+    RIGHT_SHOE = 19
+
+
 @dataclass
 class Palette:
-    """Materials in use: material i + 1 on the canvas is entry i."""
+    """Materials of a figure: material i + 1 on the canvas is entry i."""
 
-    labels: list[int] = field(default_factory=list)
+    labels: list[Lip] = field(default_factory=list)
     fabrics: list[Fabric] = field(default_factory=list)
     folds: list[float] = field(default_factory=list)
 
-    def add(self, label: int, fabric: Fabric | Colour, folds: float = 0.0) -> int:
-        """Enters a material. `folds` is how strongly its cloth wrinkles."""
+    def add(self, label: Lip, fabric: Fabric | Colour, folds: float = 0.0) -> int:
+        """Adds a material and returns its number. `folds` is the strength of its wrinkles."""
         self.labels.append(label)
         self.fabrics.append(fabric if isinstance(fabric, Fabric) else Fabric(fabric))
         self.folds.append(folds)
@@ -37,8 +66,12 @@ class Palette:
 
 @dataclass(frozen=True)
 class Brush:
-    """Puts shapes on the canvas. `lift` is how far the body stands above its straight height, so
-    that patterns and seams walk with it."""
+    """Draws shapes on the canvas.
+
+    Attributes:
+        lift: height of the hips above those of a person standing straight, in body heights; it
+            keeps patterns and seams fixed to the body.
+    """
 
     canvas: Canvas
     view: View
@@ -61,7 +94,7 @@ class Brush:
         along: tuple[float, float] = (0.0, 1.0),
         flat_end: bool = False,
     ) -> None:
-        """A round limb from a to b."""
+        """Draws a round limb from a to b."""
         self.put(self.rod(a, b, radii, along=along, flat_end=flat_end), material)
 
     def rod(
@@ -73,12 +106,12 @@ class Brush:
         along: tuple[float, float] = (0.0, 1.0),
         flat_end: bool = False,
     ) -> Patch | None:
+        """A round limb from a to b with these radii, in body heights."""
         (start, grow_a), (end, grow_b) = self.view.project(a), self.view.project(b)
-        radius_a, radius_b = radii[0] * grow_a, radii[1] * grow_b
+        scaled = (radii[0] * grow_a, radii[1] * grow_b)
         return cone(
-            self.canvas, start, end, radius_a, radius_b,
-            along=along, flat_end=flat_end, turn=self.view.yaw,
-        )  # fmt: skip
+            self.canvas, start, end, scaled, along=along, flat_end=flat_end, turn=self.view.yaw
+        )
 
     def sleeve(
         self,
@@ -89,8 +122,13 @@ class Brush:
         *,
         joint: float,
     ) -> None:
-        """Cloth around a limb from its root over a share `covered` of its length; its joint lies at
-        the share `joint`. `radii` are those at root, joint and end."""
+        """Draws cloth around a limb.
+
+        Args:
+            covered: fraction of the limb's length that is covered, from its root.
+            radii: of the cloth at root, joint and end, in body heights.
+            joint: position of the joint as a fraction of the length.
+        """
         share = min(covered / joint, 1.0)
         self.limb(
             limb.root,
@@ -114,8 +152,7 @@ class Brush:
     def ball(
         self, centre: Point, half: Point, *, turn: float = 0.0, taper: float = 0.0
     ) -> Patch | None:
-        """An ellipsoid of half sizes (side, height, depth), turned with the body and by `turn`
-        besides."""
+        """An ellipsoid of half sizes (width, height, depth), rotated with the body plus `turn`."""
         yaw = self.view.yaw + turn
         cos, sin = math.cos(yaw), math.sin(yaw)
         wide = math.hypot(half[0] * cos, half[2] * sin)
@@ -123,7 +160,7 @@ class Brush:
         return self._blob(centre, (wide, half[1], deep), yaw, power=2, taper=taper)
 
     def box(self, centre: Point, half: Point) -> Patch | None:
-        """A box with round corners, turned with the body."""
+        """A box with rounded corners, rotated with the body."""
         cos, sin = abs(math.cos(self.view.yaw)), abs(math.sin(self.view.yaw))
         wide, deep = half[0] * cos + half[2] * sin, half[0] * sin + half[2] * cos
         return self._blob(centre, (wide, half[1], deep), self.view.yaw, power=4)
@@ -134,10 +171,8 @@ class Brush:
         spot, grow = self.view.project(centre)
         wide, high, deep = half
         high = math.hypot(high * math.cos(self.view.tilt), deep * math.sin(self.view.tilt))
-        return ellipsoid(
-            self.canvas, spot, wide * grow, high * grow, deep * grow,
-            turn=yaw, power=power, taper=taper,
-        )  # fmt: skip
+        radii = (wide * grow, high * grow, deep * grow)
+        return ellipsoid(self.canvas, spot, radii, turn=yaw, power=power, taper=taper)
 
     def tube(self, rings: Sequence[Ring]) -> Patch | None:
         """Elliptic rings from top to bottom; `along` is minus the height on a straight body."""
@@ -152,12 +187,12 @@ class Brush:
 
 
 def between(a: Point, b: Point, t: float) -> Point:
-    """The point at the share t of the way from a to b."""
+    """Linear interpolation: a at t = 0, b at t = 1."""
     return a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, a[2] + (b[2] - a[2]) * t
 
 
 def turned(point: Point, turn: float) -> Point:
-    """Turned about the vertical axis, as a head on its neck."""
+    """The point rotated about the vertical axis, in radians."""
     cos, sin = math.cos(turn), math.sin(turn)
     return point[0] * cos + point[2] * sin, point[1], -point[0] * sin + point[2] * cos
 
@@ -167,4 +202,5 @@ def darker(colour: Colour, factor: float) -> Colour:
 
 
 def mixed(a: Colour, b: Colour, share: float) -> Colour:
+    """The fraction 1 - `share` of a and `share` of b."""
     return between(a, b, share)

@@ -1,4 +1,4 @@
-"""Cameras: where each stands, what it sees behind people, and what its optics do to a picture."""
+"""Cameras: their positions, backgrounds and optics."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ class Camera:
 
     Attributes:
         index: 1, 2, ...
-        headings: directions people walk in before it (yaw, radians; 0 towards it).
-        standing: range of feet in the scene, as a share of its ground (0 far, 1 near).
-        gain: per colour channel, exposure included.
-        blur, noise: spreads in pixels and in [0, 1].
+        tilt: elevation angle in radians.
+        headings: directions in which people walk (yaw in radians, 0 towards the camera).
+        standing: range of the feet's depth in the scene, in [0, 1] (0 far, 1 near).
+        gain: per colour channel, including exposure.
+        blur, noise: standard deviations in pixels and in intensities of [0, 1].
         quality: of its JPEG files.
-        scene: the place, of which an image shows a part (`scene`).
-        clutter: things that may stand before people, RGBA.
+        scene: the background, of which an image shows a part.
+        clutter: RGBA images of objects that may occlude people.
     """
 
     index: int
@@ -52,7 +53,7 @@ class Camera:
 
 @functools.lru_cache(maxsize=2)
 def make_cameras(seed: int, count: int = 6) -> tuple[Camera, ...]:
-    """The cameras of one data set. The same seed gives the same cameras."""
+    """The cameras of a data set; equal for equal seeds."""
     order = np.random.default_rng([seed, 1]).permutation(len(PLACES))
     kinds = list(PLACES)
     return tuple(
@@ -65,7 +66,7 @@ def make_cameras(seed: int, count: int = 6) -> tuple[Camera, ...]:
 
 def _make_camera(index: int, place: str, rng: np.random.Generator) -> Camera:
     tilt = float(rng.uniform(*tuning.TILT))
-    # Mostly one axis (a pavement is walked both ways), with a preference, and some who cross it.
+    # Mostly both directions of one axis, one of them preferred, and some that cross it.
     axis = float(rng.uniform(0, 2 * np.pi))
     headings = (axis, axis, axis + 0.35, axis + np.pi, axis + np.pi - 0.35, axis + np.pi / 2)
     near = float(rng.uniform(0.12, 0.5))
@@ -100,7 +101,7 @@ def _make_camera(index: int, place: str, rng: np.random.Generator) -> Camera:
     )
 
 
-def develop(
+def capture(
     image: Float,
     camera: Camera,
     rng: np.random.Generator,
@@ -109,22 +110,23 @@ def develop(
     resolution: float = 1.0,
     streak: float = 0.0,
 ) -> NDArray[np.uint8]:
-    """What the camera makes of a picture [h, w, 3] in [0, 1].
+    """Simulates optics, sensor and processing of a camera.
 
     Args:
-        light: gain per channel of the moment.
+        image: [h, w, 3] in [0, 1].
+        light: gain per colour channel at the moment.
         resolution: sensor pixels per image pixel.
-        streak: blur of sideways motion in pixels.
+        streak: horizontal motion blur in pixels.
     """
-    picture = image * (np.asarray(camera.gain, np.float32) * np.asarray(light, np.float32))
-    grey = picture @ np.asarray([0.3, 0.59, 0.11], np.float32)
-    picture = grey[..., None] + camera.saturation * (picture - grey[..., None])
-    picture = (picture - 0.42) * camera.contrast + 0.42
-    picture = picture * (1 - camera.haze) + (camera.haze * 0.62)
-    # A soft shoulder in place of clipping, as sensors have it.
-    picture = np.where(picture > 0.8, 0.8 + 0.2 * np.tanh((picture - 0.8) / 0.2), picture)
-    h, w = picture.shape[:2]
-    frame = Image.fromarray((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8))
+    colour = image * (np.asarray(camera.gain, np.float32) * np.asarray(light, np.float32))
+    grey = colour @ np.asarray([0.3, 0.59, 0.11], np.float32)
+    colour = grey[..., None] + camera.saturation * (colour - grey[..., None])
+    colour = (colour - 0.42) * camera.contrast + 0.42
+    colour = colour * (1 - camera.haze) + (camera.haze * 0.62)
+    # Highlights are compressed instead of clipped, as by real sensors.
+    colour = np.where(colour > 0.8, 0.8 + 0.2 * np.tanh((colour - 0.8) / 0.2), colour)
+    h, w = colour.shape[:2]
+    frame = Image.fromarray((np.clip(colour, 0, 1) * 255 + 0.5).astype(np.uint8))
     if resolution < 0.97:
         small = (max(int(w * resolution), 8), max(int(h * resolution), 16))
         frame = frame.resize(small, Image.Resampling.BILINEAR)

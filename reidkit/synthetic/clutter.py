@@ -1,5 +1,8 @@
-"""Things that stand about: parked bicycles, bins, benches, poles. RGBA pictures, foot at the lower
-edge, about the size they have beside a person 110 pixels tall."""
+"""Objects in the scenes: bicycles, bins, benches, poles and the like.
+
+Each is an RGBA image whose lower edge stands on the ground, at the scale of a person 110 pixels
+tall.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def _pick(rng: np.random.Generator, *colours: Rgb) -> Rgb:
 
 
 def bicycle(rng: np.random.Generator) -> Image.Image:
-    """Seen from the side, more or less foreshortened."""
+    """Side view, foreshortened by a random factor."""
     image, draw = _blank(96, 60)
     frame = _pick(rng, (40, 40, 44), (120, 40, 40), (50, 70, 110), (170, 170, 168), (60, 90, 70))
     tyre = (34, 34, 36)
@@ -113,7 +116,7 @@ def car(rng: np.random.Generator) -> Image.Image:
 
 
 def board(rng: np.random.Generator) -> Image.Image:
-    """A notice board or an advertising stand."""
+    """A notice board."""
     image, draw = _blank(44, 78)
     draw.rectangle(
         [6, 4, 82, 110],

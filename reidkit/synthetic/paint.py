@@ -1,4 +1,4 @@
-"""Colour for what the rasteriser found: fabric, folds, light, and down to image pixels."""
+"""Colours a rasterised figure by fabric, folds and light, and reduces it to image pixels."""
 
 # H W canvas pixels, h w image pixels (H = h * SUPERSAMPLE)
 
@@ -17,7 +17,7 @@ from reidkit.synthetic.wardrobe import Fabric
 
 @dataclass(frozen=True)
 class Light:
-    """Where light comes from, as seen by the camera: x right, y down, z towards the viewer."""
+    """Direction of the light in camera coordinates (x right, y down), and its strengths."""
 
     x: float
     y: float
@@ -27,7 +27,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Layer:
-    """A painted figure at image size: premultiplied rgb [h, w, 3], cover [h, w], labels [h, w]."""
+    """A figure at image size: premultiplied rgb [h, w, 3], coverage and labels [h, w]."""
 
     rgb: Float
     cover: Float
@@ -35,10 +35,10 @@ class Layer:
 
 
 def paint(canvas: Canvas, palette: Palette, light: Light, folds: Float) -> Layer:
-    """Colours the canvas.
+    """Colours the figure on the canvas.
 
     Args:
-        folds: wrinkles as brightness around 0, at least as large as the canvas.
+        folds: wrinkles as relative brightness around 0, at least as large as the canvas.
     """
     H, W = canvas.material.shape
     step = SUPERSAMPLE
@@ -79,7 +79,7 @@ def paint(canvas: Canvas, palette: Palette, light: Light, folds: Float) -> Layer
 
 
 def weave(fabric: Fabric, across: Float, along: Float) -> Float:
-    """Share of the second colour, 0..1, at cloth positions [n]."""
+    """Fraction of the second colour, in [0, 1], at cloth positions [n]."""
     period = fabric.period
     if fabric.pattern == "stripes":
         return _band(along / period, 0.38)
@@ -95,7 +95,7 @@ def _band(position: Float, share: float) -> Float:
 
 
 def _print(art: int, across: Float, along: Float) -> Float:
-    """A picture of 5 x 5 cells, mirror-symmetric, on the chest; sometimes one on the back."""
+    """A mirror-symmetric motif of 5 x 5 cells on the chest, sometimes also on the back."""
     bits = np.random.default_rng(art)
     half = bits.random((5, 3)) < 0.55
     half[2, 1:] = True
@@ -120,13 +120,13 @@ def _shading(normal_x: Float, normal_y: Float, light: Light, folds: Float) -> Fl
     facing += normal_z * towards
     np.maximum(facing, 0, out=facing)
     shade = facing * light.direct + light.ambient
-    shade *= 0.78 + 0.22 * normal_z  # edges turn away from the open sky
+    shade *= 0.78 + 0.22 * normal_z  # surfaces seen edge-on get less light from the sky
     shade *= 1 + folds
     return shade
 
 
 def _box(material: NDArray[np.uint8], step: int) -> tuple[slice, slice] | None:
-    """The drawn part of the canvas, grown to whole image pixels."""
+    """The non-empty part of the canvas, extended to whole image pixels."""
     rows, columns = np.flatnonzero(material.any(axis=1)), np.flatnonzero(material.any(axis=0))
     if not len(rows):
         return None
@@ -137,7 +137,7 @@ def _box(material: NDArray[np.uint8], step: int) -> tuple[slice, slice] | None:
 
 
 def _shrink(image: Float, step: int) -> Float:
-    # Adding strided views is several times faster than a mean over two axes.
+    # adding strided views is several times faster than a mean over two axes
     offsets = [(row, column) for row in range(step) for column in range(step)]
     total = image[::step, ::step].copy()
     for row, column in offsets[1:]:

@@ -1,4 +1,4 @@
-"""How a body stands at one moment: joints from a gait phase, and their projection.
+"""Body poses: joints from the phase of the gait, and their projection.
 
 Body frame: x to the person's left, y up, z forward; unit: the person's height; ground at y = 0.
 """
@@ -16,16 +16,16 @@ ArmAction = Literal["swing", "phone", "pocket", "carry", "strap"]
 
 @dataclass(frozen=True)
 class Pose:
-    """One moment of one walk.
+    """A pose at one moment of a walk.
 
     Attributes:
-        yaw: where the person faces, radians; 0 towards the camera, pi/2 to the image's right.
-        phase: of the gait, radians; one full turn is two steps.
-        stride: 0 stands, 1 walks with long steps.
-        lean: forward lean of the trunk, radians.
-        head_turn: of the head against the trunk, radians; `head_nod` down.
-        arms: what (right, left) arm does.
-        coat_open: half angle of an open coat's front, radians; 0 is closed.
+        yaw: facing direction in radians; 0 towards the camera, pi/2 to the right of the image.
+        phase: of the gait in radians; a full cycle is two steps.
+        stride: from 0 (standing) to 1 (long steps).
+        lean: forward lean of the trunk in radians.
+        head_turn, head_nod: yaw and pitch (down) of the head relative to the trunk in radians.
+        arms: actions of the (right, left) arm.
+        coat_open: half angle of an open coat's front in radians; 0 is closed.
     """
 
     yaw: float
@@ -40,7 +40,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Limb:
-    """Three joints of an arm (shoulder, elbow, wrist) or a leg (hip, knee, ankle), and the tip."""
+    """Joints of an arm (shoulder, elbow, wrist) or a leg (hip, knee, ankle), and its tip."""
 
     root: Point
     middle: Point
@@ -59,7 +59,7 @@ class Skeleton:
     neck: Point
     head: Point
     lift: float
-    """How far the hips are below those of a person standing straight (negative: below)."""
+    """Height of the hips above those of a person standing straight (negative: below)."""
 
 
 # Lengths in body heights.
@@ -71,10 +71,10 @@ FOOT = 0.105
 
 
 def skeleton(pose: Pose, *, shoulders: float, hips: float, girth: float) -> Skeleton:
-    """Joints of a body of the given build in the given pose.
+    """Joints of a body in a pose.
 
-    Thigh angle is a sine of the phase, the knee bends while its leg swings forward, arms swing
-    against the legs, trunk and shoulders turn against the hips.
+    The thigh's angle is a sine of the phase, the knee bends while its leg swings forward, arms
+    swing opposite to the legs, and the shoulders rotate opposite to the hips.
     """
     legs = [_leg(pose, side, hips) for side in (-1, 1)]
     lowest = min(min(leg.tip[1], leg.end[1] - ANKLE) for leg in legs)
@@ -82,7 +82,7 @@ def skeleton(pose: Pose, *, shoulders: float, hips: float, girth: float) -> Skel
     twist = -0.16 * pose.stride * math.sin(pose.phase)
 
     def trunk(x: float, y: float, z: float = 0.0) -> Point:
-        """A point of the trunk after lean and twist."""
+        """A point of the trunk after leaning and twisting."""
         high = max(0.0, y - HIP)
         turned_x = x * math.cos(twist) + z * math.sin(twist)
         turned_z = -x * math.sin(twist) + z * math.cos(twist)
@@ -177,13 +177,13 @@ def _points(limb: Limb) -> tuple[Point, Point, Point, Point]:
 
 @dataclass(frozen=True)
 class View:
-    """Projects the body frame to the canvas.
+    """Projection from the body frame to the canvas.
 
     Attributes:
-        yaw, tilt: facing, and elevation of the camera, radians.
+        yaw, tilt: facing direction of the person, elevation of the camera, in radians.
         scale: canvas pixels per body height.
-        foot_x, foot_y: where the body frame's origin lies on the canvas.
-        perspective: how much nearer parts grow, per body height.
+        foot_x, foot_y: position of the body frame's origin on the canvas.
+        perspective: magnification of nearer parts, per body height.
     """
 
     yaw: float
@@ -192,7 +192,6 @@ class View:
     foot_x: float
     foot_y: float
     perspective: float = 0.0
-    mirror: bool = False
 
     def project(self, point: Point) -> tuple[Point, float]:
         """((x, y, z) on the canvas, canvas pixels per body height there)."""

@@ -1,8 +1,8 @@
-"""A small depth-buffered rasteriser for round bodies.
+"""A small rasteriser with a depth buffer, for round shapes.
 
-Each shape yields a `Patch`: for the pixels of its bounding box, whether it covers them, how near
-its surface is, where on the cloth that surface point lies, and which way it faces. `Canvas.put`
-keeps what is nearest. Colour comes later, once per pixel (`paint`).
+Each shape yields a `Patch`: for the pixels of its bounding box, whether it covers them, its depth,
+the position on the cloth and the surface normal. `Canvas.put` keeps the nearest surface of each
+pixel. Colours are computed afterwards, once per pixel (`paint`).
 
 Screen coordinates: x right, y down, z towards the viewer, all in canvas pixels.
 """
@@ -25,10 +25,11 @@ Spot = tuple[float, float, float]
 
 
 class Patch(NamedTuple):
-    """What one shape offers to the pixels of its window, each array [h, w].
+    """The surface of one shape at the pixels of its window, each array [h, w].
 
-    `across` is the angle around the shape in radians, 0 at the body's front; `along` runs down the
-    cloth in body heights.
+    Attributes:
+        across: angle around the shape in radians, 0 at the front of the body.
+        along: position down the cloth in body heights.
     """
 
     rows: slice
@@ -54,7 +55,7 @@ class Canvas:
     def put(
         self, patch: Patch, material: int | NDArray[np.uint8], where: Bool | None = None
     ) -> None:
-        """Keeps the patch's surface wherever it is nearer than what is there."""
+        """Draws the patch where it is nearer than what has been drawn so far."""
         window = (patch.rows, patch.columns)
         depth = self.depth[window]
         nearer = patch.depth > depth
@@ -74,7 +75,7 @@ class Canvas:
             np.copyto(layer, value, where=nearer)
 
     def window(self, x0: float, y0: float, x1: float, y1: float) -> tuple[slice, slice] | None:
-        """The part of the canvas that a box covers, or None."""
+        """The rows and columns of the canvas in a box, or None if it lies outside."""
         left, right = max(0, int(x0)), min(self.width, int(x1) + 2)
         top, bottom = max(0, int(y0)), min(self.height, int(y1) + 2)
         if left >= right or top >= bottom:
@@ -92,18 +93,22 @@ def cone(
     canvas: Canvas,
     a: Spot,
     b: Spot,
-    radius_a: float,
-    radius_b: float,
+    radii: tuple[float, float],
     *,
     along: tuple[float, float] = (0.0, 1.0),
     flat_end: bool = False,
     turn: float = 0.0,
 ) -> Patch | None:
-    """A limb: a cone from a to b with round ends (`flat_end`: cut off at b).
+    """A limb: a cone from a to b with round ends.
 
-    `turn` is the body's yaw; the front of the limb is where it faces.
+    Args:
+        radii: at a and b.
+        along: range of the patch's `along` from a to b.
+        flat_end: ends at b without a round cap.
+        turn: yaw of the body in radians.
     """
-    largest = max(radius_a, radius_b)
+    radius_a, radius_b = radii
+    largest = max(radii)
     window = canvas.window(
         min(a[0], b[0]) - largest,
         min(a[1], b[1]) - largest,
@@ -144,17 +149,24 @@ def cone(
 def ellipsoid(
     canvas: Canvas,
     centre: Spot,
-    radius_x: float,
-    radius_y: float,
-    radius_z: float,
+    radii: Spot,
     *,
     turn: float = 0.0,
     power: int = 2,
     taper: float = 0.0,
 ) -> Patch | None:
-    """A head, a hand, a bag. `along` is the height in it, -1 (top) to 1; `power` 4 gives a rounded
-    box; `taper` narrows the lower half (a chin)."""
+    """A head, a hand or a bag.
+
+    The patch's `along` is the height in it, from -1 (top) to 1.
+
+    Args:
+        radii: half width, half height and half depth.
+        turn: yaw in radians.
+        power: 2 for an ellipsoid, 4 for a rounded box.
+        taper: narrows the lower half, as of a chin.
+    """
     x0, y0, z0 = centre
+    radius_x, radius_y, radius_z = radii
     window = canvas.window(x0 - radius_x, y0 - radius_y, x0 + radius_x, y0 + radius_y)
     if window is None:
         return None
@@ -190,9 +202,9 @@ def loft(
     """A torso or a skirt: elliptic rings from top to bottom.
 
     Args:
-        rings: (x, y, z, half width, half depth, along), y rising.
-        turn: the body's yaw in radians.
-        drop: sine of the camera's elevation: seen from above, rings sag before the body.
+        rings: (x, y, z, half width, half depth, along), in ascending order of y.
+        turn: yaw of the body in radians.
+        drop: sine of the camera's elevation; seen from above, the front of a ring appears lower.
     """
     table = np.asarray(rings, np.float32).T  # [6, rings]
     sag = float(table[4, -1]) * drop
@@ -223,7 +235,7 @@ def loft(
 
 
 def _wrap(angle: Float) -> Float:
-    """To [-pi, pi)."""
+    """The angle in [-pi, pi)."""
     turn = 2 * np.pi
     wrapped: Float = angle - turn * np.floor(angle / turn + 0.5)
     return wrapped

@@ -1,18 +1,19 @@
-"""One image of one person before one camera, with the exact label map."""
+"""Renders one image of one person and its exact label map."""
 
-# h w image pixels, H W canvas pixels (SUPERSAMPLE times as many)
+# h w image pixels, H W canvas pixels (h · SUPERSAMPLE)
 
 from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from reidkit.synthetic import tuning
-from reidkit.synthetic.camera import Camera, develop
+from reidkit.synthetic.camera import Camera, capture
 from reidkit.synthetic.figure import draw_figure
 from reidkit.synthetic.moment import Moment, Occluder
 from reidkit.synthetic.paint import Layer, paint
@@ -22,16 +23,26 @@ from reidkit.synthetic.scene import HORIZON, SCENE_HEIGHT, SCENE_WIDTH, texture
 from reidkit.synthetic.wardrobe import Identity
 
 
+class Standing(NamedTuple):
+    """A person at a position of the image; position of the feet and height in image pixels."""
+
+    identity: Identity
+    pose: Pose
+    foot_x: float
+    foot_y: float
+    tall: float
+
+
 def render(
     identity: Identity, camera: Camera, moment: Moment, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draws what the camera sees.
+    """The image of a person by a camera at a moment.
 
     Args:
-        rng: only for sensor noise; everything else is in the arguments.
+        rng: used for sensor noise only.
     Returns:
-        rgb [h, w, 3] and LIP labels 0..19 [h, w] of this person alone: occluders, other people and
-        bags are background.
+        rgb uint8 [h, w, 3] and LIP labels uint8 [h, w] of this person; occluders, other people
+        and bags are background.
     """
     h, w = tuning.IMAGE_HEIGHT, tuning.IMAGE_WIDTH
     tall = h / moment.box.scale  # of the person, in image pixels
@@ -39,48 +50,42 @@ def render(
     foot_y = h / 2 + tall * 0.495 + moment.box.shift_y * h
     image = _background(camera, moment, foot_y / h)
     labels = np.zeros((h, w), np.uint8)
-    passer = moment.passer
+    passerby = moment.passerby
     other = None
-    if passer is not None:
-        other_y = foot_y + (passer.size - 1) * 0.25 * h
-        other = (
-            passer.identity,
-            passer.pose,
-            foot_x + passer.aside * w,
-            other_y,
-            tall * passer.size,
+    if passerby is not None:
+        other = Standing(
+            passerby.identity,
+            passerby.pose,
+            foot_x + passerby.aside * w,
+            foot_y + (passerby.size - 1) * 0.25 * h,
+            tall * passerby.size,
         )
-        if passer.size <= 1:
-            image = _stand(image, camera, moment, *other)[0]
+        if passerby.size <= 1:
+            image, _ = _add_person(image, camera, moment, other)
     if not moment.empty:
-        image, layer = _stand(image, camera, moment, identity, moment.pose, foot_x, foot_y, tall)
+        person = Standing(identity, moment.pose, foot_x, foot_y, tall)
+        image, layer = _add_person(image, camera, moment, person)
         labels = layer.labels
-    if other is not None and passer is not None and passer.size > 1:
-        image, layer = _stand(image, camera, moment, *other)
+    if other is not None and passerby is not None and passerby.size > 1:
+        image, layer = _add_person(image, camera, moment, other)
         labels[layer.cover > 0.5] = 0
     if moment.occluder is not None:
         image = _occlude(image, labels, camera, moment.occluder, foot_y, tall)
-    rgb = develop(
+    rgb = capture(
         image, camera, rng, light=moment.light, resolution=moment.resolution, streak=moment.streak
     )
     return rgb, labels
 
 
-def _stand(
-    image: Float,
-    camera: Camera,
-    moment: Moment,
-    identity: Identity,
-    pose: Pose,
-    foot_x: float,
-    foot_y: float,
-    tall: float,
+def _add_person(
+    image: Float, camera: Camera, moment: Moment, person: Standing
 ) -> tuple[Float, Layer]:
-    """Somebody, with a shadow, into the picture; returns it and what was added."""
+    """The image with a person and their shadow, and the layer of the person alone."""
+    identity, pose, foot_x, foot_y, tall = person
     h, w = image.shape[:2]
     step = tuning.SUPERSAMPLE
     canvas = Canvas(h * step, w * step)
-    # Seen from above a person looks shorter; the box is as tall as they look.
+    # people look shorter from above; the box has their apparent height
     scale = (
         tall
         / (math.cos(camera.tilt) + 0.1 * math.sin(camera.tilt))
@@ -97,7 +102,7 @@ def _stand(
 
 
 def _background(camera: Camera, moment: Moment, foot: float) -> Float:
-    """The part of the scene behind the box; `foot` is where the feet stand in it, 0..1."""
+    """The part of the scene behind the box; `foot` is the feet's position in it, in [0, 1]."""
     across, depth = moment.place
     ground = HORIZON + 14 + depth * (SCENE_HEIGHT - HORIZON - 30)
     high = 112 * (0.74 + 0.4 * depth) * moment.box.scale
@@ -114,7 +119,7 @@ def _background(camera: Camera, moment: Moment, foot: float) -> Float:
 
 @functools.lru_cache(maxsize=1)
 def wrinkles() -> Float:
-    """Wrinkles of cloth as brightness around 0, [640, 512]; slanted and soft. The same always."""
+    """Wrinkles of cloth as relative brightness around 0, [640, 512]; a constant texture."""
     rng = np.random.default_rng(20)
     fine = texture(rng, (640, 512), (7, 16), (0.5, 0.8))
     rows = np.arange(640)[:, None]
@@ -123,7 +128,7 @@ def wrinkles() -> Float:
 
 
 def _shadow(image: Float, camera: Camera, foot_x: float, foot_y: float, tall: float) -> None:
-    """Darkens the ground under the feet: close contact, and a soft patch away from the light."""
+    """Darkens the ground: a contact shadow, and a soft one away from the light."""
     h, w = image.shape[:2]
     y = np.arange(h, dtype=np.float32)[:, None] - (foot_y - 0.01 * tall)
     x = np.arange(w, dtype=np.float32)[None, :] - foot_x
@@ -142,7 +147,7 @@ def _occlude(
     foot_y: float,
     tall: float,
 ) -> Float:
-    """Puts a piece of clutter in front; clears the labels behind it."""
+    """Draws an object in front of the person and clears the labels behind it."""
     h, w = labels.shape
     sprite = camera.clutter[thing.index]
     size = tall / 110 * thing.size

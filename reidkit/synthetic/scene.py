@@ -1,7 +1,7 @@
-"""Places that cameras look at: one wide picture each, of which every image shows a part.
+"""Backgrounds: one wide image per camera, of which every image of a person shows a part.
 
-A scene is SCENE_WIDTH x SCENE_HEIGHT pixels; what stands (walls, hedges, shops) fills it
-down to HORIZON, the ground lies below. Nearby people are about 110 pixels tall in it.
+A scene has SCENE_WIDTH x SCENE_HEIGHT pixels. Walls, hedges and shops fill it down to HORIZON, and
+the ground is below. Nearby people are about 110 pixels tall in it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Rgb = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Easel:
-    """A picture of a place while it is painted, and the strokes that all places share."""
+class ScenePainter:
+    """Paints a scene; the methods are shared by all kinds of places."""
 
     rng: np.random.Generator
     image: Image.Image
     draw: ImageDraw.ImageDraw
 
     def tint(self, colour: Rgb, spread: float = 12) -> Rgb:
-        """The colour, a little off."""
+        """The colour with noise."""
         noise = self.rng.normal(0, spread) + self.rng.normal(0, spread / 3, 3)
         r, g, b = np.clip(np.asarray(colour) + noise, 5, 250)
         return int(r), int(g), int(b)
@@ -42,7 +42,7 @@ class Easel:
         self.draw.rectangle([0, 0, SCENE_WIDTH, bottom], fill=self.tint(colour))
 
     def ground(self, colour: Rgb, *, top: int = HORIZON) -> Rgb:
-        """Plain ground, a little brighter towards the camera; returns its colour."""
+        """Plain ground, slightly brighter towards the camera; returns its colour."""
         base = self.tint(colour)
         for y in range(top, SCENE_HEIGHT):
             self.draw.line(
@@ -51,7 +51,7 @@ class Easel:
         return base
 
     def tiles(self, base: Rgb, *, width: float, top: int = HORIZON) -> None:
-        """Paving in perspective: joints run towards a vanishing point, cross joints close up."""
+        """Paving in perspective, towards a vanishing point."""
         gap = shade(base, 0.84)
         rows, step = [float(top)], 5.0
         while rows[-1] < SCENE_HEIGHT:
@@ -79,7 +79,7 @@ class Easel:
     def spots(
         self, box: tuple[int, int, int, int], colours: Sequence[Rgb], count: int, size: float
     ) -> None:
-        """Leaves, stains, grass: many small spots."""
+        """Small spots: leaves, stains, grass."""
         x0, y0, x1, y1 = box
         xs, ys = self.rng.uniform(x0, x1, count), self.rng.uniform(y0, y1, count)
         radii = self.rng.gamma(3, size / 3, count)
@@ -112,7 +112,7 @@ class Easel:
             self.draw.line([(x + width / 2, y0), (x + width / 2, y1)], fill=frame, width=2)
 
     def stand(self, names: Sequence[str], count: int, *, low: int, high: int) -> None:
-        """Puts clutter on the ground between two heights of the picture, far things first."""
+        """Places objects on the ground between two rows of the scene, far ones first."""
         spots = sorted(
             (self.number(low, high), self.number(0, SCENE_WIDTH), names[self.number(0, len(names))])
             for _ in range(count)
@@ -132,13 +132,13 @@ class Easel:
 
 
 def shade(colour: Rgb, factor: float) -> Rgb:
-    """Brighter or darker."""
+    """The colour at another brightness."""
     r, g, b = (min(int(c * factor), 255) for c in colour)
     return r, g, b
 
 
 def finish(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Softens the strokes and lays light over them."""
+    """Blurs edges and adds uneven light."""
     picture = np.asarray(image.filter(ImageFilter.GaussianBlur(0.7)), np.float32) / 255
     size = (SCENE_HEIGHT, SCENE_WIDTH)
     light = 0.02 * texture(rng, size, (2, 5), (0.7, 0.5)) + 0.07 * texture(
@@ -158,8 +158,12 @@ def texture(
     grains: tuple[int, ...],
     weights: tuple[float, ...],
 ) -> Float:
-    """Smooth noise [H, W] around 0: octaves of the given grain sizes in pixels, each about unit
-    spread times its weight."""
+    """Smooth noise [H, W] around 0.
+
+    Args:
+        grains: sizes of the octaves in pixels.
+        weights: of the octaves, each of about unit variance.
+    """
     total = np.zeros(size, np.float32)
     for grain, weight in zip(grains, weights, strict=True):
         coarse = rng.standard_normal((size[0] // grain + 3, size[1] // grain + 3), np.float32)

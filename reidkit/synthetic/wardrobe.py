@@ -1,7 +1,7 @@
-"""Who walks past: body, clothes and belongings of one identity.
+"""Identities: body, clothes and accessories.
 
-Garments come from a small common wardrobe, so that people share most of what they wear and differ
-in small things: shoes, bag, hair, scarf, a print.
+Garments come from a small common wardrobe, so that people share most of their clothes and differ in
+details: shoes, bag, hair, scarf, a print.
 """
 
 from __future__ import annotations
@@ -24,8 +24,13 @@ BagKind = Literal["backpack", "shoulder", "hand"]
 
 @dataclass(frozen=True)
 class Fabric:
-    """Colour and pattern of one garment. `art` picks the picture of a print, `period` the stripes
-    (in body heights)."""
+    """Colour and pattern of a garment.
+
+    Attributes:
+        second: second colour of the pattern.
+        period: of stripes, columns and checks, in body heights.
+        art: seed of a print's motif.
+    """
 
     colour: Colour
     second: Colour = (0.5, 0.5, 0.5)
@@ -52,18 +57,18 @@ class Bag:
 
 @dataclass(frozen=True)
 class Identity:
-    """One person as dressed on the day.
+    """A person with their clothes.
 
     Attributes:
-        girth, shoulders, hips, head: sizes relative to the average build at equal height.
-        outfit: what covers torso and legs; `lower` is unused for a dress or a jumpsuit.
-        sleeve: covered length of the arm, 0..1.
-        hem: covered length of the leg, 0..1, of trousers, shorts, skirt or dress.
-        coat_hem: coat's lower edge in body heights above the ground (0.33 long, 0.48 jacket).
-        sock: covered length of the shin, 0..1.
-        fit: how far the shirt stands off, body heights; `leg_fit` widens the trousers' legs.
-        shirt_hem: the shirt's lower edge in body heights above the ground.
-        neckline: depth of the neckline, body heights; `buttons` are a seam down the front.
+        girth, shoulders, hips, head: sizes relative to the average build of equal height.
+        outfit: garment on torso and legs; `lower` is unused for dresses and jumpsuits.
+        sleeve: covered fraction of the arm.
+        hem: fraction of the leg covered by trousers, shorts, skirt or dress.
+        coat_hem: lower edge of the coat in body heights above the ground (0.34 long, 0.49 jacket).
+        sock: covered fraction of the shin.
+        fit: distance of the shirt from the body in body heights; `leg_fit`: width of the trousers.
+        shirt_hem: lower edge of the shirt in body heights above the ground.
+        neckline: depth of the neckline in body heights; `buttons`: a seam down the front.
     """
 
     girth: float
@@ -105,7 +110,7 @@ def _colours(text: str) -> tuple[Colour, ...]:
 SKINS = _colours("deb299 d1a385 c29173 9e7054 6b4a38")
 HAIRS = _colours("171414 211a17 38261a 5c4026 9e8052 8c8a87 6b331f")
 HAIR_ODDS = (0.34, 0.24, 0.16, 0.09, 0.06, 0.07, 0.04)
-# The wardrobe: few, muted, the commonest first.
+# The wardrobe: few muted colours, the most common first.
 TOPS = _colours(
     "e0e0db 212124 787a80 2b385c 992b2e 6b8cb2 c2ad8f 405e47 cc9ea8 ccb04c 734f70 5c9e99 c76b38"
 )
@@ -121,7 +126,7 @@ ACCENTS = _colours("9e2429 d9d4c7 292b33 bd9e4c 425c94 808085 527a5c 9e6b8f")
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
-    """Draws one person. The same generator state gives the same person."""
+    """Samples a person; the same generator state gives the same person."""
     feminine = rng.random() < 0.48
     hair = _hair(rng, feminine)
     outfit = _outfit(rng, feminine)

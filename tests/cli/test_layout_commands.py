@@ -16,7 +16,7 @@ from reidkit.features import read_features
 from reidkit.runtime.embedder import Classifier, embed_images, load_embedder
 from reidkit.synthetic import LAYOUTS
 
-Drawn = Callable[[str], Path]
+SyntheticDataset = Callable[[str], Path]
 Run = Callable[..., str]
 TINY = [
     *("--preset", "none", "--set", "arch.backbone=resnet18", "--size", "32x16"),
@@ -29,8 +29,10 @@ PEOPLE = sorted(set(LAYOUTS) - {"cifar100"})
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_goes_through_the_pipeline(layout: str, drawn: Drawn, run: Run) -> None:
-    data = drawn(layout)
+def test_every_layout_goes_through_the_pipeline(
+    layout: str, synthetic_dataset: SyntheticDataset, run: Run
+) -> None:
+    data = synthetic_dataset(layout)
     verified = json.loads(run("datasets", "verify", data, "--deep", "--json"))
     assert verified["passed"] and verified["synthetic"]
     assert json.loads(run("datasets", "show", data, "--json"))["synthetic"]
@@ -57,9 +59,9 @@ def test_every_layout_goes_through_the_pipeline(layout: str, drawn: Drawn, run: 
 
 
 def test_a_video_network_exports_and_its_export_judges_tracklets_the_same(
-    drawn: Drawn, run: Run
+    synthetic_dataset: SyntheticDataset, run: Run
 ) -> None:
-    data = drawn("mars")
+    data = synthetic_dataset("mars")
     run("train", "--dataset", data, "-o", "runs/one", "--arch", "baseline", *TINY)
     parities = json.loads(run("export", "runs/one", "--json"))["parity"]
     assert [p["frames"] for p in parities] == [4, 1, 7]
@@ -73,9 +75,9 @@ def test_a_video_network_exports_and_its_export_judges_tracklets_the_same(
 
 
 def test_extract_takes_a_folder_of_anybodys_tracklets(
-    drawn: Drawn, run: Run, refuse: Callable[..., str]
+    synthetic_dataset: SyntheticDataset, run: Run, refuse: Callable[..., str]
 ) -> None:
-    data = drawn("dukemtmc-videoreid")
+    data = synthetic_dataset("dukemtmc-videoreid")
     run("train", "--dataset", data, "-o", "runs/one", "--arch", "baseline", *TINY)
     own = next(data.glob("train/0001"))
     arguments = ["extract", "runs/one", "--tracklets", own, "--device", "cpu"]
@@ -90,8 +92,10 @@ def test_extract_takes_a_folder_of_anybodys_tracklets(
     assert "expected one sub-folder per tracklet" in empty
 
 
-def test_classes_are_judged_by_the_classifiers_accuracy(drawn: Drawn, run: Run) -> None:
-    data = drawn("cifar100")
+def test_classes_are_judged_by_the_classifiers_accuracy(
+    synthetic_dataset: SyntheticDataset, run: Run
+) -> None:
+    data = synthetic_dataset("cifar100")
     run("train", "--dataset", data, "-o", "runs/one", "--arch", "baseline", *TINY)
     judged = json.loads(run("eval", "runs/one", "--dataset", data, "--device", "cpu", "--json"))
     assert judged["protocol"] == "classification" and judged["queries"] == 18
@@ -117,7 +121,9 @@ def test_unpack_takes_an_archive_and_makes_images_of_its_records(
     assert "[train] found 3 images, expected 50000" in message
 
 
-def test_init_then_verify_is_all_that_ones_own_folder_needs(drawn: Drawn, run: Run) -> None:
-    shutil.copytree(drawn("csv") / "people", "own")
+def test_init_then_verify_is_all_that_ones_own_folder_needs(
+    synthetic_dataset: SyntheticDataset, run: Run
+) -> None:
+    shutil.copytree(synthetic_dataset("csv") / "people", "own")
     run("datasets", "init", "own", "--cameras", r"gate (\d+)")
     assert json.loads(run("datasets", "verify", "own", "--json"))["passed"]

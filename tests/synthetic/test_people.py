@@ -1,4 +1,4 @@
-"""One image at a time: the labels lie on the person, and what differs can be seen."""
+"""Rendered images: labels match the person, and every property is visible."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from reidkit.synthetic import (
     Box,
     Camera,
     Identity,
+    Lip,
     Moment,
     Occluder,
-    Passer,
-    lip,
+    Passerby,
     make_cameras,
     render,
     sample_identity,
@@ -47,7 +47,7 @@ FRONT = Moment(Pose(yaw=0.0, phase=0.4, stride=0.3))
 
 @pytest.fixture(scope="module")
 def camera() -> Camera:
-    """Sharp, noiseless and true to colour."""
+    """A camera without blur, noise and colour cast."""
     return replace(
         make_cameras(0)[0],
         blur=0.0,
@@ -61,12 +61,14 @@ def camera() -> Camera:
     )
 
 
-def draw(who: Identity, camera: Camera, moment: Moment, noise: int = 0) -> tuple[Image, Image]:
-    return render(who, camera, moment, np.random.default_rng(noise))
+def rendered(
+    person: Identity, camera: Camera, moment: Moment, noise: int = 0
+) -> tuple[Image, Image]:
+    return render(person, camera, moment, np.random.default_rng(noise))
 
 
 def grown(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
-    """The mask and its neighbours up to `by` pixels away."""
+    """The mask dilated by `by` pixels."""
     for _ in range(by):
         wide = np.pad(mask, 1)
         mask = mask | wide[:-2, 1:-1] | wide[2:, 1:-1] | wide[1:-1, :-2] | wide[1:-1, 2:]
@@ -81,15 +83,15 @@ def columns_of(labels: Image, label: int) -> float:
     return float(np.nonzero(labels == label)[1].mean())
 
 
-def test_an_image_is_64_by_128_and_so_are_its_labels(camera: Camera) -> None:
-    rgb, labels = draw(WALKER, camera, FRONT)
+def test_images_and_label_maps_are_128x64(camera: Camera) -> None:
+    rgb, labels = rendered(WALKER, camera, FRONT)
     assert rgb.shape == (128, 64, 3) and labels.shape == (128, 64)
     assert rgb.dtype == labels.dtype == np.uint8
 
 
-def test_only_the_figure_and_its_shadow_differ_from_the_empty_scene(camera: Camera) -> None:
-    rgb, labels = draw(WALKER, camera, FRONT)
-    empty, none = draw(WALKER, camera, replace(FRONT, empty=True))
+def test_only_the_person_and_the_shadow_differ_from_the_empty_scene(camera: Camera) -> None:
+    rgb, labels = rendered(WALKER, camera, FRONT)
+    empty, none = rendered(WALKER, camera, replace(FRONT, empty=True))
     assert not none.any()
     changed = np.abs(rgb.astype(int) - empty).max(axis=2) > 2
     figure = labels > 0
@@ -98,42 +100,44 @@ def test_only_the_figure_and_its_shadow_differ_from_the_empty_scene(camera: Came
     assert not (changed & ~grown(figure, 1) & above_the_shadow).any()
 
 
-def test_labels_stand_in_the_order_of_a_body(camera: Camera) -> None:
-    _, labels = draw(WALKER, camera, FRONT)
-    order = [lip.HAIR, lip.FACE, lip.UPPER, lip.PANTS, lip.LEFT_SHOE]
+def test_labels_are_in_the_vertical_order_of_a_body(camera: Camera) -> None:
+    _, labels = rendered(WALKER, camera, FRONT)
+    order = [Lip.HAIR, Lip.FACE, Lip.UPPER, Lip.PANTS, Lip.LEFT_SHOE]
     rows = [rows_of(labels, label) for label in order]
     assert rows == sorted(rows)
-    assert set(np.unique(labels)) == {0, *order, lip.RIGHT_SHOE, lip.LEFT_ARM, lip.RIGHT_ARM} | (
-        set(np.unique(labels)) & {lip.SOCKS}
+    assert set(np.unique(labels)) == {0, *order, Lip.RIGHT_SHOE, Lip.LEFT_ARM, Lip.RIGHT_ARM} | (
+        set(np.unique(labels)) & {Lip.SOCKS}
     )
 
 
 @pytest.mark.parametrize(("yaw", "left_is_right"), [(0.0, True), (math.pi, False)])
-def test_left_is_the_persons_own(camera: Camera, yaw: float, left_is_right: bool) -> None:
-    _, labels = draw(WALKER, camera, Moment(Pose(yaw=yaw, phase=0.4, stride=0.1)))
-    for left, right in ((lip.LEFT_ARM, lip.RIGHT_ARM), (lip.LEFT_SHOE, lip.RIGHT_SHOE)):
+def test_left_and_right_are_the_persons_own(
+    camera: Camera, yaw: float, left_is_right: bool
+) -> None:
+    _, labels = rendered(WALKER, camera, Moment(Pose(yaw=yaw, phase=0.4, stride=0.1)))
+    for left, right in ((Lip.LEFT_ARM, Lip.RIGHT_ARM), (Lip.LEFT_SHOE, Lip.RIGHT_SHOE)):
         assert (columns_of(labels, left) > columns_of(labels, right)) == left_is_right
 
 
-def test_yaw_turns_to_the_images_right(camera: Camera) -> None:
-    """Of somebody walking right, the face is right of the hair."""
-    _, labels = draw(WALKER, camera, Moment(Pose(yaw=math.pi / 2, phase=0.0)))
-    assert columns_of(labels, lip.FACE) > columns_of(labels, lip.HAIR) + 1
+def test_a_yaw_of_90_degrees_faces_the_right_of_the_image(camera: Camera) -> None:
+    """The face is right of the hair."""
+    _, labels = rendered(WALKER, camera, Moment(Pose(yaw=math.pi / 2, phase=0.0)))
+    assert columns_of(labels, Lip.FACE) > columns_of(labels, Lip.HAIR) + 1
 
 
-def test_the_person_fills_the_box_and_stays_inside(camera: Camera) -> None:
+def test_the_person_fills_the_box_without_leaving_it(camera: Camera) -> None:
     for tilt in (0.06, 0.4):
-        _, labels = draw(WALKER, replace(camera, tilt=tilt), replace(FRONT, box=Box(scale=1.1)))
+        _, labels = rendered(WALKER, replace(camera, tilt=tilt), replace(FRONT, box=Box(scale=1.1)))
         rows = np.flatnonzero(labels.any(axis=1))
         assert 0.8 < (rows[-1] - rows[0] + 1) / 128 < 0.97
 
 
-def test_a_small_box_cuts_off_and_a_shifted_one_moves(camera: Camera) -> None:
-    _, labels = draw(WALKER, camera, replace(FRONT, box=Box(shift_y=0.3, scale=0.8)))
-    assert not np.isin(labels, [lip.LEFT_SHOE, lip.RIGHT_SHOE]).any()
-    _, middle = draw(WALKER, camera, FRONT)
-    _, moved = draw(WALKER, camera, replace(FRONT, box=Box(shift_x=0.1)))
-    assert columns_of(moved, lip.UPPER) - columns_of(middle, lip.UPPER) == pytest.approx(
+def test_a_small_box_cuts_the_feet_off_and_a_shifted_one_moves_the_person(camera: Camera) -> None:
+    _, labels = rendered(WALKER, camera, replace(FRONT, box=Box(shift_y=0.3, scale=0.8)))
+    assert not np.isin(labels, [Lip.LEFT_SHOE, Lip.RIGHT_SHOE]).any()
+    _, middle = rendered(WALKER, camera, FRONT)
+    _, moved = rendered(WALKER, camera, replace(FRONT, box=Box(shift_x=0.1)))
+    assert columns_of(moved, Lip.UPPER) - columns_of(middle, Lip.UPPER) == pytest.approx(
         12.8, abs=1
     )
 
@@ -141,21 +145,21 @@ def test_a_small_box_cuts_off_and_a_shifted_one_moves(camera: Camera) -> None:
 @pytest.mark.parametrize(
     ("change", "labels"),
     [
-        ({"shoes": Shoes((0.1, 0.2, 0.8), (0.9, 0.9, 0.9))}, [lip.LEFT_SHOE, lip.RIGHT_SHOE]),
-        ({"upper": Fabric((0.7, 0.2, 0.6))}, [lip.UPPER]),
-        ({"upper": Fabric((0.2, 0.5, 0.3), (0.9, 0.9, 0.9), "stripes")}, [lip.UPPER]),
-        ({"upper": Fabric((0.2, 0.5, 0.3), (0.9, 0.9, 0.9), "checks")}, [lip.UPPER]),
-        ({"upper": Fabric((0.2, 0.5, 0.3), (0.9, 0.9, 0.9), "print", art=3)}, [lip.UPPER]),
-        ({"upper": Fabric((0.2, 0.5, 0.3), (0.9, 0.9, 0.9), "columns")}, [lip.UPPER]),
-        ({"lower": Fabric((0.8, 0.8, 0.7))}, [lip.PANTS]),
-        ({"hair_colour": (0.8, 0.7, 0.4)}, [lip.HAIR]),
+        ({"shoes": Shoes((0.1, 0.2, 0.8), (0.9, 0.9, 0.9))}, [Lip.LEFT_SHOE, Lip.RIGHT_SHOE]),
+        ({"upper": Fabric((0.7, 0.2, 0.6))}, [Lip.UPPER]),
+        ({"upper": Fabric((0.2, 0.5, 0.3), (0.9, 0.9, 0.9), "stripes")}, [Lip.UPPER]),
+        ({"upper": Fabric((0.2, 0.5, 0.3), (0.9, 0.9, 0.9), "checks")}, [Lip.UPPER]),
+        ({"upper": Fabric((0.2, 0.5, 0.3), (0.9, 0.9, 0.9), "print", art=3)}, [Lip.UPPER]),
+        ({"upper": Fabric((0.2, 0.5, 0.3), (0.9, 0.9, 0.9), "columns")}, [Lip.UPPER]),
+        ({"lower": Fabric((0.8, 0.8, 0.7))}, [Lip.PANTS]),
+        ({"hair_colour": (0.8, 0.7, 0.4)}, [Lip.HAIR]),
     ],
 )
-def test_a_changed_garment_changes_its_own_pixels_only(
+def test_changing_a_garment_changes_only_its_pixels(
     camera: Camera, change: dict[str, object], labels: list[int]
 ) -> None:
-    before, mask = draw(WALKER, camera, FRONT)
-    after, same = draw(replace(WALKER, **change), camera, FRONT)  # type: ignore[arg-type]  # any field
+    before, mask = rendered(WALKER, camera, FRONT)
+    after, same = rendered(replace(WALKER, **change), camera, FRONT)  # type: ignore[arg-type]  # any field
     assert np.array_equal(mask, same)
     changed = (before != after).any(axis=2)
     own = np.isin(mask, labels)
@@ -166,69 +170,71 @@ def test_a_changed_garment_changes_its_own_pixels_only(
 @pytest.mark.parametrize(
     ("change", "label"),
     [
-        ({"hat": "cap"}, lip.HAT),
-        ({"hat": "beanie"}, lip.HAT),
-        ({"hat": "brim"}, lip.HAT),
-        ({"glasses": (0.1, 0.1, 0.1)}, lip.SUNGLASSES),
-        ({"gloves": (0.6, 0.2, 0.2)}, lip.GLOVE),
-        ({"scarf": (0.6, 0.2, 0.2)}, lip.SCARF),
-        ({"coat": Fabric((0.3, 0.3, 0.3))}, lip.COAT),
-        ({"outfit": "dress", "hem": 0.5}, lip.DRESS),
-        ({"outfit": "skirt", "hem": 0.5}, lip.SKIRT),
-        ({"outfit": "jumpsuit"}, lip.JUMPSUIT),
-        ({"outfit": "shorts", "hem": 0.4}, lip.LEFT_LEG),
-        ({"outfit": "shorts", "hem": 0.4}, lip.RIGHT_LEG),
-        ({"outfit": "shorts", "hem": 0.4, "sock": 0.7}, lip.SOCKS),
+        ({"hat": "cap"}, Lip.HAT),
+        ({"hat": "beanie"}, Lip.HAT),
+        ({"hat": "brim"}, Lip.HAT),
+        ({"glasses": (0.1, 0.1, 0.1)}, Lip.SUNGLASSES),
+        ({"gloves": (0.6, 0.2, 0.2)}, Lip.GLOVE),
+        ({"scarf": (0.6, 0.2, 0.2)}, Lip.SCARF),
+        ({"coat": Fabric((0.3, 0.3, 0.3))}, Lip.COAT),
+        ({"outfit": "dress", "hem": 0.5}, Lip.DRESS),
+        ({"outfit": "skirt", "hem": 0.5}, Lip.SKIRT),
+        ({"outfit": "jumpsuit"}, Lip.JUMPSUIT),
+        ({"outfit": "shorts", "hem": 0.4}, Lip.LEFT_LEG),
+        ({"outfit": "shorts", "hem": 0.4}, Lip.RIGHT_LEG),
+        ({"outfit": "shorts", "hem": 0.4, "sock": 0.7}, Lip.SOCKS),
     ],
 )
-def test_what_is_worn_is_labelled(camera: Camera, change: dict[str, object], label: int) -> None:
-    _, without = draw(WALKER, camera, FRONT)
-    _, labels = draw(replace(WALKER, **change), camera, FRONT)  # type: ignore[arg-type]  # any field
+def test_garments_and_accessories_are_labelled(
+    camera: Camera, change: dict[str, object], label: int
+) -> None:
+    _, without = rendered(WALKER, camera, FRONT)
+    _, labels = rendered(replace(WALKER, **change), camera, FRONT)  # type: ignore[arg-type]  # any field
     assert np.count_nonzero(labels == label) >= 4
-    if label != lip.SOCKS:
+    if label != Lip.SOCKS:
         assert not (without == label).any()
 
 
 @pytest.mark.parametrize("kind", ["backpack", "shoulder", "hand"])
-def test_a_bag_is_seen_but_has_no_label(camera: Camera, kind: str) -> None:
+def test_a_bag_is_visible_but_has_no_label(camera: Camera, kind: str) -> None:
     moment = replace(FRONT, pose=Pose(yaw=1.9, phase=0.4, stride=0.3))
-    bare, without = draw(WALKER, camera, moment)
+    bare, without = rendered(WALKER, camera, moment)
     bag = Bag(kind, (0.9, 0.8, 0.1), side=-1)  # type: ignore[arg-type]  # a BagKind
-    rgb, labels = draw(replace(WALKER, bag=bag), camera, moment)
+    rgb, labels = rendered(replace(WALKER, bag=bag), camera, moment)
     assert (np.abs(rgb.astype(int) - bare).max(axis=2) > 20).sum() > 25
     changed = labels != without
     assert changed.any() and not labels[changed].any()
 
 
 def test_an_open_coat_shows_the_shirt(camera: Camera) -> None:
-    who = replace(WALKER, coat=Fabric((0.3, 0.3, 0.3)))
-    _, closed = draw(who, camera, FRONT)
-    _, opened = draw(who, camera, replace(FRONT, pose=replace(FRONT.pose, coat_open=0.45)))
-    assert (opened == lip.UPPER).sum() > (closed == lip.UPPER).sum() + 50
+    person = replace(WALKER, coat=Fabric((0.3, 0.3, 0.3)))
+    _, closed = rendered(person, camera, FRONT)
+    _, opened = rendered(person, camera, replace(FRONT, pose=replace(FRONT.pose, coat_open=0.45)))
+    assert (opened == Lip.UPPER).sum() > (closed == Lip.UPPER).sum() + 50
 
 
-def test_whatever_stands_before_the_person_is_background(camera: Camera) -> None:
-    _, free = draw(WALKER, camera, FRONT)
+def test_an_occluder_is_background(camera: Camera) -> None:
+    _, free = rendered(WALKER, camera, FRONT)
     pole = Occluder(index=0, x=0.5, below=0.05, size=1.2)
-    _, behind = draw(WALKER, camera, replace(FRONT, occluder=pole))
+    _, behind = rendered(WALKER, camera, replace(FRONT, occluder=pole))
     hidden = behind != free
     assert hidden.sum() > 100 and not behind[hidden].any()
 
 
 @pytest.mark.parametrize(("size", "hides"), [(0.9, False), (1.15, True)])
 def test_other_people_are_background(camera: Camera, size: float, hides: bool) -> None:
-    _, free = draw(WALKER, camera, FRONT)
-    other = Passer(sample_identity(np.random.default_rng(1)), FRONT.pose, aside=0.2, size=size)
-    _, labels = draw(WALKER, camera, replace(FRONT, passer=other))
+    _, free = rendered(WALKER, camera, FRONT)
+    other = Passerby(sample_identity(np.random.default_rng(1)), FRONT.pose, aside=0.2, size=size)
+    _, labels = rendered(WALKER, camera, replace(FRONT, passerby=other))
     assert (labels != free).any() == hides
     assert not labels[labels != free].any()
 
 
-def test_the_generator_only_makes_noise() -> None:
+def test_the_generator_of_render_is_used_for_noise_only() -> None:
     camera = make_cameras(0)[1]
-    one, labels = draw(WALKER, camera, FRONT, noise=0)
-    two, same = draw(WALKER, camera, FRONT, noise=1)
-    again, _ = draw(WALKER, camera, FRONT, noise=0)
+    one, labels = rendered(WALKER, camera, FRONT, noise=0)
+    two, same = rendered(WALKER, camera, FRONT, noise=1)
+    again, _ = rendered(WALKER, camera, FRONT, noise=0)
     assert np.array_equal(one, again) and not np.array_equal(one, two)
     assert np.array_equal(labels, same)
     assert np.abs(one.astype(int) - two).mean() < 12
@@ -243,7 +249,7 @@ def test_cameras_differ_and_depend_on_the_seed() -> None:
     assert make_cameras(0, 8)[:6] == one
 
 
-def test_identities_share_garments_and_are_all_different() -> None:
+def test_identities_are_distinct_and_share_garments() -> None:
     people = [sample_identity(np.random.default_rng([0, 3, pid])) for pid in range(200)]
     assert len(set(people)) == 200
     kinds = {person.outfit for person in people}

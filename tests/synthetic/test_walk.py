@@ -1,4 +1,4 @@
-"""Gait and tracklets: what happens from one frame to the next."""
+"""Gait and tracklets: changes from one frame to the next."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 
 from reidkit.synthetic import (
     Camera,
+    Lip,
     Moment,
-    film,
-    lip,
+    image_moments,
     make_cameras,
     render,
     sample_identity,
-    singles,
+    video_moments,
     walk,
 )
-from reidkit.synthetic.drawing import Shot, Visit, draw_visit
 from reidkit.synthetic.pose import ANKLE, Pose, skeleton
+from reidkit.synthetic.visits import Shot, Visit, render_visit
 from reidkit.synthetic.walk import FRAME
 
 
@@ -51,7 +51,7 @@ def test_the_swinging_leg_bends_its_knee() -> None:
     assert swinging.end[1] > standing.end[1] + 0.05
 
 
-def test_half_a_turn_of_the_phase_exchanges_the_legs() -> None:
+def test_half_a_gait_cycle_exchanges_the_legs() -> None:
     now = skeleton(Pose(0.0, 0.7), shoulders=1.0, hips=1.0, girth=1.0)
     then = skeleton(Pose(0.0, 0.7 + math.pi), shoulders=1.0, hips=1.0, girth=1.0)
     assert now.legs[0].end[1:] == pytest.approx(then.legs[1].end[1:])
@@ -67,7 +67,7 @@ def test_bones_keep_their_length() -> None:
             assert (upper, lower) == pytest.approx(lengths, rel=0.02)
 
 
-def test_a_walk_goes_on_smoothly(camera: Camera) -> None:
+def test_a_walk_is_continuous(camera: Camera) -> None:
     frames = list(itertools.islice(walk(camera, np.random.default_rng(0)), 60))
     for now, then in itertools.pairwise(frames):
         assert FRAME * 0.85 < then.pose.phase - now.pose.phase < FRAME * 1.15
@@ -77,66 +77,68 @@ def test_a_walk_goes_on_smoothly(camera: Camera) -> None:
         assert then.pose.coat_open == now.pose.coat_open
 
 
-def test_boxes_wander(camera: Camera) -> None:
+def test_boxes_drift(camera: Camera) -> None:
     frames = list(itertools.islice(walk(camera, np.random.default_rng(1)), 150))
     assert np.std([frame.box.shift_x for frame in frames]) > 0.008
     assert np.std([frame.box.scale for frame in frames]) > 0.02
 
 
-def test_walks_differ_and_repeat_by_seed(camera: Camera) -> None:
+def test_walks_are_reproducible_and_depend_on_the_seed(camera: Camera) -> None:
     def first(seed: int) -> list[object]:
-        return list(itertools.islice(film(camera, np.random.default_rng(seed)), 40))
+        return list(itertools.islice(video_moments(camera, np.random.default_rng(seed)), 40))
 
     assert first(0) == first(0)
     assert first(0) != first(1)
 
 
-def test_company_in_a_film_moves_through(camera: Camera) -> None:
-    frames = list(itertools.islice(film(camera, np.random.default_rng(2)), 1500))
-    asides = [frame.passer.aside if frame.passer else None for frame in frames]
+def test_passers_by_move_through_a_video(camera: Camera) -> None:
+    frames = list(itertools.islice(video_moments(camera, np.random.default_rng(2)), 1500))
+    asides = [frame.passerby.aside if frame.passerby else None for frame in frames]
     met = [(a, b) for a, b in itertools.pairwise(asides) if a is not None and b is not None]
     assert met and all(0 < abs(a - b) < 0.06 for a, b in met)
-    people = {frame.passer.identity for frame in frames if frame.passer}
+    people = {frame.passerby.identity for frame in frames if frame.passerby}
     assert len(people) > 1 and None in asides
     assert any(frame.occluder for frame in frames)
 
 
-def test_single_images_have_company_of_their_own(camera: Camera) -> None:
-    shots = list(itertools.islice(singles(camera, np.random.default_rng(3)), 300))
+def test_each_image_has_its_own_occluder_and_passer_by(camera: Camera) -> None:
+    shots = list(itertools.islice(image_moments(camera, np.random.default_rng(3)), 300))
     assert 0.04 < np.mean([shot.occluder is not None for shot in shots]) < 0.2
-    assert 0.06 < np.mean([shot.passer is not None for shot in shots]) < 0.3
+    assert 0.06 < np.mean([shot.passerby is not None for shot in shots]) < 0.3
     assert shots[1].pose.phase - shots[0].pose.phase > 5
 
 
-def test_a_tracklet_has_frames_of_somebody_else_and_of_nobody() -> None:
-    kinds = ["person", "stranger", "stranger", "nobody", "person"]
+def test_shots_of_background_have_no_labels() -> None:
+    kinds = ["person", "other", "other", "background", "person"]
     shots = tuple(Shot(f"{i}.jpg", None, kind) for i, kind in enumerate(kinds))  # type: ignore[arg-type]  # ShotKinds
     visit = Visit(person=1, camera=1, key=(7,), shots=shots, video=True)
-    drawn = list(draw_visit(visit, seed=0, cameras=2))
-    assert [shot.kind for shot, _, _ in drawn] == kinds
-    assert not drawn[3][2].any()
-    assert drawn[0][2].any() and drawn[1][2].any()
+    rendered = list(render_visit(visit, seed=0, cameras=2))
+    assert [shot.kind for shot, _, _ in rendered] == kinds
+    assert not rendered[3][2].any()
+    assert rendered[0][2].any() and rendered[1][2].any()
 
 
-def test_a_tracklet_of_one_frame_is_its_longer_selfs_first() -> None:
+def test_frames_do_not_depend_on_the_length_of_the_tracklet() -> None:
     shots = tuple(Shot(f"{i}.jpg", None) for i in range(4))
     long = Visit(person=1, camera=1, key=(7,), shots=shots, video=True)
     short = Visit(person=1, camera=1, key=(7,), shots=shots[:1], video=True)
-    (_, image, labels), *_ = draw_visit(long, seed=0, cameras=2)
-    ((_, same_image, same_labels),) = draw_visit(short, seed=0, cameras=2)
+    (_, image, labels), *_ = render_visit(long, seed=0, cameras=2)
+    ((_, same_image, same_labels),) = render_visit(short, seed=0, cameras=2)
     assert np.array_equal(image, same_image) and np.array_equal(labels, same_labels)
 
 
-def test_legs_open_and_close_in_the_pictures() -> None:
-    """Seen from the side, the distance between the shoes follows the gait."""
+def test_the_distance_of_the_shoes_follows_the_gait() -> None:
+    """In a side view, the signed distance of left and right shoe changes its sign."""
     camera = replace(make_cameras(0)[0], tilt=0.1)
-    who = replace(sample_identity(np.random.default_rng(0)), outfit="trousers", hem=0.95, bag=None)
+    person = replace(
+        sample_identity(np.random.default_rng(0)), outfit="trousers", hem=0.95, bag=None
+    )
 
     def apart(phase: float) -> float:
         moment = Moment(Pose(yaw=math.pi / 2, phase=phase))
-        _, labels = render(who, camera, moment, np.random.default_rng(0))
+        _, labels = render(person, camera, moment, np.random.default_rng(0))
         left, right = (
-            np.nonzero(labels == shoe)[1].mean() for shoe in (lip.LEFT_SHOE, lip.RIGHT_SHOE)
+            np.nonzero(labels == shoe)[1].mean() for shoe in (Lip.LEFT_SHOE, Lip.RIGHT_SHOE)
         )
         return float(right - left)
 

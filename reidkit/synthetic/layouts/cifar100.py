@@ -1,5 +1,8 @@
-"""CIFAR-100's classes as folders of drawn things, 32x32: each class a shape, two colours and a
-texture of its own, each image another view of it. No people and no label maps."""
+"""CIFAR-100's layout with synthetic objects of 32x32 pixels.
+
+Each class has its own shape, two colours and stripes, and each image is another view of it. There
+are no people and no label maps.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from reidkit.synthetic.drawing import Progress, encode
-from reidkit.synthetic.layouts.folder import check_numbers, new_folder, write_manifest
+from reidkit.synthetic.layouts.folder import SyntheticConfig, new_folder, write_manifest
+from reidkit.synthetic.visits import Progress, encode
 
 SIDE, SCALE = 32, 4
 IMAGES = {"train": 24, "test": 6}
-"""Images of a class in each split."""
+"""Number of images per class in each split."""
 
 
 def write_cifar100(
@@ -26,8 +29,8 @@ def write_cifar100(
     on_progress: Progress | None = None,
     workers: int | None = None,
 ) -> None:
-    """Draws `train_pids` classes; `test_pids` means nothing here, the classes are the same."""
-    check_numbers(train_pids=train_pids, test_pids=1, seed=seed, most=101)
+    """Writes `train_pids` classes; `test_pids` is ignored, as both splits have the same classes."""
+    SyntheticConfig(train_pids, test_pids=1, seed=seed).check(max_pids=101)
     names = [f"thing{number:02d}" for number in range(train_pids)]
     total, done = train_pids * sum(IMAGES.values()), 0
     with new_folder(root) as folder:
@@ -36,7 +39,7 @@ def write_cifar100(
                 (folder / split / name).mkdir(parents=True)
                 for number in range(count):
                     view = np.random.default_rng([seed, 15, label, half, number])
-                    pixels = draw_thing(np.random.default_rng([seed, 16, label]), view)
+                    pixels = draw_object(np.random.default_rng([seed, 16, label]), view)
                     path = folder / split / name / f"{number:05d}.png"
                     path.write_bytes(encode(pixels, "PNG", compress_level=3))
                     done += 1
@@ -65,8 +68,8 @@ def write_cifar100(
         )
 
 
-def draw_thing(kind: np.random.Generator, view: np.random.Generator) -> NDArray[np.uint8]:
-    """uint8 [32, 32, 3]: the class that `kind` draws, seen as `view` draws it."""
+def draw_object(kind: np.random.Generator, view: np.random.Generator) -> NDArray[np.uint8]:
+    """An image uint8 [32, 32, 3] of the class sampled by `kind`, from the viewpoint by `view`."""
     side = SIDE * SCALE
     spikes, depth = int(kind.integers(3, 9)), float(kind.uniform(0.35, 1.0))
     colours = kind.integers(20, 236, (2, 3)) + view.integers(-18, 19, (2, 3))

@@ -1,4 +1,4 @@
-"""What all layouts share: a folder that is complete or not there, and its manifest."""
+"""Shared by all layouts: their arguments, a folder that is complete or absent, and its manifest."""
 
 from __future__ import annotations
 
@@ -6,20 +6,51 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from reidkit.config.tables import to_toml
 from reidkit.errors import DataError
-from reidkit.synthetic.drawing import Progress
+from reidkit.synthetic.visits import Progress
 
 PARTIAL = "synth.partial"
 MANIFEST = "manifest.toml"
 
 
-class Writer(Protocol):
-    """Draws a data set into `root`, which must be empty or absent.
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """Size and seed of a synthetic data set.
 
+    Attributes:
+        train_pids, test_pids: number of training and of test identities.
+        seed: of everything that is sampled.
+    """
+
+    train_pids: int
+    test_pids: int
+    seed: int
+
+    def check(self, *, max_pids: int) -> None:
+        """Raises DataError if these values are not possible with `max_pids` identities in all."""
+        train, test = self.train_pids, self.test_pids
+        if train < 1 or test < 1 or train + test > max_pids:
+            raise DataError(
+                f"found {train} training and {test} test ids, expected at least one of each and at "
+                f"most {max_pids} together"
+            )
+        if self.seed < 0:
+            raise DataError(f"found seed {self.seed}, expected 0 or more")
+
+
+class Writer(Protocol):
+    """Writes a synthetic data set to `root`, a new or empty folder.
+
+    Args:
+        train_pids, test_pids: number of training and of test identities.
+        seed: equal seeds give equal files, with any number of workers.
+        on_progress: called with (images written, total).
+        workers: number of processes; None chooses by the number of images and cores.
     Raises:
         DataError: if `root` is not empty, the numbers are impossible or a file cannot be written.
     """
@@ -38,8 +69,9 @@ class Writer(Protocol):
 
 @contextlib.contextmanager
 def new_folder(root: Path) -> Iterator[Path]:
-    """A folder inside `root` to write to; when all went well, its content moves up into `root`,
-    the manifest last. After an error it is removed; after a kill, the next run removes it.
+    """A temporary folder in `root`, whose content is moved to `root` at the end, the manifest last.
+
+    It is removed after an error, and by the next run if this process is killed.
 
     Raises:
         DataError: if `root` is not empty, or cannot be written.
@@ -47,14 +79,13 @@ def new_folder(root: Path) -> Iterator[Path]:
     partial = root / PARTIAL
     try:
         if root.exists() and not root.is_dir():
-            raise DataError(f"{root}: a file; expected a new or empty folder. Name another one.")
-        strangers = (
+            raise DataError(f"{root} is a file, expected a new or empty folder")
+        others = (
             sorted(p.name for p in root.iterdir() if p.name != PARTIAL) if root.is_dir() else []
         )
-        if strangers:
+        if others:
             raise DataError(
-                f"{root}: not empty (it holds {strangers[0]}). "
-                "Name a new folder, or remove this one first."
+                f"{root} is not empty (found {others[0]}), expected a new or empty folder"
             )
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -71,16 +102,17 @@ def new_folder(root: Path) -> Iterator[Path]:
     except OSError as error:
         raise DataError(
             f"{error.filename or root}: cannot write: {error.strerror or error}. "
-            "Make room or choose another folder, then repeat the command."
+            "Free disk space or choose another folder, then run the command again."
         ) from error
 
 
 def write_manifest(
     folder: Path, *, layout: str, title: str, seed: int, settings: Mapping[str, Any]
 ) -> None:
-    """Writes `manifest.toml`, the same schema as data_manifests/*.toml, flushed to disk.
+    """Writes `manifest.toml`, flushed to disk, in the schema of data_manifests/*.toml.
 
-    `settings` is the rest of it: reader, protocol, cameras, splits and so on.
+    Args:
+        settings: reader, protocol, cameras, splits and other keys of the layout.
     """
     table = {
         "format": 1,
@@ -93,22 +125,7 @@ def write_manifest(
         **settings,
     }
     with (folder / MANIFEST).open("w", encoding="utf-8", newline="\n") as file:
-        file.write(f"# Drawn by `reidkit datasets synth --layout {layout}`; the counts are those")
-        file.write(" written.\n" + to_toml(table))
+        file.write(f"# Written by `reidkit datasets synth --layout {layout}`, with its counts.\n")
+        file.write(to_toml(table))
         file.flush()
         os.fsync(file.fileno())
-
-
-def check_numbers(*, train_pids: int, test_pids: int, seed: int, most: int) -> None:
-    """Refuses numbers that a layout cannot hold.
-
-    Raises:
-        DataError: says what was expected.
-    """
-    if train_pids < 1 or test_pids < 1 or train_pids + test_pids > most:
-        raise DataError(
-            f"{train_pids} training and {test_pids} test ids: expected at least one of each and at "
-            f"most {most} together."
-        )
-    if seed < 0:
-        raise DataError(f"seed {seed}: expected 0 or more.")

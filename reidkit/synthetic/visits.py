@@ -1,7 +1,7 @@
-"""From a plan of visits to files: drawing in parallel, the same bytes with any number of workers.
+"""Renders visits to files in parallel; the bytes do not depend on the number of workers.
 
-A layout plans `Visit`s, the engine draws them. Every visit has random generators of its own, made
-from the data set's seed and the visit's key, so order and processes do not matter.
+A layout plans `Visit`s. Each has its own random generators, seeded by the data set's seed and the
+visit's key, so order and processes do not matter.
 """
 
 from __future__ import annotations
@@ -22,23 +22,27 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reidkit.errors import DataError
-from reidkit.synthetic.boxes import bad_box, drawn_box
 from reidkit.synthetic.camera import make_cameras
+from reidkit.synthetic.moment import annotated_box, bad_box
 from reidkit.synthetic.render import render
-from reidkit.synthetic.walk import film, singles, walk
+from reidkit.synthetic.walk import image_moments, video_moments, walk
 from reidkit.synthetic.wardrobe import Identity, sample_identity
 
 Progress = Callable[[int, int], None]
 
-ShotKind = Literal["person", "close", "fragment", "nobody", "stranger"]
-"""person: a detector's box; close: a box drawn by hand; fragment: part of a person or far too much
-around one; nobody: a false detection; stranger: somebody else."""
+ShotKind = Literal["person", "annotated", "fragment", "background", "other"]
+"""person: a detector's box; annotated: a manual box; fragment: a part of the person, or mostly
+background; background: a false detection; other: another person."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One image to draw. Paths are relative to the data set's root; `size` is (height, width) in
-    pixels, None as drawn."""
+    """One image to render.
+
+    Attributes:
+        image, labels: paths relative to the data set's root; None writes no label map.
+        size: (height, width) in pixels; None keeps the rendered size.
+    """
 
     image: str
     labels: str | None
@@ -48,12 +52,12 @@ class Shot:
 
 @dataclass(frozen=True)
 class Visit:
-    """One person's walk before one camera.
+    """One person's walk past one camera.
 
     Attributes:
-        person: number that the identity is drawn from, unique within the data set.
+        person: number of the identity, which seeds it; unique within the data set.
         camera: index, from 1.
-        key: numbers that tell this visit from every other of the data set.
+        key: numbers that seed the visit; unique within the data set.
         video: the shots are consecutive frames, not images some time apart.
     """
 
@@ -65,32 +69,32 @@ class Visit:
 
 
 def identity_of(seed: int, person: int) -> Identity:
-    """The person of that number in the data set of that seed."""
+    """The identity with this number in the data set with this seed."""
     return sample_identity(np.random.default_rng([seed, 3, person]))
 
 
-def draw_visit(
+def render_visit(
     visit: Visit, *, seed: int, cameras: int
 ) -> Iterator[tuple[Shot, NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Yields each shot with its image uint8 [h, w, 3] and its labels uint8 [h, w]."""
+    """Yields each shot with its image uint8 [h, w, 3] and labels uint8 [h, w]."""
     camera = make_cameras(seed, cameras)[visit.camera - 1]
     rng = np.random.default_rng([seed, 4, *visit.key])
     identity = identity_of(seed, visit.person)
-    moments = film(camera, rng) if visit.video else singles(camera, rng)
+    moments = video_moments(camera, rng) if visit.video else image_moments(camera, rng)
     # A tracker that follows the wrong person follows the same one for a while.
-    others = np.random.default_rng([seed, 5, *visit.key])
-    stranger, strange_moments = sample_identity(others), walk(camera, others)
+    other_rng = np.random.default_rng([seed, 5, *visit.key])
+    other, other_moments = sample_identity(other_rng), walk(camera, other_rng)
     for shot, moment in zip(visit.shots, moments, strict=False):
-        now, who = moment, identity
-        if shot.kind == "close":
-            now = replace(now, box=drawn_box(rng))
+        person = identity
+        if shot.kind == "annotated":
+            moment = replace(moment, box=annotated_box(rng))
         elif shot.kind == "fragment":
-            now = replace(now, box=bad_box(rng))
-        elif shot.kind == "nobody":
-            now = replace(now, empty=True, box=bad_box(rng))
-        elif shot.kind == "stranger":
-            now, who = replace(now, pose=next(strange_moments).pose), stranger
-        rgb, labels = render(who, camera, now, rng)
+            moment = replace(moment, box=bad_box(rng))
+        elif shot.kind == "background":
+            moment = replace(moment, empty=True, box=bad_box(rng))
+        elif shot.kind == "other":
+            moment, person = replace(moment, pose=next(other_moments).pose), other
+        rgb, labels = render(person, camera, moment, rng)
         if shot.size is not None:
             rgb, labels = (
                 np.asarray(Image.fromarray(pixels).resize(shot.size[::-1], by))
@@ -102,7 +106,7 @@ def draw_visit(
         yield shot, rgb, labels
 
 
-def draw_files(
+def write_visits(
     root: Path,
     visits: Sequence[Visit],
     *,
@@ -111,11 +115,12 @@ def draw_files(
     on_progress: Progress | None = None,
     workers: int | None = None,
 ) -> None:
-    """Draws all visits into files under `root`; their folders must exist.
+    """Renders all visits and writes their files under `root`; the folders must exist.
 
     Args:
-        on_progress: called with (images written, images in all), in this process.
-        workers: processes; None takes one per core, fewer for little work. 1 stays in this process.
+        on_progress: called with (images written, total), in this process.
+        workers: number of processes; 1 renders in this process, None chooses by the number of
+            images and cores.
     Raises:
         DataError: if a file cannot be written.
     """
@@ -124,7 +129,7 @@ def draw_files(
     batches = [visits[start : start + 8] for start in range(0, len(visits), 8)]
     done = 0
     try:
-        for count in _each(root, batches, seed, cameras, processes):
+        for count in _write_batches(root, batches, seed, cameras, processes):
             done += count
             if on_progress is not None:
                 on_progress(done, total)
@@ -132,35 +137,35 @@ def draw_files(
         where = error.filename or root
         raise DataError(
             f"{where}: cannot write: {error.strerror or error}. "
-            "Make room or choose another folder, then repeat the command."
+            "Free disk space or choose another folder, then run the command again."
         ) from error
     except BrokenProcessPool as error:
         raise DataError(
-            f"{root}: a drawing process was killed after {done} of {total} images "
-            "(out of memory?). Repeat with fewer workers."
+            f"{root}: a worker process was killed after {done} of {total} images, probably out "
+            "of memory. Run the command again with less memory in use."
         ) from error
 
 
-def _each(
+def _write_batches(
     root: Path, batches: Sequence[Sequence[Visit]], seed: int, cameras: int, processes: int
 ) -> Iterator[int]:
     if processes == 1:
         for batch in batches:
-            yield _draw_batch(root, batch, seed, cameras)
+            yield _write_batch(root, batch, seed, cameras)
         return
-    # Spawned, so that a caller's threads (torch has many) are not forked half alive.
+    # spawn, because forking a process with threads (torch's) can deadlock
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_with_parent)
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_exit_with_parent)
     try:
-        futures = [pool.submit(_draw_batch, root, batch, seed, cameras) for batch in batches]
+        futures = [pool.submit(_write_batch, root, batch, seed, cameras) for batch in batches]
         for future in as_completed(futures):
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _leave_with_parent() -> None:
-    """Ends this worker when its parent is killed; the pool alone would let it wait for ever."""
+def _exit_with_parent() -> None:
+    """Ends this worker when its parent is killed; the pool would let it wait forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -171,11 +176,11 @@ def _leave_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _draw_batch(root: Path, visits: Sequence[Visit], seed: int, cameras: int) -> int:
+def _write_batch(root: Path, visits: Sequence[Visit], seed: int, cameras: int) -> int:
     count = 0
     for visit in visits:
         quality = make_cameras(seed, cameras)[visit.camera - 1].quality
-        for shot, rgb, labels in draw_visit(visit, seed=seed, cameras=cameras):
+        for shot, rgb, labels in render_visit(visit, seed=seed, cameras=cameras):
             if shot.image.endswith(".png"):
                 _write(root / shot.image, encode(rgb, "PNG", compress_level=3))
             else:
@@ -189,12 +194,12 @@ def _draw_batch(root: Path, visits: Sequence[Visit], seed: int, cameras: int) ->
 def _write(path: Path, data: bytes) -> None:
     try:
         path.write_bytes(data)
-    except OSError as error:  # a full disk is reported without the file's name
+    except OSError as error:  # the error of a full disk does not name the file
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def encode(pixels: NDArray[np.uint8], kind: Literal["JPEG", "PNG"], **options: int) -> bytes:
-    """The file's bytes: an image as JPEG, a label map as single-channel PNG."""
+    """The image file as bytes."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
@@ -205,5 +210,5 @@ def _processes(workers: int | None, images: int) -> int:
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     if workers is None:
-        workers = images // 250 + 1  # starting a process costs as much as some sixty images
+        workers = images // 250 + 1  # starting a process takes as long as about 60 images
     return max(1, min(workers, cores))
