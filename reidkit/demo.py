@@ -18,7 +18,7 @@ from reidkit.device import torch_device
 from reidkit.errors import ReidkitError
 from reidkit.evaluation import as_embeddings, embed_split, evaluate
 from reidkit.features import Features, read_features, write_features
-from reidkit.masks.lip import default_grouping, load_label_set
+from reidkit.masks.labels import default_grouping, load_label_set
 from reidkit.masks.matching import label_stem, match_labels
 from reidkit.masks.prepare import prepare
 from reidkit.masks.sources import index_maps

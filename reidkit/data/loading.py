@@ -36,10 +36,14 @@ from reidkit.types import Batch, Item, Sample
 
 
 class Masks(Protocol):
-    """Where part maps come from; `masks.store.MaskStore` is one."""
+    """A source of part maps, such as `masks.store.MaskStore`."""
 
     def read(self, paths: Sequence[str]) -> NDArray[np.uint8]:
         """uint8 part indices [len(paths), h, w]."""
+        ...
+
+    def sizes(self, paths: Sequence[str]) -> NDArray[np.int64]:
+        """(height, width) of the images that the maps were made for: int64 [len(paths), 2]."""
         ...
 
 
@@ -51,6 +55,7 @@ class RawBatch(NamedTuple):
     labels: Tensor  # int64 [B]
     camids: Tensor  # int64 [B]
     masks: Tensor | None  # uint8 [B, h, w], or [B, T, h, w]
+    mask_sizes: Tensor | None  # int64 [B, 2], or [B, T, 2]
     draws: list[SampleKey]
 
 
@@ -107,17 +112,19 @@ class TrainImages(TorchDataset[RawBatch | ReidkitError]):
         for row, (frame, augmentation) in enumerate(frames):
             image = read_for_training(self.root / frame.path)
             pixels[row] = augment_image(image, augmentation, self.preprocess, scale)
-        masks = None
+        masks = mask_sizes = None
         if self.masks is not None:
-            maps = self.masks.read([frame.path for frame, _ in frames])
-            pairs = zip(maps, frames, strict=True)
-            masks = np.stack([augment_mask(m, a, size, scale) for m, (_, a) in pairs])
+            paths = [frame.path for frame, _ in frames]
+            pairs = zip(self.masks.read(paths), frames, strict=True)
+            maps = np.stack([augment_mask(m, a, size, scale) for m, (_, a) in pairs])
+            masks, mask_sizes = self._by_clip(maps), self._by_clip(self.masks.sizes(paths))
         return RawBatch(
             pixels=self._by_clip(pixels),
             boxes=torch.tensor([a.erase for a in augmentations]),
             labels=torch.tensor([self.labels[draw.index] for draw in draws]),
             camids=torch.tensor([self.samples[draw.index].camid for draw in draws]),
-            masks=None if masks is None else self._by_clip(masks),
+            masks=masks,
+            mask_sizes=mask_sizes,
             draws=draws,
         )
 
@@ -128,7 +135,7 @@ class TrainImages(TorchDataset[RawBatch | ReidkitError]):
         T, stride = self.clip.frames, self.clip.stride
         return [frames[k] for k in sample_clip(len(frames), T=T, stride=stride, rng=rng)]
 
-    def _by_clip(self, frames: NDArray[np.uint8]) -> Tensor:
+    def _by_clip(self, frames: NDArray[Any]) -> Tensor:
         """[B*T, ...] -> [B, T, ...] for clips, [B, ...] as it is for images."""
         found = torch.from_numpy(frames)
         return found if self.clip is None else _clips(found, self.clip.frames)
@@ -156,6 +163,7 @@ class TrainImages(TorchDataset[RawBatch | ReidkitError]):
             labels=raw.labels.to(device, non_blocking=True),
             camids=raw.camids.to(device, non_blocking=True),
             masks=None if raw.masks is None else raw.masks.to(device, non_blocking=True),
+            mask_sizes=raw.mask_sizes,
         )
 
 

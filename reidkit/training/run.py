@@ -20,7 +20,7 @@ from reidkit.config import RunConfig, to_table
 from reidkit.config.tables import read_toml, to_toml
 from reidkit.data.loading import Masks, RawBatch, train_loader
 from reidkit.errors import ConfigError
-from reidkit.files import atomic, only_writer
+from reidkit.files import atomic, exclusive_lock
 from reidkit.retrieval import Report
 from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from reidkit.runtime.embedder import TorchEmbedder
@@ -111,7 +111,7 @@ def run(
     if not resume:
         save_state(folder, state, setup.learner, group=group)
     with (
-        only_writer(folder) if group.is_main else contextlib.nullcontext(),
+        exclusive_lock(folder) if group.is_main else contextlib.nullcontext(),
         warnings_in(folder / "train.log") if group.is_main else contextlib.nullcontext(),
     ):
         if journal is not None:

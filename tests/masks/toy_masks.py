@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reidkit.masks.lip import default_grouping, load_label_set
+from reidkit.masks.labels import default_grouping, load_label_set
 from reidkit.masks.matching import label_stem, match_labels
 from reidkit.masks.sources import FileSource, index_maps
 from reidkit.types import Dataset, Sample
