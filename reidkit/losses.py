@@ -198,7 +198,8 @@ def part_targets(
         wide = _to_bytes(planes.flatten(1, 2) @ columns.mT)  # [N, P*H, W] -> [N, P*H, 2w]
         wide = wide.view(N, P, H, -1).transpose(1, 2).flatten(2)  # [N, H, P*2w]
         pixels = _to_bytes(rows @ wide).view(N, h, 2, P, w, 2)
-        return torch.einsum("nhapwb,ha,wb->nphw", pixels, y, x) / 255
+        target = torch.einsum("nhapwb,ha,wb->nphw", pixels, y, x) / 255
+        return target.clamp(max=1)  # rounding may exceed it
 
 
 def _to_bytes(values: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """masks/<dataset>.h5: part-index maps, written so that a killed run resumes, read with caution.
 
-    masks  uint8 [N, 256, 128]  a chunk per image, deflate: 0 background, k + 1 part k of `parts`
+    masks  uint8 [N, 320, 160]  a chunk per image, deflate: 0 background, k + 1 part k of `parts`
     sizes  uint16 [N, 2]        contiguous: height and width of the image itself
     paths  string [N]           contiguous, fixed length: relative to the data set's root, UTF-8
     attributes                  `format`, `version` and the fields of `Header`; tables as JSON
 
-A map of at most 256x128 is stretched to nearest cells, so that with its size the original can be
-read back; of a larger one each cell keeps the part with the largest area. `losses.part_targets`
+A map of at most 320x160 is stretched to nearest cells, so that with its size the original can be
+read back; of a larger one each cell keeps the majority of its pixels. `losses.part_targets`
 computes the loss's targets from both (docs/masks.md has the measured errors).
 
 Writing appends to `<path>.journal`; when that is complete, the HDF5 file is composed in memory,
@@ -30,6 +30,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,8 +49,8 @@ from reidkit.types import Dataset, Sample
 log = logging.getLogger(__name__)
 
 FORMAT, VERSION = "reidkit-masks", 2
-STORED_SIZE = (256, 128)
-"""(height, width) of the stored maps. Larger frames read slower and, above 256x128, no nearer."""
+STORED_SIZE = (320, 160)
+"""(height, width) of the stored maps: benchmarks/mask_store.py compares sizes."""
 BATCH = 128
 """Images between two syncs to disk: the most that a power cut can cost."""
 
@@ -188,24 +189,26 @@ def _records(journal: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
 
 def stored_map(part_map: Bytes, *, num_parts: int) -> Bytes:
     """A part map [H, W] as it is stored: uint8 [h, w] = STORED_SIZE."""
-    rows, columns = (
-        _shares(source, stored) for source, stored in zip(part_map.shape, STORED_SIZE, strict=True)
-    )
+    rows, columns = map(_selection, part_map.shape, STORED_SIZE)
     if part_map.shape[0] <= STORED_SIZE[0] and part_map.shape[1] <= STORED_SIZE[1]:
         return part_map[rows.argmax(1)[:, None], columns.argmax(1)]
     planes = part_map == np.arange(num_parts + 1, dtype=np.uint8)[:, None, None]
-    shares = rows @ (planes.astype(np.float32) @ columns.T)  # [h, H] @ [P+1, H, W] @ [W, w]
-    return shares.argmax(0).astype(np.uint8)
+    votes = rows @ (planes.astype(np.float32) @ columns.T)  # [h, H] @ [P+1, H, W] @ [W, w]
+    return votes.argmax(0).astype(np.uint8)
 
 
-def _shares(source: int, stored: int) -> npt.NDArray[np.float32]:
-    """[stored, source]: the share that each source pixel has in a stored cell."""
+@lru_cache(maxsize=256)  # images come in many sizes
+def _selection(source: int, stored: int) -> npt.NDArray[np.float32]:
+    """[stored, source]: 1 where a cell shows a pixel, or represents it when there are more pixels
+    than cells."""
+    matrix = np.zeros((stored, source), np.float32)
     if source <= stored:
-        nearest = ((np.arange(stored) + 0.5) * source / stored).astype(int)
-        return np.eye(source, dtype=np.float32)[nearest]
-    edges = np.arange(stored + 1)[:, None] * source / stored
-    pixels = np.arange(source)
-    return np.asarray(np.diff(np.clip(edges - pixels, 0, 1), axis=0), np.float32)
+        cells = np.arange(stored)
+        matrix[cells, ((cells + 0.5) * source / stored).astype(int)] = 1
+    else:
+        pixels = np.arange(source)
+        matrix[((pixels + 0.5) * stored / source).astype(int), pixels] = 1
+    return matrix
 
 
 def _hdf5(header: Header, paths: Sequence[str], journal: BinaryIO) -> bytes:

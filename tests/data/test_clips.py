@@ -106,6 +106,9 @@ class ConstantMasks:
         numbers = [int(path[-7:-4]) for path in paths]
         return np.stack([np.tile(np.arange(4, dtype=np.uint8), (8, 1)) + n for n in numbers])
 
+    def sizes(self, paths: list[str]) -> np.ndarray:
+        return np.array([[16, 8]] * len(paths))
+
 
 def clips(root: Path, augment: AugmentConfig, *, frames: int = 12) -> TrainImages:
     """Frame k is grey k, with a white left half."""
@@ -136,6 +139,7 @@ def test_flip_and_erasing_are_drawn_once_for_all_frames_and_masks_follow(tmp_pat
         flips.add(mirrored[0])
         shown = raw.pixels[0].amin((1, 2, 3))
         assert shown.diff().tolist() == [2, 2]  # the stride
+        assert raw.mask_sizes is not None and raw.mask_sizes.shape == (2, 3, 2)
         left = raw.masks[0, :, 0, 3 if mirrored[0] else 0]
         assert left.tolist() == shown.tolist()  # each frame has its own mask, flipped alike
         images = source.finish(raw, torch.device("cpu")).images
