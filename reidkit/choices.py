@@ -11,6 +11,9 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 EmbeddingSide = Literal["post-bn", "pre-bn"]
 Interpolation = Literal["bicubic", "bilinear"]
 ChannelOrder = Literal["rgb", "bgr"]
+MaskFiles = Literal["index", "colours", "stripes"]
+ParserPreset = Literal["imagenet", "schp", "jppnet"]
+ParserFit = Literal["stretch", "pad"]
 SyntheticLayout = Literal[
     "market1501",
     "market1501-500k",

@@ -8,11 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from reidkit.data.checks import frames
-from reidkit.errors import DataError
 from reidkit.files import sha256
+from reidkit.image import image_size
 from reidkit.types import Dataset, Tracklet
 
 SPLITS = ("train", "query", "gallery")
@@ -76,8 +74,8 @@ def measure(
     return Statistics(
         images=images,
         ids=ids,
-        heights=_spread([height for _, height, _ in sizes]),
-        widths=_spread([width for width, _, _ in sizes]),
+        heights=_spread([height for height, _, _ in sizes]),
+        widths=_spread([width for _, width, _ in sizes]),
         frames=lengths,
         twins=_twins(
             dataset.root, train, test, {p: s[2] for p, s in zip(paths, sizes, strict=True)}
@@ -86,12 +84,8 @@ def measure(
 
 
 def _size(path: Path) -> tuple[int, int, int]:
-    """Width, height, bytes."""
-    try:
-        with Image.open(path) as image:
-            return (*image.size, path.stat().st_size)
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"cannot read image {path}: {error}. Replace or remove it") from error
+    """Height, width, bytes."""
+    return (*image_size(path), path.stat().st_size)
 
 
 def _twins(root: Path, train: set[str], test: set[str], length: dict[str, int]) -> list[list[str]]:

@@ -65,7 +65,7 @@ def test_a_grouping_file_takes_names_or_numbers(tmp_path: Path):
     grouping = load_grouping(file)
     assert grouping.parts == ("top", "bottom")
     assert grouping.members == ((1, 2), (18, 19))
-    assert grouping.describe()["bottom"] == ["left-shoe", "right-shoe"]
+    assert grouping.describe()["bottom"] == ("left-shoe", "right-shoe")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ colours of LIP's palette, so that its argmax is the label whose colour the pixel
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from PIL import Image
 from torch.nn import functional as F
 from toy_masks import lip_source, make_labels
 
+from reidkit.choices import ParserPreset
 from reidkit.errors import ConfigError, DataError
 from reidkit.masks.labels import default_grouping, load_label_set
 from reidkit.masks.parsers.onnx import PRESETS, OnnxParser, ParserOptions
@@ -168,6 +170,10 @@ def test_presets_match_a_pass_by_pass_reference(preset: str):
         clear = best[-1] - best[-2] > 1e-3 * abs(best[-1])
         assert clear.mean() > 0.95
         np.testing.assert_array_equal(found[clear], scores.argmax(axis=0)[clear])
+
+
+def test_every_preset_is_a_choice_of_the_command_line():
+    assert tuple(PRESETS) == get_args(ParserPreset)
 
 
 def test_jppnets_preset_is_its_published_preprocessing():

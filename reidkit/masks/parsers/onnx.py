@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from reidkit.choices import ChannelOrder
+from reidkit.choices import ChannelOrder, ParserFit, ParserPreset
 from reidkit.errors import ConfigError, DataError
 from reidkit.image import read_image
 from reidkit.masks.labels import Grouping, Labels
@@ -27,8 +27,6 @@ from reidkit.masks.sources import WORKERS, digest
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-Fit = Literal["stretch", "pad"]
-Preset = Literal["imagenet", "schp", "jppnet"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +46,7 @@ class ParserOptions:
     """
 
     size: tuple[int, int]
-    fit: Fit = "stretch"
+    fit: ParserFit = "stretch"
     order: ChannelOrder = "rgb"
     unit: bool = True
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -67,7 +65,7 @@ class ParserOptions:
             raise ConfigError("parser std must not be zero, and batch must be at least 1")
 
 
-PRESETS: dict[Preset, ParserOptions] = {
+PRESETS: dict[ParserPreset, ParserOptions] = {
     # torchvision's convention, one pass
     "imagenet": ParserOptions(size=(384, 384)),
     # SCHP (Li et al., TPAMI 2020): BGR with ImageNet's statistics, aspect kept
