@@ -22,6 +22,9 @@ ExternalFormat = Literal[
     "torchvision",
 ]
 CostTable = Literal["iaunet-vi", "rga-3", "ianet-cost"]
+MaskFiles = Literal["index", "colours", "stripes"]
+ParserPreset = Literal["imagenet", "schp", "jppnet"]
+ParserFit = Literal["stretch", "pad"]
 SyntheticLayout = Literal[
     "market1501",
     "market1501-500k",

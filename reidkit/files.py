@@ -1,4 +1,4 @@
-"""Writing files so that whatever has a final name is whole."""
+"""Atomic writes, locks and digests of files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from reidkit.errors import ReidkitError
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Gives `<path>.partial` to write to; on success it is synced to disk and renamed to `path`,
+    """Yields `<path>.partial` to write to; on success it is synced to disk and renamed to `path`,
     on failure removed.
 
     Raises:
-        ReidkitError: if the disk is full or the place cannot be written.
+        ReidkitError: if the disk is full or the folder cannot be written to.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -33,43 +33,44 @@ def atomic(path: Path) -> Iterator[Path]:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise ReidkitError(f"cannot write {path}: {reason(error)}") from error
+        raise ReidkitError(f"cannot write {path}: {os_error_text(error)}") from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
 
 
 @contextlib.contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Holds a folder against other processes that would write to it; where the system has no such
-    locks (Windows), nothing is held.
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Locks an existing file or folder against other processes that lock it, too. Windows has no
+    such locks; nothing is locked there.
 
     Raises:
-        ReidkitError: if another process holds it.
+        ReidkitError: if another process holds the lock.
     """
     if sys.platform == "win32":
         yield
         return
     import fcntl
 
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ReidkitError(
+                f"another process is writing to {path}. Wait for it, or choose another -o"
+            ) from error
         yield
-    except BlockingIOError as error:
-        raise ReidkitError(
-            f"another process is writing to {folder}. Wait for it, or take another -o"
-        ) from error
     finally:
         os.close(descriptor)
 
 
-def reason(error: OSError) -> str:
-    """What went wrong in a few words, out of HDF5's many, too."""
+def os_error_text(error: OSError) -> str:
+    """The cause in a few words, also from HDF5's long error texts."""
     if error.strerror:
         return error.strerror
-    told = re.search(r"error message = '([^']+)'", str(error))
-    return told[1] if told else str(error).splitlines()[0]
+    found = re.search(r"error message = '([^']+)'", str(error))
+    return found[1] if found else str(error).splitlines()[0]
 
 
 def sha256(path: Path) -> str:

@@ -1,39 +1,73 @@
-"""The one image reader: 8-bit RGB, upright, with one pixel cap and errors that name the file."""
+"""The one image reader: upright, with one pixel cap and errors that name the file."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from reidkit.errors import DataError
 
 MAX_PIXELS = 64_000_000
 """Images above this many pixels are refused before they are decoded."""
 
+_TRANSPOSED = (5, 6, 7, 8)
+"""EXIF orientations that swap height and width."""
 
-def read_image(path: Path) -> Image.Image:
-    """A fully decoded RGB image.
+
+@contextlib.contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """An image as stored, its header read and its pixels not yet decoded.
+
+    Errors of decoding inside the `with` block are reported like those of opening.
 
     Raises:
-        DataError: if the file is missing, is not an image, is cut off, or is above MAX_PIXELS.
+        DataError: if the file is missing, is not an image, is truncated, or is above MAX_PIXELS.
     """
     try:
         with Image.open(path) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise DataError(
-                    f"{path}: {width}x{height} pixels, more than the cap of {MAX_PIXELS:,}. "
-                    "Crop it to one person first"
+                    f"{path}: {width}x{height} pixels, more than the cap of {MAX_PIXELS:,}."
+                    " Crop it to one person first"
                 )
-            return to_rgb(image)
+            yield image
     except FileNotFoundError as error:
         raise DataError(f"no such image: {path}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(
+            f"{path}: more pixels than the cap of {MAX_PIXELS:,}. Crop it to one person first"
+        ) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        # Pillow raises the last two for some broken headers
         raise DataError(f"cannot read image {path}: {_reason(error)}. Replace or remove it") from (
             error
         )
+
+
+def read_image(path: Path) -> Image.Image:
+    """A fully decoded RGB image, upright.
+
+    Raises:
+        DataError: as `open_image`.
+    """
+    with open_image(path) as image:
+        return to_rgb(image)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) in pixels of the upright image, from the header alone where EXIF permits.
+
+    Raises:
+        DataError: as `open_image`.
+    """
+    with open_image(path) as image:
+        transposed = image.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSED
+        return image.size if transposed else (image.height, image.width)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -8,8 +8,9 @@ computed in float32, also under autocast.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,7 @@ def compute_losses(
         **vars(weights),
         "labels": batch.labels,
         "masks": batch.masks,
+        "source_sizes": batch.mask_sizes,
         "input_size": tuple(batch.images.shape[-2:]),
         "gather": gather,
     }
@@ -122,15 +124,21 @@ def _pairwise(anchors: Tensor, others: Tensor, distance: Metric) -> Tensor:
     return squared.clamp(min=1e-12).sqrt()
 
 
-def part_attention(part_maps: tuple[Tensor, ...], masks: Tensor) -> Tensor:
-    """Part-attention loss, IAUnet eq. 10: binary cross entropy of each map with its part's mask.
+def part_attention(
+    part_maps: tuple[Tensor, ...],
+    masks: Tensor,
+    input_size: Sequence[int],
+    source_sizes: Tensor | None = None,
+) -> Tensor:
+    """Part-attention loss, IAUnet eq. 10: binary cross entropy of each map with its part's target.
 
-    The mask is resized bilinearly (corners aligned, as in the authors' code) to each map; the mean
-    runs over maps, batch, parts and positions (the paper sums over the batch).
+    The mean runs over maps, batch, parts and positions (the paper sums over the batch).
 
     Args:
         part_maps: each [B, P, h, w] in [0, 1] ([B, T, P, h, w] for clips).
         masks: uint8 part indices [B, H, W] ([B, T, H, W] for clips), 0 background.
+        input_size: (height, width) of the network's input.
+        source_sizes: int [B, 2] ([B, T, 2] for clips) on the CPU, as `part_targets` takes them.
     Returns:
         scalar, float32 or wider.
     Raises:
@@ -138,18 +146,111 @@ def part_attention(part_maps: tuple[Tensor, ...], masks: Tensor) -> Tensor:
     """
     if not part_maps:
         raise ValueError("the network gives no part maps: set loss.part_attention to 0")
-    P = part_maps[0].shape[-3]
-    indices = torch.arange(1, P + 1, device=masks.device).view(P, 1, 1)
+    targets = {
+        shape: part_targets(
+            masks.flatten(0, -3),  # [B(*T), H, W]
+            num_parts=shape[0],
+            input_size=input_size,
+            map_size=shape[1:],
+            source_sizes=None if source_sizes is None else source_sizes.flatten(0, -2),
+        )
+        for shape in {maps.shape[-3:] for maps in part_maps}
+    }
     losses = []
     for maps in part_maps:
         probabilities = _wide(maps).flatten(0, -4)  # [B(*T), P, h, w]
-        planes = (masks.flatten(0, -3)[:, None] == indices).to(probabilities.dtype)
-        target = F.interpolate(
-            planes, probabilities.shape[-2:], mode="bilinear", align_corners=True
-        )
+        target = targets[maps.shape[-3:]].to(probabilities.dtype)
         with torch.autocast(probabilities.device.type, enabled=False):
             losses.append(F.binary_cross_entropy(probabilities, target))
     return torch.stack(losses).mean()
+
+
+def part_targets(
+    masks: Tensor,
+    *,
+    num_parts: int,
+    input_size: Sequence[int],
+    map_size: Sequence[int],
+    source_sizes: Tensor | None = None,
+) -> Tensor:
+    """Targets of the part-attention loss, by the procedure of IAUnet's authors.
+
+    They resize each part's mask of 0 and 255 at the image's own size by Pillow's bicubic to the
+    network's input (width first, bytes after each step), divide by 255, and resize bilinearly with
+    aligned corners to the map. Only the input pixels that the last step reads are computed.
+
+    Args:
+        masks: uint8 part indices [N, H, W], 0 background.
+        input_size, map_size: (height, width) of the network's input and of the targets.
+        source_sizes: int [N, 2] on the CPU, (height, width) of the masks before they were stretched
+            or shrunk to [H, W] by nearest cells; None: they have their own size.
+    Returns:
+        float32 [N, P, *map_size] in [0, 1].
+    """
+    sizes = [list(masks.shape[1:])] if source_sizes is None else source_sizes.tolist()
+    if all(size == sizes[0] for size in sizes):  # one matrix for all, and the smallest masks
+        sizes = sizes[:1]
+        if sizes[0][0] <= masks.shape[1] and sizes[0][1] <= masks.shape[2]:
+            y, x = (_cells(sizes[0][k], masks.shape[k + 1]).to(masks.device) for k in (0, 1))
+            masks = masks[:, y[:, None], x]
+    N, H, _ = masks.shape
+    (h, w), P = map_size, num_parts
+    rows, columns = (
+        torch.stack(
+            [
+                _bicubic_rows(size[k], masks.shape[k + 1], input_size[k], map_size[k])
+                for size in sizes
+            ]
+        ).to(masks.device, non_blocking=True)  # [N or 1, 2h, H], [N or 1, 2w, W]
+        for k in (0, 1)
+    )
+    y, x = (_bilinear_shares(input_size[k], map_size[k]).to(masks.device) for k in (0, 1))
+    parts = torch.arange(1, P + 1, dtype=torch.uint8, device=masks.device).view(P, 1, 1)
+    with torch.autocast(masks.device.type, enabled=False):
+        planes = (masks[:, None] == parts) * 255.0  # [N, P, H, W]
+        wide = _to_bytes(planes.flatten(1, 2) @ columns.mT)  # [N, P*H, W] -> [N, P*H, 2w]
+        wide = wide.view(N, P, H, -1).transpose(1, 2).flatten(2)  # [N, H, P*2w]
+        pixels = _to_bytes(rows @ wide).view(N, h, 2, P, w, 2)
+        target = torch.einsum("nhapwb,ha,wb->nphw", pixels, y, x) / 255
+        return target.clamp(max=1)  # rounding may exceed it
+
+
+def _to_bytes(values: Tensor) -> Tensor:
+    """Clipped and rounded as Pillow stores them; bicubic overshoots."""
+    return (values.clamp(0, 255) + 0.5).floor()
+
+
+@lru_cache(maxsize=1024)  # images come in many sizes
+def _bicubic_rows(source: int, stored: int, input_length: int, map_length: int) -> Tensor:
+    """float32 [2 * map_length, stored]: Pillow's bicubic (a = -0.5, widened when it shrinks) from
+    `source` pixels, each taken from the stored cell at its centre, to the two input pixels around
+    each position of the map."""
+    positions = _map_positions(input_length, map_length)
+    pixels = torch.stack([positions.floor(), positions.ceil()], 1).flatten()
+    scale = source / input_length
+    centres = torch.arange(source, dtype=torch.float64) + 0.5
+    d = (centres - (pixels[:, None] + 0.5) * scale).abs() / max(scale, 1.0)
+    near, far = ((1.5 * d - 2.5) * d**2 + 1, ((-0.5 * d + 2.5) * d - 4) * d + 2)
+    weights = torch.where(d < 1, near, torch.where(d < 2, far, 0.0))
+    weights /= weights.sum(1, keepdim=True)
+    matrix = torch.zeros(len(pixels), stored, dtype=torch.float64)
+    return matrix.index_add_(1, _cells(source, stored), weights).float()
+
+
+def _cells(source: int, stored: int) -> Tensor:
+    """int64 [source]: the stored cell at the centre of each source pixel."""
+    return ((torch.arange(source, dtype=torch.float64) + 0.5) * stored / source).long()
+
+
+def _bilinear_shares(input_length: int, map_length: int) -> Tensor:
+    """float32 [map_length, 2]: weights of the two input pixels around each position."""
+    upper = _map_positions(input_length, map_length).frac()
+    return torch.stack([1 - upper, upper], 1).float()
+
+
+def _map_positions(input_length: int, map_length: int) -> Tensor:
+    """float64 [map_length]: where a map's positions are in the input, corners aligned."""
+    return torch.linspace(0, 1, map_length, dtype=torch.float64) * (input_length - 1)
 
 
 def overlap(class_maps: tuple[Tensor, ...], labels: Tensor) -> Tensor:
@@ -210,7 +311,7 @@ LOSSES = {
     "triplet": Loss(
         batch_hard_triplet, "features", ("labels", "margin", "soft_margin", "distance", "gather")
     ),
-    "part_attention": Loss(part_attention, "part_maps", ("masks",)),
+    "part_attention": Loss(part_attention, "part_maps", ("masks", "input_size", "source_sizes")),
     "overlap": Loss(overlap, "class_maps", ("labels",)),
 }
 """In the order of their summation."""

@@ -116,12 +116,15 @@ class Batch:
         labels: int64 [B], training indices 0..N-1.
         camids: int64 [B].
         masks: uint8 part indices [B, h, w] ([B, T, h, w] for clips), or None.
+        mask_sizes: int64 [B, 2] ([B, T, 2] for clips) on the CPU, (height, width) of the images
+            that the masks were made for; None: the masks' own size.
     """
 
     images: Tensor
     labels: Tensor
     camids: Tensor
     masks: Tensor | None = None
+    mask_sizes: Tensor | None = None
 
 
 @dataclass(frozen=True)

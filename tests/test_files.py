@@ -1,4 +1,4 @@
-"""What has a final name is whole."""
+"""Files appear under their final name only when they are complete; writers exclude each other."""
 
 import errno
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from reidkit.errors import ReidkitError
-from reidkit.files import atomic, only_writer, reason
+from reidkit.files import atomic, exclusive_lock, os_error_text
 
 
-def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "file.txt"
     with atomic(target) as partial:
         partial.write_text("half")
@@ -38,20 +38,23 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_has_one_writer_at_a_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["folder", "file"])
+def test_a_folder_or_file_is_locked_by_one_process_at_a_time(tmp_path: Path, name: str) -> None:
+    target = tmp_path / name
+    target.mkdir() if name == "folder" else target.touch()
     with (
-        only_writer(tmp_path),
-        pytest.raises(ReidkitError, match="another process is writing"),
-        only_writer(tmp_path),
+        exclusive_lock(target),
+        pytest.raises(ReidkitError, match=f"another process is writing to {target}"),
+        exclusive_lock(target),
     ):
-        pytest.fail("a second writer got in")
-    with only_writer(tmp_path):
-        assert list(tmp_path.iterdir()) == []  # no lock file is left
+        pytest.fail("locked twice")
+    with exclusive_lock(target):
+        assert list(tmp_path.iterdir()) == [target]  # there is no lock file
 
 
-def test_the_reason_is_found_in_the_text_of_hdf5() -> None:
+def test_the_cause_is_found_in_the_text_of_hdf5() -> None:
     text = (
         "Can't write data (file write failed: time = x, error message = 'No space left', buf = y)"
     )
-    assert reason(OSError(text)) == "No space left"
-    assert reason(OSError(errno.EACCES, "Permission denied")) == "Permission denied"
+    assert os_error_text(OSError(text)) == "No space left"
+    assert os_error_text(OSError(errno.EACCES, "Permission denied")) == "Permission denied"

@@ -98,16 +98,16 @@ def test_part_attention_is_the_mean_cross_entropy_with_the_mask() -> None:
                     hit = float(masks[b, y, x] == part + 1)
                     a = maps[b, part, y, x]
                     total = total - (hit * a.log() + (1 - hit) * (1 - a).log())
-    same_value_and_gradient(part_attention((maps,), masks), total / (2 * 3 * 4 * 2), maps)
+    same_value_and_gradient(part_attention((maps,), masks, (4, 2)), total / (2 * 3 * 4 * 2), maps)
 
 
 def test_part_attention_averages_stages_and_aligns_corners() -> None:
     masks = torch.zeros(1, 5, 3, dtype=torch.uint8)
     masks[0, 0] = 1  # the top row is part 1
     coarse = torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]).view(1, 1, 3, 2)
-    assert part_attention((coarse,), masks).item() == 0  # rows 0, 2, 4 of the mask
+    assert part_attention((coarse,), masks, (5, 3)).item() == 0  # rows 0, 2, 4 of the mask
     half = torch.full((1, 1, 3, 2), 0.5)
-    mean = part_attention((coarse, half), masks).item()
+    mean = part_attention((coarse, half), masks, (5, 3)).item()
     assert mean == pytest.approx(math.log(2) / 2)
 
 
@@ -115,14 +115,15 @@ def test_part_attention_of_clips_is_that_of_their_frames() -> None:
     maps = torch.rand(2, 3, 4, 8, 4, generator=GENERATOR)
     masks = torch.randint(0, 5, (2, 3, 8, 4), generator=GENERATOR).to(torch.uint8)
     torch.testing.assert_close(
-        part_attention((maps,), masks), part_attention((maps.flatten(0, 1),), masks.flatten(0, 1))
+        part_attention((maps,), masks, (8, 4)),
+        part_attention((maps.flatten(0, 1),), masks.flatten(0, 1), (8, 4)),
     )
 
 
 def test_losses_stay_float32_under_autocast() -> None:
     maps = torch.rand(1, 2, 4, 4).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = part_attention((maps,), torch.zeros(1, 4, 4, dtype=torch.uint8))
+        loss = part_attention((maps,), torch.zeros(1, 4, 4, dtype=torch.uint8), (4, 4))
         triplet = batch_hard_triplet(
             torch.randn(4, 8).bfloat16(), torch.tensor([0, 0, 1, 1]), distance="cosine"
         )
@@ -215,7 +216,7 @@ def test_classifiers_that_a_network_does_not_have_are_left_out() -> None:
 
 def test_part_attention_without_part_maps_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"set loss\.part_attention to 0"):
-        part_attention((), torch.zeros(1, 4, 4, dtype=torch.uint8))
+        part_attention((), torch.zeros(1, 4, 4, dtype=torch.uint8), (4, 4))
 
 
 def test_overlap_is_the_soft_intersection_over_union_of_the_true_classes_maps() -> None:

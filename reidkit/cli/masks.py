@@ -11,9 +11,9 @@ from reidkit.cli.options import DataRootOption, JsonOption
 from reidkit.cli.output import print_json
 from reidkit.cli.prepare_masks import print_report
 
-app = typer.Typer(help="Part masks: what a file holds, and what is wrong with it.")
+app = typer.Typer(help="Inspect body-part masks.", no_args_is_help=True)
 
-FileArgument = Annotated[Path, typer.Argument(help="masks/<dataset>.h5")]
+FileArgument = Annotated[Path, typer.Argument(help="Mask file, such as masks/market1501.h5.")]
 
 
 @app.command()
@@ -21,41 +21,47 @@ def show(
     file: FileArgument,
     sheet: Annotated[
         Path | None,
-        typer.Option(help="Draw images with their parts over them, as PNG; needs --dataset."),
+        typer.Option(help="Write a contact sheet of images and parts (PNG); needs --dataset."),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="The data set, to find its images and to be checked against.")
+        str | None,
+        typer.Option(help="Data set the masks belong to: name, manifest file or folder."),
     ] = None,
     data_root: DataRootOption = None,
     json: JsonOption = False,
 ) -> None:
-    """What a mask file says of itself."""
+    """Show the description of a mask file.
+
+    \b
+    Examples:
+      reidkit masks show masks/market1501.h5
+      reidkit masks show masks/market1501.h5 --dataset market1501 --sheet sheet.png
+    """
     import dataclasses
 
     from reidkit.data.manifest import open_dataset
     from reidkit.errors import ConfigError
+    from reidkit.masks.contact_sheet import save_contact_sheet
+    from reidkit.masks.report import mask_report
     from reidkit.masks.store import MaskStore
 
     if sheet and not dataset:
-        raise ConfigError("--sheet draws the images too: say where they are by --dataset NAME")
+        raise ConfigError("--sheet needs the images, too. Add --dataset NAME")
     data = open_dataset(dataset, data_root) if dataset else None
     store = MaskStore.open(file, dataset=data)
     facts = {
         "file": str(file),
         "masks": len(store),
         "bytes": file.stat().st_size,
+        "map_size": store.size,
         **dataclasses.asdict(store.header),
     }
     if sheet and data:
-        from reidkit.masks.report import report
-        from reidkit.masks.sheet import draw_sheet
-
-        draw_sheet(sheet, store, report(store), root=data.root)
+        save_contact_sheet(sheet, store, mask_report(store), root=data.root)
         facts["sheet"] = str(sheet)
     if json:
         print_json(facts)
         return
-    facts["grids"] = ", ".join(f"{h}x{w}" for h, w in store.header.grids)
     facts["map_size"] = "{}x{}".format(*store.size)
     for part, members in facts.pop("grouping").items():
         facts[part] = ", ".join(members)
@@ -66,12 +72,17 @@ def show(
 
 @app.command()
 def stats(file: FileArgument, json: JsonOption = False) -> None:
-    """Coverage per part, empty masks, and the images to look at first."""
-    from reidkit.masks.report import report
+    """Show coverage per part, and masks that look wrong.
+
+    \b
+    Examples:
+      reidkit masks stats masks/market1501.h5
+    """
+    from reidkit.masks.report import mask_report
     from reidkit.masks.store import MaskStore
 
-    found = report(MaskStore.open(file))
+    report = mask_report(MaskStore.open(file))
     if json:
-        print_json({"file": str(file), "bytes": file.stat().st_size, **found.as_dict()})
+        print_json({"file": str(file), "bytes": file.stat().st_size, **report.as_dict()})
         return
-    print_report(file, found)
+    print_report(file, report)

@@ -36,10 +36,14 @@ from reidkit.types import Batch, Item, Sample, frames
 
 
 class Masks(Protocol):
-    """Where part maps come from; `masks.store.MaskStore` is one."""
+    """A source of part maps, such as `masks.store.MaskStore`."""
 
     def read(self, paths: Sequence[str]) -> NDArray[np.uint8]:
         """uint8 part indices [len(paths), h, w]."""
+        ...
+
+    def sizes(self, paths: Sequence[str]) -> NDArray[np.int64]:
+        """(height, width) of the images that the maps were made for: int64 [len(paths), 2]."""
         ...
 
 
@@ -51,6 +55,7 @@ class RawBatch(NamedTuple):
     labels: Tensor  # int64 [B]
     camids: Tensor  # int64 [B]
     masks: Tensor | None  # uint8 [B, h, w], or [B, T, h, w]
+    mask_sizes: Tensor | None  # int64 [B, 2], or [B, T, 2]
     keys: list[SampleKey]
 
 
@@ -114,17 +119,19 @@ class TrainImages(TorchDataset[RawBatch | ReidkitError]):
         for row, (frame, augmentation) in enumerate(images):
             image = read_for_training(self.root / frame.path)
             pixels[row] = augment_image(image, augmentation, self.preprocess, scale)
-        masks = None
+        masks = mask_sizes = None
         if self.masks is not None:
-            maps = self.masks.read([frame.path for frame, _ in images])
-            pairs = zip(maps, images, strict=True)
-            masks = np.stack([augment_mask(m, a, size, scale) for m, (_, a) in pairs])
+            paths = [frame.path for frame, _ in images]
+            pairs = zip(self.masks.read(paths), images, strict=True)
+            maps = np.stack([augment_mask(m, a, size, scale) for m, (_, a) in pairs])
+            masks, mask_sizes = self._by_clip(maps), self._by_clip(self.masks.sizes(paths))
         return RawBatch(
             pixels=self._by_clip(pixels),
             boxes=torch.tensor([a.erase for a in augmentations]),
             labels=torch.tensor([self.labels[key.index] for key in keys]),
             camids=torch.tensor([self.items[key.index].camid for key in keys]),
-            masks=None if masks is None else self._by_clip(masks),
+            masks=masks,
+            mask_sizes=mask_sizes,
             keys=keys,
         )
 
@@ -135,7 +142,7 @@ class TrainImages(TorchDataset[RawBatch | ReidkitError]):
         T, stride = self.clip.frames, self.clip.stride
         return [samples[k] for k in sample_clip(len(samples), T=T, stride=stride, rng=rng)]
 
-    def _by_clip(self, rows: NDArray[np.uint8]) -> Tensor:
+    def _by_clip(self, rows: NDArray[Any]) -> Tensor:
         """[B*T, ...] -> [B, T, ...] for clips; images stay [B, ...]."""
         tensor = torch.from_numpy(rows)
         return tensor if self.clip is None else _clips(tensor, self.clip.frames)
@@ -163,6 +170,7 @@ class TrainImages(TorchDataset[RawBatch | ReidkitError]):
             labels=raw.labels.to(device, non_blocking=True),
             camids=raw.camids.to(device, non_blocking=True),
             masks=None if raw.masks is None else raw.masks.to(device, non_blocking=True),
+            mask_sizes=raw.mask_sizes,
         )
 
 

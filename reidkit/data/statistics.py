@@ -8,10 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
-from reidkit.errors import DataError
 from reidkit.files import sha256
+from reidkit.image import image_size
 from reidkit.types import SPLITS, Dataset, Tracklet, frames
 
 
@@ -75,8 +73,8 @@ def measure(
     return Statistics(
         images=images,
         ids=ids,
-        heights=_summary([height for _, height, _ in sizes]),
-        widths=_summary([width for width, _, _ in sizes]),
+        heights=_summary([height for height, _, _ in sizes]),
+        widths=_summary([width for _, width, _ in sizes]),
         frames=lengths,
         duplicates=_duplicates(
             dataset.root, train, test, {p: s[2] for p, s in zip(paths, sizes, strict=True)}
@@ -85,12 +83,8 @@ def measure(
 
 
 def _size(path: Path) -> tuple[int, int, int]:
-    """Width, height, bytes."""
-    try:
-        with Image.open(path) as image:
-            return (*image.size, path.stat().st_size)
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"cannot read image {path}: {error}. Replace or remove it") from error
+    """Height, width, bytes."""
+    return (*image_size(path), path.stat().st_size)
 
 
 def _duplicates(

@@ -29,7 +29,7 @@ class Matching:
     by_name: int
 
     def summary(self) -> str:
-        """One line for people."""
+        """One line for the terminal."""
         by_path = len(self.found) - self.by_name
         return (
             f"{len(self.found):,} images matched ({by_path:,} by relative path,"
@@ -59,19 +59,19 @@ def match_labels(
 ) -> Matching:
     """Finds each image's label file under `folder`, nested or flat.
 
-    An image `a/b/name.jpg` takes `a/b/name.png`, or with fewer leading folders `b/name.png`, or
-    else the only label file called `name.png` wherever it lies.
+    An image `a/b/name.jpg` is matched with `a/b/name.png`, or with fewer leading folders
+    `b/name.png`, or else with the only label file called `name.png` in any folder.
 
     Args:
         images: paths relative to the data set's root.
         folder: searched with all its folders.
-        stem: of a label file's name gives the image's stem, or None if it is no label file.
+        stem: from a label file's name to the image's stem; None if it is no label file.
 
     Raises:
-        DataError: if there is no such folder, or names alone leave a doubt which file is whose.
+        DataError: if there is no such folder, or a match by name is ambiguous.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; expected a folder of label maps")
+        raise DataError(f"{folder} is not a folder; expected a folder of label maps")
     by_path: dict[str, str] = {}
     by_name: dict[str, list[str]] = {}
     for relative in _files(folder):
@@ -94,7 +94,7 @@ def match_labels(
                 raise DataError(
                     f"{len(candidates)} label maps under {folder} could belong to {image}:"
                     f" {candidates[0]}, {candidates[1]};"
-                    " give the folder of one split, or keep the images' folders"
+                    " pass the folder of one split, or keep the images' folders"
                 )
             file = candidates[0] if candidates else None
             named += file is not None
@@ -112,7 +112,7 @@ def match_labels(
 
 
 def label_stem(name: str) -> str | None:
-    """Stem of a label map; None for other files and for JPPNet's colour pictures beside it."""
+    """Stem of a label map; None for other files and for JPPNet's colour images beside it."""
     base, dot, suffix = name.rpartition(".")
     if not dot or suffix.lower() != "png" or base.endswith("_vis"):
         return None
@@ -122,7 +122,7 @@ def label_stem(name: str) -> str | None:
 
 
 def colour_stem(name: str) -> str | None:
-    """Stem of a colour picture, with JPPNet's `_vis` taken off; None for other files."""
+    """Stem of a colour image, without JPPNet's `_vis`; None for other files."""
     base, dot, suffix = name.rpartition(".")
     if not dot or suffix.lower() not in ("png", "jpg", "jpeg", "bmp"):
         return None
@@ -130,7 +130,7 @@ def colour_stem(name: str) -> str | None:
 
 
 def _tails(base: str) -> Iterator[str]:
-    """a/b/c, b/c: a bare name is no relative path and is looked up apart."""
+    """a/b/c, b/c: a bare name is not a relative path and is looked up separately."""
     yield base
     while base.count("/") > 1:
         base = base.partition("/")[2]

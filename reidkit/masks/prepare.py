@@ -1,4 +1,4 @@
-"""The whole of prepare-masks: write the store, or find it written, and report on it."""
+"""prepare-masks as a function: write the store unless it is complete, and report on it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reidkit.errors import MaskError
-from reidkit.masks.layout import read_layout
-from reidkit.masks.report import Report, report
+from reidkit.masks.report import MaskReport, mask_report
 from reidkit.masks.sources import MaskSource
 from reidkit.masks.store import MaskStore, write_store
 from reidkit.types import Dataset, Sample
@@ -25,8 +24,8 @@ def prepare(
     split: str = "train",
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> Report:
-    """Makes sure that `path` holds the masks of `samples`, and looks at them.
+) -> MaskReport:
+    """Ensures that `path` holds the masks of `samples`, and checks them.
 
     A file that already holds them, of the same images from the same source, is left as it is.
 
@@ -34,21 +33,22 @@ def prepare(
         overwrite: replace a file that holds other masks.
 
     Raises:
-        MaskError: if such a file is there and may not be replaced; else as `write_store`.
+        MaskError: if `path` holds other masks and `overwrite` is off; else as `write_store`.
         DataError: as `write_store`.
     """
     if not overwrite and path.exists():
-        layout = read_layout(path)
-        header = layout.header
+        store = MaskStore(path)
+        header = store.header
         paths = tuple(sorted({sample.path for sample in samples}))
         wanted = (dataset.fingerprint, source.key, source.parts, paths)
-        if (header.fingerprint, header.key, header.parts, layout.paths) != wanted:
+        if (header.fingerprint, header.key, header.parts, store.paths) != wanted:
             raise MaskError(
-                f"{path} exists and holds other masks ({len(layout.paths):,} of {header.dataset},"
-                f" {header.split}, from {header.source}). Replace them by --overwrite,"
-                " or write elsewhere by -o FILE"
+                f"{path} exists and holds other masks ({len(store):,} of {header.dataset},"
+                f" {header.split}, from {header.source}). Replace them with --overwrite,"
+                " or choose another file with -o FILE"
             )
+        path.with_name(path.name + ".journal").unlink(missing_ok=True)  # of a kill at the very end
         log.info("%s already holds these masks", path)
     else:
         write_store(path, dataset, samples, source, split=split, progress=progress)
-    return report(MaskStore.open(path, dataset=dataset, parts=source.parts))
+    return mask_report(MaskStore.open(path, dataset=dataset, parts=source.parts))

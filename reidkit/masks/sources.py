@@ -1,7 +1,7 @@
 """Where part maps come from: files of a human parser, or stripes where there is none.
 
-A source turns image paths into part maps at the image's own size. The parser that reidkit runs
-itself is in `parser.py`.
+A source turns image paths into part maps at the size of the upright image. Parsers that reidkit
+runs itself are in `parsers/`.
 """
 
 # H W pixels
@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from PIL import ImageOps
 
 from reidkit.errors import ConfigError, DataError
-from reidkit.masks.images import image_format, image_size, read_pixels, read_rgb
-from reidkit.masks.lip import Grouping, Labels
+from reidkit.image import image_size, open_image, read_image
+from reidkit.masks.labels import Grouping, Labels
 from reidkit.masks.matching import Matching
 from reidkit.types import PARTS
 
@@ -33,11 +34,11 @@ class MaskSource(Protocol):
     """Part maps of images.
 
     Attributes:
-        name: what the store's `source` attribute says.
+        name: the store's `source` attribute.
         parts: part k has index k + 1 in the maps.
-        grouping: part -> what it is made of, for the store's `grouping` attribute.
-        key: another one whenever the same image could get another map, so that a resumed run
-            never mixes two.
+        grouping: part -> its labels or files, the store's `grouping` attribute.
+        key: differs whenever the same image could get a different map, so that a resumed run
+            never mixes two sources.
     """
 
     @property
@@ -45,7 +46,7 @@ class MaskSource(Protocol):
     @property
     def parts(self) -> tuple[str, ...]: ...
     @property
-    def grouping(self) -> dict[str, list[str]]: ...
+    def grouping(self) -> dict[str, tuple[str, ...]]: ...
     @property
     def key(self) -> str: ...
 
@@ -64,7 +65,7 @@ class FileSource:
 
     name: str
     parts: tuple[str, ...]
-    grouping: dict[str, list[str]]
+    grouping: dict[str, tuple[str, ...]]
     key: str
     read: Callable[[str], Labels]
 
@@ -76,7 +77,7 @@ class FileSource:
 def index_maps(root: Path, matching: Matching, grouping: Grouping) -> FileSource:
     """Single-channel PNGs of label indices, as JPPNet and most parsers write them.
 
-    A palette PNG counts by its indices, never by a colour or its luminance.
+    A palette PNG is read by its indices, never by a colour or its luminance.
 
     Args:
         root: the data set's; images are opened for their size.
@@ -85,11 +86,11 @@ def index_maps(root: Path, matching: Matching, grouping: Grouping) -> FileSource
 
     def read(image: str) -> Labels:
         file = matching.found[image]
-        label_map = read_pixels(
+        label_map = _read_plane(
             file,
             modes=("L", "P"),
             expected="a single-channel map of label indices"
-            " (for JPPNet's colour pictures give --source colours)",
+            " (for JPPNet's colour images add --source colours)",
         )
         highest = int(label_map.max(initial=0))
         if highest >= len(grouping.labels.names):
@@ -104,7 +105,7 @@ def index_maps(root: Path, matching: Matching, grouping: Grouping) -> FileSource
 
 
 def colour_maps(root: Path, matching: Matching, grouping: Grouping) -> FileSource:
-    """Colour pictures of label maps, such as JPPNet's *_vis.png, read back by exact palette.
+    """Colour images of label maps, such as JPPNet's *_vis.png, read by exact palette.
 
     Args:
         matching: from `match_labels(..., stem=colour_stem)`, complete.
@@ -116,7 +117,7 @@ def colour_maps(root: Path, matching: Matching, grouping: Grouping) -> FileSourc
     if not labels.palette:
         raise ConfigError(
             f"label set {labels.name} has no palette to read colours by;"
-            " write index maps, or give a label set file with a palette"
+            " write index maps, or pass a label set with a palette: --label-set FILE.toml"
         )
     codes = np.array([_code(*colour) for colour in labels.palette], np.uint32)
     order = codes.argsort()
@@ -124,19 +125,20 @@ def colour_maps(root: Path, matching: Matching, grouping: Grouping) -> FileSourc
 
     def read(image: str) -> Labels:
         file = matching.found[image]
-        if image_format(file) == "JPEG":
-            raise DataError(
-                f"{file}: a JPEG, whose colours are no longer the palette's; expected PNG."
-                " Run the parser again and keep its index maps"
-            )
-        rgb = read_rgb(file).astype(np.uint32)
+        with open_image(file) as image_file:
+            if image_file.format == "JPEG":
+                raise DataError(
+                    f"{file}: a JPEG, whose colours are no longer the palette's; expected PNG."
+                    " Run the parser again and keep its index maps"
+                )
+        rgb = np.asarray(read_image(file), np.uint32)
         found = _code(rgb[..., 0], rgb[..., 1], rgb[..., 2])
         place = np.minimum(ordered.searchsorted(found), len(ordered) - 1)
         strange = ordered[place] != found
         if strange.any():
             y, x = np.argwhere(strange)[0].tolist()
             raise DataError(
-                f"{file}: {int(strange.sum())} pixels are of no colour of {labels.name}'s palette,"
+                f"{file}: {int(strange.sum())} pixels are not in {labels.name}'s palette,"
                 f" first RGB {tuple(rgb[y, x].tolist())} at row {y}, column {x};"
                 " was it resized, or once a JPEG?"
             )
@@ -157,14 +159,14 @@ def five_files(root: Path, images: Sequence[str], folder: Path) -> FileSource:
     Each file is a mask of 0 and 255; `stem` is the image's name up to its first dot.
 
     Args:
-        images: all that will be asked for.
+        images: all that will be read.
         folder: seg_part4 itself, or the folder of one split in it.
 
     Raises:
-        DataError: if there is no such folder, or an image has none in it.
+        DataError: if there is no such folder, or an image has no part files in it.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; expected seg_part4 of the authors' layout")
+        raise DataError(f"{folder} is not a folder; expected seg_part4 of the authors' layout")
     folders: dict[str, list[Path]] = {}
     for parent, _, names in os.walk(folder):
         if f"{FIVE_FILES[0]}.png" in names:
@@ -176,7 +178,7 @@ def five_files(root: Path, images: Sequence[str], folder: Path) -> FileSource:
         if len(candidates) > 1:
             raise DataError(
                 f"{candidates[0]} and {candidates[1]} could both belong to {image};"
-                " give the folder of one split"
+                " pass the folder of one split"
             )
         if candidates:
             found[image] = candidates[0]
@@ -190,7 +192,7 @@ def five_files(root: Path, images: Sequence[str], folder: Path) -> FileSource:
         planes = []
         for name in FIVE_FILES:
             file = found[image] / f"{name}.png"
-            mask = read_pixels(file, modes=("L", "P", "1"), expected="a mask of 0 and 255")
+            mask = _read_plane(file, modes=("L", "P", "1"), expected="a mask of 0 and 255")
             mask = mask.astype(np.uint8) * 255 if mask.dtype == bool else mask
             highest = int(mask.max(initial=0))
             if 0 < highest < 128:
@@ -199,13 +201,13 @@ def five_files(root: Path, images: Sequence[str], folder: Path) -> FileSource:
             planes.append(mask >= 128)
         part_map = np.zeros(planes[0].shape, np.uint8)
         for index, plane in reversed(list(enumerate(planes, start=1))):
-            part_map[plane] = index  # where two overlap, the upper one is seen
+            part_map[plane] = index  # where two overlap, the upper part counts
         return part_map
 
     return FileSource(
         name="part files (seg_part4)",
         parts=PARTS,
-        grouping={part: [f"{name}.png"] for part, name in zip(PARTS, FIVE_FILES, strict=True)},
+        grouping={part: (f"{name}.png",) for part, name in zip(PARTS, FIVE_FILES, strict=True)},
         key=digest("five files", str(folder.resolve())),
         read=read,
     )
@@ -227,9 +229,9 @@ BODY_MARGIN = 0.03
 
 
 def stripes(root: Path) -> FileSource:
-    """Bands where head, upper body, lower body and shoes of somebody upright would be.
+    """Bands where head, upper body, lower body and shoes of an upright person would be.
 
-    For people without a parser. They say nothing of the image but its size.
+    A stand-in where there is no parser: nothing but the image's size is read.
     """
 
     @lru_cache(maxsize=128)
@@ -247,7 +249,7 @@ def stripes(root: Path) -> FileSource:
         name="stripes (body proportions; no parser)",
         parts=PARTS,
         grouping={
-            part: [f"{top}-{bottom} of the height"]
+            part: (f"{top}-{bottom} of the height",)
             for part, (top, bottom, _) in zip(PARTS, BODY, strict=True)
         },
         key=digest("stripes", BODY, BODY_MARGIN),
@@ -277,10 +279,24 @@ def digest(*facts: object) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
+def _read_plane(path: Path, *, modes: tuple[str, ...], expected: str) -> Labels:
+    """Pixels uint8 or bool [H, W] as stored; a palette image gives its indices.
+
+    Args:
+        modes: Pillow modes that are read as they are.
+        expected: for the message when the file has another mode.
+    """
+    with open_image(path) as image:
+        if image.mode not in modes:
+            raise DataError(f"{path}: an image of mode {image.mode}, expected {expected}")
+        return np.asarray(ImageOps.exif_transpose(image))
+
+
 def _check_size(file: Path, part_map: Labels, image: Path) -> None:
     size = image_size(image)
     if part_map.shape[:2] != size:
         (height, width), (h, w) = size, part_map.shape[:2]
         raise DataError(
             f"{file}: {h}x{w} pixels (height x width), but its image {image} has {height}x{width}"
+            " when upright"
         )

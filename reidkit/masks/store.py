@@ -1,46 +1,91 @@
-"""masks/<dataset>.h5: written so that a killed run resumes, opened by every worker for itself.
+"""masks/<dataset>.h5: part-index maps, written so that a killed run resumes, read with caution.
 
-HDF5 lays the file out once (`layout.py`); rows and bits are then written in place, at the offsets
-HDF5 gave them. So no kill can meet half-written HDF5 structures, and a row whose bit is not set
-is made again.
+    masks  uint8 [N, 320, 160]  a chunk per image, deflate: 0 background, k + 1 part k of `parts`
+    sizes  uint16 [N, 2]        contiguous: height and width of the image itself
+    paths  string [N]           contiguous, fixed length: relative to the data set's root, UTF-8
+    attributes                  `format`, `version` and the fields of `Header`; tables as JSON
+
+A map of at most 320x160 is stretched to nearest cells, so that with its size the original can be
+read back; of a larger one each cell keeps the majority of its pixels. `losses.part_targets`
+computes the loss's targets from both (docs/masks.md has the measured errors).
+
+Writing appends to `<path>.journal`; when that is complete, the HDF5 file is composed in memory,
+written to `<path>.partial` and renamed. So a kill never meets half-written HDF5 structures, and a
+full disk never meets the HDF5 library, which would crash.
+
+A file from elsewhere may be hostile. HDF5 reads its attributes and two contiguous arrays and lists
+the chunks; it never runs a filter or follows a link out of the file. Chunks are inflated here, each
+to its known length.
 """
 
-# N masks, h w of the maps that are read
+# N masks, h w of the stored maps, H W of an image
 
 from __future__ import annotations
 
-import errno
-import importlib
+import hashlib
+import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
 import reidkit
-from reidkit.errors import DataError, MaskError
-from reidkit.masks.grid import pack, sample_points, spread_index, unpack_table
-from reidkit.masks.layout import Header, Layout, create, read_layout
+from reidkit.config.tables import from_table
+from reidkit.errors import ConfigError, DataError, MaskError
+from reidkit.files import atomic, exclusive_lock, os_error_text
+from reidkit.masks.labels import MAX_PARTS
 from reidkit.masks.sources import MaskSource
-from reidkit.types import Dataset, Sample, Tracklet
+from reidkit.types import Dataset, Sample
 
 log = logging.getLogger(__name__)
 
+FORMAT, VERSION = "reidkit-masks", 2
+STORED_SIZE = (320, 160)
+"""(height, width) of the stored maps: benchmarks/mask_store.py compares sizes."""
 BATCH = 128
-"""Images between two flushes: the most that a kill can cost."""
+"""Images between two syncs to disk: the most that a power cut can cost."""
+
+_RECORD = struct.Struct("<HHII")  # height, width, bytes, crc32 of the bytes
+_MAX_ATTRIBUTE = 1 << 16
+_MAX_PATH = 1 << 10
+_MAX_PATHS = 1 << 28  # bytes of all paths
+_MAX_SIDE = 1 << 14  # of an image
+_MAX_CELLS = 1 << 18  # of a stored map
 
 Bytes = npt.NDArray[np.uint8]
 
 
-def frames(split: Iterable[Sample | Tracklet]) -> list[Sample]:
-    """All images of a split; tracklets are taken apart."""
-    samples: list[Sample] = []
-    for entry in split:
-        samples += entry.frames if isinstance(entry, Tracklet) else (entry,)
-    return samples
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """The description that a mask file carries.
+
+    Attributes:
+        dataset, fingerprint: of the data set the images belong to.
+        split: which of its splits have masks, joined by "+".
+        source: where the masks come from, for people.
+        key: the source's key; a journal is resumed only by the same.
+        parts: index k + 1 in a mask is part k.
+        grouping: part -> the parser's labels it is made of.
+        writer: program and version.
+    """
+
+    dataset: str
+    fingerprint: str
+    split: str
+    source: str
+    key: str
+    parts: tuple[str, ...]
+    grouping: dict[str, tuple[str, ...]]
+    writer: str = ""
 
 
 def write_store(
@@ -52,23 +97,27 @@ def write_store(
     split: str = "train",
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Writes one mask per sample to `path`, or goes on where a killed run stopped.
+    """Writes one mask per sample to `path`, or resumes where a killed run stopped.
 
-    The work is done in `<path>.partial`, which gets its final name when it is whole and on disk.
-    A partial file of other images, parts or maps is begun anew.
+    A journal of other images, parts or label maps is restarted.
 
     Args:
-        samples: of `dataset`; an image that comes twice is stored once.
+        samples: of `dataset`; an image that occurs twice is stored once.
         split: which split(s) the samples are, for the record.
         progress: called with (masks written, masks in all): once at first, then per mask.
 
     Raises:
-        DataError: from the source, for the first image it cannot give a map of.
+        DataError: from the source, at the first image without a map.
         MaskError: if another process is writing this file, or the disk is full.
     """
     paths = tuple(sorted({sample.path for sample in samples}))
     if not paths:
-        raise DataError(f"{dataset.name}: no images in split {split}; expected some to mask")
+        raise DataError(f"{dataset.name}: no images in split {split}; expected at least one")
+    for name in paths:
+        if not 0 < len(name.encode()) <= _MAX_PATH or "\0" in name:
+            raise MaskError(
+                f"image path {name[:80]!r}: expected 1 to {_MAX_PATH} bytes without NUL"
+            )
     header = Header(
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
@@ -79,29 +128,121 @@ def write_store(
         grouping=source.grouping,
         writer=f"reidkit {reidkit.__version__}",
     )
-    partial = path.with_name(path.name + ".partial")
+    journal = path.with_name(path.name + ".journal")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("ab") as lock:
-            _lock(lock, partial)
-            layout = _resumable(partial, header, paths) or create(partial, header, paths)
-            with partial.open("r+b") as file:
-                _fill(file, layout, source, progress or (lambda done, total: None))
-                os.fsync(file.fileno())
-            partial.replace(path)
-        _sync_folder(path.parent)
+        journal.touch()
+        with exclusive_lock(journal), journal.open("r+b") as records:
+            _fill(records, header, paths, source, progress or (lambda done, total: None))
+            with atomic(path) as partial:
+                partial.write_bytes(_hdf5(header, paths, records))
+            journal.unlink()
     except OSError as error:
-        advice = "Write elsewhere by -o FILE"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            megabytes = header.row_bytes * len(paths) / 1e6
-            advice = f"It needs {megabytes:.1f} MB: make room, and the same command resumes"
-        reason = error.strerror or error
-        raise MaskError(f"cannot write {partial}: {reason}. {advice}") from error
+        raise MaskError(
+            f"cannot write {journal}: {os_error_text(error)}."
+            " Free some space, and the same command resumes; or choose another file with -o FILE"
+        ) from error
+
+
+def _fill(
+    journal: BinaryIO,
+    header: Header,
+    paths: Sequence[str],
+    source: MaskSource,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Appends the records that are missing: a line that identifies the task, then one per path."""
+    names = hashlib.sha256("\n".join(paths).encode()).hexdigest()
+    task = json.dumps({**asdict(header), "version": VERSION, "paths": names}).encode() + b"\n"
+    found = journal.readline(len(task))
+    if found != task:
+        if found:
+            log.warning("%s is of other images, parts or label maps: restarting", journal.name)
+        journal.seek(0)
+        journal.truncate()
+        journal.write(task)
+    end, done = journal.tell(), 0
+    for _ in _records(journal):
+        end, done = journal.tell(), done + 1
+    journal.seek(end)
+    journal.truncate()  # a record that a kill cut short
+    if done:
+        log.info("resuming with %d of %d masks done", done, len(paths))
+    progress(done, len(paths))
+    for start in range(done, len(paths), BATCH):
+        for part_map in source.part_maps(paths[start : start + BATCH]):
+            data = zlib.compress(stored_map(part_map, num_parts=len(header.parts)).tobytes())
+            journal.write(_RECORD.pack(*part_map.shape, len(data), zlib.crc32(data)) + data)
+            done += 1
+            progress(done, len(paths))
+        journal.flush()
+        os.fsync(journal.fileno())
+
+
+def _records(journal: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    """(height, width, deflated map) of all whole records from the current position."""
+    while len(head := journal.read(_RECORD.size)) == _RECORD.size:
+        height, width, length, checksum = _RECORD.unpack(head)
+        data = journal.read(min(length, 2 * _MAX_CELLS))
+        if len(data) != length or zlib.crc32(data) != checksum:
+            return
+        yield height, width, data
+
+
+def stored_map(part_map: Bytes, *, num_parts: int) -> Bytes:
+    """A part map [H, W] as it is stored: uint8 [h, w] = STORED_SIZE."""
+    rows, columns = map(_selection, part_map.shape, STORED_SIZE)
+    if part_map.shape[0] <= STORED_SIZE[0] and part_map.shape[1] <= STORED_SIZE[1]:
+        return part_map[rows.argmax(1)[:, None], columns.argmax(1)]
+    planes = part_map == np.arange(num_parts + 1, dtype=np.uint8)[:, None, None]
+    votes = rows @ (planes.astype(np.float32) @ columns.T)  # [h, H] @ [P+1, H, W] @ [W, w]
+    return votes.argmax(0).astype(np.uint8)
+
+
+@lru_cache(maxsize=256)  # images come in many sizes
+def _selection(source: int, stored: int) -> npt.NDArray[np.float32]:
+    """[stored, source]: 1 where a cell shows a pixel, or represents it when there are more pixels
+    than cells."""
+    matrix = np.zeros((stored, source), np.float32)
+    if source <= stored:
+        cells = np.arange(stored)
+        matrix[cells, ((cells + 0.5) * source / stored).astype(int)] = 1
+    else:
+        pixels = np.arange(source)
+        matrix[((pixels + 0.5) * stored / source).astype(int), pixels] = 1
+    return matrix
+
+
+def _hdf5(header: Header, paths: Sequence[str], journal: BinaryIO) -> bytes:
+    """The bytes of the finished file."""
+    N = len(paths)
+    names = np.array([name.encode() for name in paths])
+    journal.seek(0, os.SEEK_END)
+    room = journal.tell() + names.nbytes + 100 * N + (1 << 20)  # growing in steps takes minutes
+    journal.seek(0)
+    journal.readline()
+    with h5py.File("image", "w", driver="core", backing_store=False, block_size=room) as file:
+        file.attrs["format"], file.attrs["version"] = np.bytes_(FORMAT), np.int64(VERSION)
+        for name, value in asdict(header).items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            file.attrs[name] = np.bytes_(text.encode() or b" ")
+        text_type = h5py.string_dtype("utf-8", names.itemsize)
+        file.create_dataset("paths", data=names.astype(text_type))
+        shape, chunk = (N, *STORED_SIZE), (1, *STORED_SIZE)
+        masks = file.create_dataset("masks", shape, np.uint8, chunks=chunk, compression="gzip")
+        sizes = np.empty((N, 2), np.uint16)
+        for row, (height, width, data) in enumerate(_records(journal)):
+            sizes[row] = height, width
+            masks.id.write_direct_chunk((row, 0, 0), data)
+        file["sizes"] = sizes
+        file.flush()
+        image: bytes = file.id.get_file_image()
+    return image
 
 
 def how_to_make(path: Path, dataset: Dataset, *, more: str = "") -> str:
-    """The line that tells what to type for masks of `dataset` at `path`."""
-    own = (dataset.root / "manifest.toml").is_file()  # such a set is known by its place
+    """The line that says what to type for masks of `dataset` at `path`."""
+    own = (dataset.root / "manifest.toml").is_file()  # such a set is known by its folder
     where = "" if path == Path("masks") / f"{dataset.name}.h5" else f" -o {path}"
     name = dataset.root if own else dataset.name
     return f"\n       Run: reidkit prepare-masks --dataset {name} --labels DIR{where}{more}"
@@ -118,29 +259,35 @@ def require_store(path: Path, *, arch: str, dataset: Dataset) -> None:
 
 
 def _absent(path: Path, dataset: Dataset | None) -> str:
-    unfinished = path.with_name(path.name + ".partial").exists()
-    said = f"{path} is {'unfinished' if unfinished else 'missing'}."
-    more = " (it resumes)" if unfinished else ""
-    return said + (how_to_make(path, dataset, more=more) if dataset else "")
+    unfinished = path.with_name(path.name + ".journal").exists()
+    state = "unfinished; the same command resumes it" if unfinished else "missing"
+    return f"{path} is {state}." + (how_to_make(path, dataset) if dataset else "")
 
 
 class MaskStore:
     """A finished mask file, open for reading.
 
-    May be pickled and may be used after a fork: what travels is the path, and a process that
+    May be pickled and may be used after a fork: what is pickled is the path, and a process that
     unpickles it opens the file for itself.
 
     Attributes:
         path: the file.
-        header: what it says of itself.
+        header: its description.
+        size: (height, width) of the maps.
     """
 
-    def __init__(self, path: Path, *, layout: Layout) -> None:
+    def __init__(self, path: Path) -> None:
+        """Use `open`, which verifies what the masks belong to."""
         self.path = path
-        self.header = layout.header
-        self._index = {name: row for row, name in enumerate(layout.paths)}
-        self._offset = layout.masks_offset
-        self._rows: Bytes | None = None
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                self._load(file)
+        except MaskError as error:
+            raise MaskError(f"{path}: {error}") from error.__cause__
+        except (ConfigError, OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+            # h5py and json raise any of these for a damaged file, depending on where the damage is
+            raise MaskError(f"{path}: not a readable mask store ({str(error)[:120]})") from error
+        self._file = np.memmap(path, np.uint8, mode="r")
 
     @classmethod
     def open(
@@ -149,7 +296,7 @@ class MaskStore:
         """Opens and verifies a store.
 
         Args:
-            dataset: must be the one the masks were made of; None accepts any.
+            dataset: must be the one the masks were made for; None accepts any.
             parts: must be the store's, in the same order; empty accepts any.
 
         Raises:
@@ -158,9 +305,9 @@ class MaskStore:
         """
         if not path.exists():
             raise MaskError(_absent(path, dataset))
-        layout = read_layout(path)
-        header = layout.header
         run = how_to_make(path, dataset, more=" --overwrite") if dataset else ""
+        store = cls(path)
+        header = store.header
         if dataset and header.fingerprint != dataset.fingerprint:
             raise MaskError(
                 f"{path} holds masks of {header.dataset} (fingerprint {header.fingerprint[:12]}),"
@@ -170,11 +317,7 @@ class MaskStore:
             raise MaskError(
                 f"{path} has the parts {', '.join(header.parts)}; expected {', '.join(parts)}.{run}"
             )
-        with path.open("rb") as file:
-            left = len(layout.paths) - int(_done(file, layout).sum())
-        if left:
-            raise MaskError(f"{path}: {left} of {len(layout.paths)} masks are not done.{run}")
-        return cls(path, layout=layout)
+        return store
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -182,129 +325,177 @@ class MaskStore:
         return self.header.parts
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the maps."""
-        return self.header.map_size
-
-    @property
     def paths(self) -> tuple[str, ...]:
         """The images that have a mask, sorted."""
-        return tuple(self._index)
+        return tuple(self._rows)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._rows)
 
     def __contains__(self, path: object) -> bool:
-        return path in self._index
+        return path in self._rows
 
     def read(self, paths: Sequence[str]) -> Bytes:
         """Part indices of images: uint8 [N, h, w], (h, w) = `size`.
 
-        Resizing the one-hot planes of a map bilinearly with aligned corners gives the targets of
-        the part-attention loss (see `grid.py`).
+        Raises:
+            MaskError: if an image has no mask here, or its mask is damaged.
+        """
+        rows = self._find(paths)
+        cells = self.size[0] * self.size[1]
+        maps = np.empty((len(rows), cells), np.uint8)
+        starts, ends = self._starts[rows].tolist(), self._ends[rows].tolist()
+        for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            inflater = zlib.decompressobj()
+            try:
+                data = inflater.decompress(self._file[start:end], cells + 1)
+            except zlib.error:
+                data = b""
+            if len(data) != cells or not inflater.eof:
+                raise MaskError(
+                    f"{self.path}: the mask of {paths[number]} is damaged."
+                    " Run reidkit prepare-masks again, with --overwrite"
+                )
+            maps[number] = np.frombuffer(data, np.uint8)
+        return maps.reshape(-1, *self.size)
+
+    def sizes(self, paths: Sequence[str]) -> npt.NDArray[np.int64]:
+        """(height, width) of the images themselves: int64 [N, 2].
 
         Raises:
             MaskError: if an image has no mask here.
         """
+        return self._sizes[self._find(paths)].astype(np.int64)
+
+    def _find(self, paths: Sequence[str]) -> list[int]:
         try:
-            rows = [self._index[path] for path in paths]
+            return [self._rows[path] for path in paths]
         except KeyError as error:
             raise MaskError(
                 f"{self.path} has no mask of {error.args[0]}; it holds the split"
                 f" {self.header.split} of {self.header.dataset} ({len(self):,} images)."
-                "\n       Run: reidkit prepare-masks with the --split that is wanted"
+                "\n       Run reidkit prepare-masks again, with --split all"
             ) from None
-        if self._rows is None:
-            self._rows = self._map()
-        N = len(rows)
-        table = unpack_table(len(self.parts) + 1)
-        values = table.take(self._rows.take(rows, axis=0), axis=0).reshape(N, -1)
-        # mode="clip" spares numpy a copy; the index is in range by construction
-        spread = spread_index(self.header.grids, self.size)
-        return values.take(spread, axis=1, mode="clip").reshape(N, *self.size)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "header": self.header}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        layout = read_layout(state["path"])
-        if layout.header != state["header"]:
-            raise MaskError(f"{state['path']} was replaced while it was in use")
-        self.__init__(state["path"], layout=layout)  # type: ignore[misc]  # as `open` would
+        self.__init__(state["path"])  # type: ignore[misc]  # opens the file again
+        if self.header != state["header"]:
+            raise MaskError(f"{self.path} was replaced while it was in use")
 
-    def _map(self) -> Bytes:
-        shape = (len(self), self.header.row_bytes)
-        rows = np.memmap(self.path, np.uint8, mode="r", offset=self._offset, shape=shape)
-        return np.asarray(rows)
-
-
-def _resumable(partial: Path, header: Header, paths: tuple[str, ...]) -> Layout | None:
-    """The layout of a partial file that this run may go on with."""
-    if partial.stat().st_size == 0:
-        return None
-    try:
-        layout = read_layout(partial)
-    except MaskError as error:
-        log.warning("%s cannot be resumed, beginning anew: %s", partial, error)
-        return None
-    if layout.header != header or layout.paths != paths:
-        log.warning("%s is of other images, parts or label maps: beginning anew", partial)
-        return None
-    return layout
-
-
-def _fill(
-    file: BinaryIO, layout: Layout, source: MaskSource, progress: Callable[[int, int], None]
-) -> None:
-    """Makes and writes every row that is not done: rows, flush, then their bits."""
-    done = _done(file, layout)
-    num_labels = len(layout.header.parts) + 1
-    total, count = len(done), int(done.sum())
-    if count:
-        log.info("resuming with %d of %d masks done", count, total)
-    progress(count, total)
-    todo = np.flatnonzero(~done)
-    for start in range(0, len(todo), BATCH):
-        rows = todo[start : start + BATCH]
-        values = []
-        for part_map in source.part_maps([layout.paths[row] for row in rows]):
-            values.append(sample_points(part_map, num_labels=num_labels, grids=layout.header.grids))
-            progress(count + len(values), total)
-        packed = pack(np.stack(values), num_labels=num_labels)
-        for row, mask in zip(rows.tolist(), packed, strict=True):
-            file.seek(layout.masks_offset + row * layout.header.row_bytes)
-            file.write(mask.tobytes())
-        file.flush()
-        os.fsync(file.fileno())  # rows are on the disk before their bits are
-        done[rows] = True
-        count += len(rows)
-        file.seek(layout.done_offset)
-        file.write(np.packbits(done, bitorder="little").tobytes())
-        file.flush()
+    def _load(self, file: h5py.File) -> None:
+        """Reads all but the masks, and where those are in the file."""
+        self.header = _header(file)
+        masks, sizes, names = (_dataset(file, name) for name in ("masks", "sizes", "paths"))
+        N, *size = masks.shape
+        if len(size) != 2 or masks.chunks != (1, *size) or not 4 <= size[0] * size[1] <= _MAX_CELLS:
+            raise MaskError(f"masks {masks.shape} in chunks of {masks.chunks}; refused")
+        self.size = (int(size[0]), int(size[1]))
+        self._starts, self._ends = _chunks(masks, os.stat(self.path).st_size)
+        if sizes.shape != (N, 2) or names.shape != (N,):
+            raise MaskError(f"{N} masks, sizes {sizes.shape}, paths {names.shape}; refused")
+        if names.dtype.itemsize > _MAX_PATH or N * names.dtype.itemsize > _MAX_PATHS:
+            raise MaskError(f"{N} paths of {names.dtype.itemsize} bytes; refused")
+        self._sizes = sizes[:]
+        if not ((self._sizes > 0) & (self._sizes <= _MAX_SIDE)).all():
+            raise MaskError(f"image sizes beyond 1 to {_MAX_SIDE} pixels; refused")
+        self._rows = {name.decode(): row for row, name in enumerate(names[:].tolist())}
+        if len(self._rows) != N or "" in self._rows:
+            raise MaskError(f"{len(self._rows)} different paths, expected {N}, one per mask")
 
 
-def _done(file: BinaryIO, layout: Layout) -> npt.NDArray[np.bool_]:
-    """bool [N]: which rows are written."""
-    file.seek(layout.done_offset)
-    bits = np.frombuffer(file.read(layout.num_bits), np.uint8)
-    return np.unpackbits(bits, count=len(layout.paths), bitorder="little").astype(bool)
-
-
-def _lock(file: BinaryIO, partial: Path) -> None:
-    """Keeps a second writer out until the file is closed, where the system has such locks."""
-    if os.name == "nt":
-        return
-    fcntl = importlib.import_module("fcntl")
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise MaskError(f"{partial} is being written by another process; wait for it") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "nt":  # makes the new name itself last
-        descriptor = os.open(folder, os.O_RDONLY)
+def _header(file: h5py.File) -> Header:
+    found, version = _attribute(file, "format"), _attribute(file, "version")
+    if found != FORMAT:
+        raise MaskError(f"format {found!r}, expected {FORMAT!r}")
+    if version != VERSION:
+        raise MaskError(
+            f"mask store of version {version}, expected {VERSION}."
+            " Run reidkit prepare-masks again, with --overwrite"
+        )
+    table: dict[str, Any] = {
+        name: str(_attribute(file, name)) for name in Header.__dataclass_fields__
+    }
+    for name in ("parts", "grouping"):
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            table[name] = json.loads(table[name])
+        except (ValueError, RecursionError) as error:
+            raise MaskError(f"attribute {name!r} is not JSON") from error
+    header = from_table(Header, table, where="attributes")
+    if not 1 <= len(header.parts) <= MAX_PARTS:
+        raise MaskError(f"{len(header.parts)} parts, expected 1 to {MAX_PARTS}")
+    return header
+
+
+def _attribute(file: h5py.File, name: str) -> str | int:
+    """A scalar attribute: a string of bounded length, or a whole number."""
+    if name not in file.attrs:
+        raise MaskError(f"no attribute {name!r}; not a mask store")
+    attribute = file.attrs.get_id(name)
+    kind = attribute.dtype
+    if attribute.shape != () or attribute.get_storage_size() > _MAX_ATTRIBUTE:
+        raise MaskError(f"attribute {name!r} is not a scalar of at most {_MAX_ATTRIBUTE} bytes")
+    if kind.kind not in "iuS":
+        raise MaskError(f"attribute {name!r} of type {kind}, expected a plain string")
+    value = np.empty((), kind)
+    attribute.read(value)
+    return bytes(value[()]).decode().strip() if kind.kind == "S" else int(value)
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """The data set `name`, if it is stored in this very file as this module stores it."""
+    expected = {"masks": "uint8", "sizes": "uint16", "paths": "string"}[name]
+    key = name.encode()
+    if not file.id.links.exists(key):
+        raise MaskError(f"no data set {name!r}; not a mask store")
+    if file.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
+        raise MaskError(f"{name!r} is a soft or external link; refused")
+    opened = h5py.h5o.open(file.id, key)
+    if not isinstance(opened, h5py.h5d.DatasetID):
+        raise MaskError(f"{name!r} is not a data set; refused")
+    data, plan = h5py.Dataset(opened), opened.get_create_plist()
+    found = "string" if data.dtype.kind == "S" else str(data.dtype)
+    if found != expected:
+        raise MaskError(f"{name!r} is {found}, expected {expected}")
+    if plan.get_external_count():
+        raise MaskError(f"{name!r} is stored in other files; refused")
+    filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
+    if name == "masks":
+        if plan.get_layout() != h5py.h5d.CHUNKED or filters != [h5py.h5z.FILTER_DEFLATE]:
+            raise MaskError(f"{name!r}: expected chunks with the deflate filter alone; refused")
+        return data
+    if plan.get_layout() != h5py.h5d.CONTIGUOUS:
+        raise MaskError(f"{name!r}: expected contiguous storage; refused")
+    offset = opened.get_offset()
+    size = data.dtype.itemsize * int(np.prod(data.shape, dtype=object))
+    if not offset or not size or offset + size > os.stat(file.filename).st_size:
+        raise MaskError(f"{name!r} is empty or reaches beyond the end of the file; refused")
+    return data
+
+
+def _chunks(
+    masks: h5py.Dataset, file_size: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """First byte of each mask's chunk in the file, and the byte after its last."""
+    N = masks.shape[0]
+    if not 0 < N <= file_size:
+        raise MaskError(f"{N} masks in a file of {file_size} bytes; refused")
+    starts, ends = np.zeros(N, np.int64), np.zeros(N, np.int64)
+    problems = []
+
+    def visit(chunk: Any) -> bool | None:
+        row, start, end = chunk.chunk_offset[0], chunk.byte_offset, chunk.byte_offset + chunk.size
+        if row >= N or chunk.filter_mask or ends[row] or not 0 < start < end <= file_size:
+            problems.append(row)
+            return True  # stops
+        starts[row], ends[row] = start, end
+        return None
+
+    masks.id.chunk_iter(visit)
+    if problems:
+        raise MaskError(f"the chunk of mask {problems[0]} is not in the file as expected; refused")
+    if not ends.all():
+        raise MaskError(f"{int((ends == 0).sum())} of {N} masks are missing")
+    return starts, ends

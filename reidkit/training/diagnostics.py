@@ -178,10 +178,11 @@ def out_of_memory_message(batch: int, fits: int | None, lr: float, device: torch
 def first_rows(batch: Batch, count: int, device: torch.device) -> Batch:
     """The batch's first samples, on `device`."""
     masks = None if batch.masks is None else batch.masks[:count].to(device)
+    sizes = None if batch.mask_sizes is None else batch.mask_sizes[:count]
     images, labels, camids = (
         x[:count].to(device) for x in (batch.images, batch.labels, batch.camids)
     )
-    return Batch(images, labels, camids, masks)
+    return Batch(images, labels, camids, masks, sizes)
 
 
 def peak_memory(device: torch.device) -> int:

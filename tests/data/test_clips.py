@@ -102,6 +102,9 @@ class ConstantMasks:
         numbers = [int(path[-7:-4]) for path in paths]
         return np.stack([np.tile(np.arange(4, dtype=np.uint8), (8, 1)) + n for n in numbers])
 
+    def sizes(self, paths: list[str]) -> np.ndarray:
+        return np.array([[16, 8]] * len(paths))
+
 
 def clips(root: Path, augment: AugmentConfig, *, frames: int = 12) -> TrainImages:
     """Frame k has grey level k, with a white left half."""
@@ -131,6 +134,7 @@ def test_all_frames_of_a_clip_share_flip_and_erasing_and_masks_follow(tmp_path: 
         flips.add(mirrored[0])
         shown = raw.pixels[0].amin((1, 2, 3))
         assert shown.diff().tolist() == [2, 2]  # the stride
+        assert raw.mask_sizes is not None and raw.mask_sizes.shape == (2, 3, 2)
         left = raw.masks[0, :, 0, 3 if mirrored[0] else 0]
         assert left.tolist() == shown.tolist()  # each frame has its own mask, flipped with it
         images = source.finish(raw, torch.device("cpu")).images

@@ -1,9 +1,9 @@
-"""Run by test_mask_kill.py: a process that writes one store again and again, each time in a child
-of its own, which dies by SIGKILL.
+"""Run by test_mask_kill.py: a process that writes one store repeatedly, each time in a child
+process, which dies by SIGKILL.
 
 Usage: kill_writer.py ROOT STORE. Each line on stdin is a number: the Python or C call of the
-child's main thread at which it kills itself, or 0 to let it live. Answers each with a line: the
-number of calls the child made if it came to its end, else -1.
+child's main thread at which it kills itself, or 0 for never. Answers each with a line: the number
+of calls the child made if it finished, else -1.
 """
 
 import os

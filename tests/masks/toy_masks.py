@@ -1,4 +1,4 @@
-"""A small data set with LIP label maps, drawn by hand: a head, a coat, trousers, two shoes."""
+"""A small data set with LIP label maps of a simple person: a head, a coat, trousers, two shoes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reidkit.masks.lip import default_grouping, load_label_set
+from reidkit.masks.labels import default_grouping, load_label_set
 from reidkit.masks.matching import label_stem, match_labels
 from reidkit.masks.sources import FileSource, index_maps
 from reidkit.types import Dataset, Sample
 
 
-def draw_labels(rng: np.random.Generator, *, height: int = 128, width: int = 64) -> np.ndarray:
-    """LIP labels uint8 [height, width] of somebody who stands somewhere near the middle."""
+def make_labels(rng: np.random.Generator, *, height: int = 128, width: int = 64) -> np.ndarray:
+    """LIP labels uint8 [height, width] of a person who stands near the middle."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    x = x - rng.uniform(-0.1, 0.1)
+    # shifted and tilted, so that no edge runs along the pixels
+    x, y = (
+        x + rng.uniform(-0.1, 0.1) + rng.uniform(-0.1, 0.1) * (y - 0.5),
+        y + rng.uniform(-0.03, 0.03) + rng.uniform(-0.1, 0.1) * (x - 0.5),
+    )
     labels = np.zeros((height, width), np.uint8)
     labels[(abs(x - 0.5) < 0.2) & (y > 0.2) & (y < 0.55)] = 7
     labels[(abs(x - 0.5) < 0.15) & (y >= 0.55) & (y < 0.9)] = 9
@@ -25,6 +29,12 @@ def draw_labels(rng: np.random.Generator, *, height: int = 128, width: int = 64)
     labels[((x - 0.5) / 0.13) ** 2 + ((y - 0.12) / 0.08) ** 2 < 1] = 13
     labels[((x - 0.5) / 0.15) ** 2 + ((y - 0.08) / 0.05) ** 2 < 1] = 2
     return labels
+
+
+def make_part_map(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Part indices 0..4 of such a person, uint8 of `size`."""
+    grouping = default_grouping(load_label_set("lip"))
+    return grouping.part_map(make_labels(rng, height=size[0], width=size[1]))
 
 
 def save_labels(labels: np.ndarray, path: Path) -> None:
@@ -37,7 +47,7 @@ def make_dataset(root: Path, *, images: int = 12, seed: int = 0) -> Dataset:
     rng = np.random.default_rng(seed)
     for number in range(images):
         name = f"train/{number // 4:04d}_c{number % 4 + 1}s1_{number:06d}_01.jpg"
-        labels = draw_labels(rng)
+        labels = make_labels(rng)
         save_labels(labels, root / "labels" / f"{name[:-4]}.png")
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(80 + 8 * labels).convert("RGB").save(root / name)
@@ -45,7 +55,7 @@ def make_dataset(root: Path, *, images: int = 12, seed: int = 0) -> Dataset:
 
 
 def read_dataset(root: Path) -> Dataset:
-    """What `make_dataset` made."""
+    """The data set that `make_dataset` wrote."""
     return Dataset(
         name="toy",
         root=root,
@@ -61,6 +71,7 @@ def read_dataset(root: Path) -> Dataset:
 
 
 def lip_source(dataset: Dataset, labels: Path | None = None) -> FileSource:
+    """The data set's own label maps, or those in another folder."""
     grouping = default_grouping(load_label_set("lip"))
     folder = labels or dataset.root / "labels"
     names = [sample.path for sample in dataset.train]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reidkit.errors import ConfigError
-from reidkit.masks.lip import default_grouping, list_label_sets, load_grouping, load_label_set
+from reidkit.masks.labels import default_grouping, list_label_sets, load_grouping, load_label_set
 from reidkit.types import PARTS
 
 # REFERENCE: SPReID's grouping of LIP's 20 labels, as in the project's reference facts
@@ -32,7 +32,7 @@ def test_a_label_map_becomes_part_indices_in_the_order_of_the_parts():
     ]
 
 
-def test_mirroring_swaps_arms_legs_and_shoes_and_nothing_else():
+def test_mirroring_swaps_arms_legs_and_shoes_only():
     mirrored = load_label_set("lip").mirrored
     assert mirrored == [*range(14), 15, 14, 17, 16, 19, 18]
 
@@ -49,13 +49,13 @@ def test_label_sets_are_consistent(name: str):
 
 
 @pytest.mark.parametrize(("name", "count"), [("lip", 20), ("cihp", 20), ("atr", 18)])
-def test_parsers_with_shoes_give_the_four_parts_of_iaunet(name: str, count: int):
+def test_label_sets_with_shoes_give_the_four_parts_of_iaunet(name: str, count: int):
     labels = load_label_set(name)
     assert len(labels.names) == count
     assert default_grouping(labels).parts == PARTS
 
 
-def test_pascal_knows_no_shoes_and_does_not_pretend_to():
+def test_pascal_person_part_has_no_shoes():
     assert default_grouping(load_label_set("pascal-person-part")).parts == PARTS[:3]
 
 
@@ -65,7 +65,7 @@ def test_a_grouping_file_takes_names_or_numbers(tmp_path: Path):
     grouping = load_grouping(file)
     assert grouping.parts == ("top", "bottom")
     assert grouping.members == ((1, 2), (18, 19))
-    assert grouping.describe()["bottom"] == ["left-shoe", "right-shoe"]
+    assert grouping.describe()["bottom"] == ("left-shoe", "right-shoe")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_grouping_file_takes_names_or_numbers(tmp_path: Path):
         ("parts = ", "is not TOML"),
     ],
 )
-def test_a_wrong_grouping_is_refused_by_name(tmp_path: Path, text: str, message: str):
+def test_a_malformed_grouping_is_refused_with_its_file(tmp_path: Path, text: str, message: str):
     file = tmp_path / "wrong.toml"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -91,6 +91,6 @@ def test_a_wrong_grouping_is_refused_by_name(tmp_path: Path, text: str, message:
     assert "wrong.toml" in str(caught.value) or "unknown label set" in str(caught.value)
 
 
-def test_a_missing_grouping_file_is_said_to_be_missing(tmp_path: Path):
+def test_a_missing_grouping_file_is_named(tmp_path: Path):
     with pytest.raises(ConfigError, match="cannot read"):
         load_grouping(tmp_path / "none.toml")

@@ -1,4 +1,4 @@
-"""A sheet for the eye: images beside themselves with their parts laid over them."""
+"""Contact sheet: each image beside a copy with its parts overlaid."""
 
 # H W pixels
 
@@ -13,12 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from reidkit.errors import DataError
 from reidkit.files import atomic
-from reidkit.masks.images import read_rgb
-from reidkit.masks.report import Report
+from reidkit.image import read_image
+from reidkit.masks.report import MaskReport
 from reidkit.masks.store import MaskStore
 
 CELL = (224, 112)
-"""(height, width) in pixels of one picture; each image takes two side by side."""
+"""(height, width) in pixels of one panel; each image takes two side by side."""
 COLUMNS = 8
 MARGIN = 10
 CAPTION = 30
@@ -36,9 +36,9 @@ COLOURS = (
 BACKDROP, INK, ALARM = (250, 250, 248), (30, 30, 34), (200, 30, 40)
 
 
-def choose(report: Report, paths: Sequence[str], *, count: int = 32) -> list[tuple[str, str]]:
-    """(path, reason) of the images to draw: the worst suspects, at most half, then a plain spread
-    over all of them (reason empty)."""
+def choose(report: MaskReport, paths: Sequence[str], *, count: int = 32) -> list[tuple[str, str]]:
+    """(path, reason) of the images to show: an even sample of all (reason empty), then the worst
+    suspects, at most half of `count`."""
     suspects = [(s.path, "; ".join(s.reasons)) for s in report.suspects[: count // 2]]
     taken = {path for path, _ in suspects}
     rest = [path for path in paths if path not in taken]
@@ -46,17 +46,17 @@ def choose(report: Report, paths: Sequence[str], *, count: int = 32) -> list[tup
     return [(rest[int(place)], "") for place in places] + suspects
 
 
-def draw_sheet(path: Path, store: MaskStore, report: Report, *, root: Path) -> None:
-    """Writes the sheet to `path` as PNG.
+def save_contact_sheet(path: Path, store: MaskStore, report: MaskReport, *, root: Path) -> None:
+    """Writes the contact sheet to `path` as PNG.
 
     Args:
         root: the folder that the store's paths are relative to.
 
     Raises:
-        DataError: if an image cannot be read, or `path` is no .png.
+        DataError: if an image cannot be read, or `path` does not end in .png.
     """
     if path.suffix.lower() != ".png":
-        raise DataError(f"{path}: a sheet is a PNG; give it a name that ends in .png")
+        raise DataError(f"{path}: contact sheets are PNG files; choose a name that ends in .png")
     chosen = choose(report, store.paths)
     height, width = CELL
     columns = min(COLUMNS, len(chosen))
@@ -67,27 +67,27 @@ def draw_sheet(path: Path, store: MaskStore, report: Report, *, root: Path) -> N
         (max(columns * step[1] + MARGIN, 900), rows * step[0] + HEADING + MARGIN),
         BACKDROP,
     )
-    draw = ImageDraw.Draw(sheet)
-    _heading(draw, store, report)
+    pen = ImageDraw.Draw(sheet)
+    _heading(pen, store, report)
     for number, (name, reason) in enumerate(chosen):
         left = MARGIN + number % columns * step[1]
         top = HEADING + number // columns * step[0]
-        image = Image.fromarray(read_rgb(root / name)).resize((width, height))
+        image = read_image(root / name).resize((width, height))
         sheet.paste(image, (left, top))
         sheet.paste(overlay(image, store.read([name])[0]), (left + width, top))
         if reason:
             box = (left - 2, top - 2, left + 2 * width + 1, top + height + 1)
-            draw.rectangle(box, outline=ALARM, width=2)
+            pen.rectangle(box, outline=ALARM, width=2)
         lines = (name.rpartition("/")[2], reason)
         for line, (text, colour) in enumerate(zip(lines, (INK, ALARM), strict=True)):
             place = (left, top + height + 2 + 13 * line)
-            draw.text(place, _fit(text, 2 * width), fill=colour, font=_font(11))
+            pen.text(place, _fit(text, 2 * width), fill=colour, font=_font(11))
     with atomic(path) as partial:
         sheet.save(partial, format="PNG")
 
 
 def overlay(image: Image.Image, part_map: np.ndarray) -> Image.Image:
-    """The image, grey, with its parts (uint8 [h, w]) in colour over it."""
+    """The image in grey with its parts (uint8 [h, w]) in colour over it."""
     index = Image.fromarray(part_map).resize(image.size, Image.Resampling.NEAREST)
     parts = np.asarray(index)
     grey = np.asarray(image.convert("L"), np.float32)[..., None].repeat(3, axis=2)
@@ -96,21 +96,21 @@ def overlay(image: Image.Image, part_map: np.ndarray) -> Image.Image:
     return Image.fromarray(mixed.astype(np.uint8))
 
 
-def _heading(draw: ImageDraw.ImageDraw, store: MaskStore, report: Report) -> None:
+def _heading(pen: ImageDraw.ImageDraw, store: MaskStore, report: MaskReport) -> None:
     title = (
         f"{store.header.dataset}, {report.split}: {report.images:,} masks from {report.source};"
         f" {report.suspicious:,} suspicious, {report.empty:,} next to empty"
     )
-    draw.text((MARGIN, 8), title, fill=INK, font=_font(16))
+    pen.text((MARGIN, 8), title, fill=INK, font=_font(16))
     left = MARGIN
     for k, part in enumerate(store.parts):
-        draw.rectangle((left, 36, left + 14, 50), fill=COLOURS[k % len(COLOURS)])
+        pen.rectangle((left, 36, left + 14, 50), fill=COLOURS[k % len(COLOURS)])
         text = f"{part} {100 * report.coverage[k]:.1f} %"
-        draw.text((left + 20, 35), text, fill=INK, font=_font(13))
-        left += 44 + int(draw.textlength(text, font=_font(13)))
+        pen.text((left + 20, 35), text, fill=INK, font=_font(13))
+        left += 44 + int(pen.textlength(text, font=_font(13)))
 
 
-@cache  # Pillow decodes its own font at every call
+@cache  # Pillow decodes its font at every call
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 

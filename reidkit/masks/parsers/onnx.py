@@ -1,8 +1,8 @@
 """A human parser in ONNX, run by reidkit: images in, label maps out.
 
-Any model goes that maps a batch of images ([B, 3, H, W] or [B, H, W, 3]) to class scores
-([B, C, h, w] or [B, h, w, C]) or to labels ([B, h, w], with or without an axis of one), of fixed
-or free batch and size.
+The model maps a batch of images ([B, 3, H, W] or [B, H, W, 3]) to class scores ([B, C, h, w] or
+[B, h, w, C]) or to labels ([B, h, w], with or without an axis of one), of fixed or free batch and
+size.
 """
 
 # B batch, H W pixels of an image, h w of the network's output, C classes
@@ -12,40 +12,42 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from reidkit.choices import ChannelOrder, ParserFit, ParserPreset
 from reidkit.errors import ConfigError, DataError
-from reidkit.masks.images import read_rgb
-from reidkit.masks.lip import Grouping, Labels
-from reidkit.masks.resample import nearest, pad_to_aspect, resize
+from reidkit.image import read_image
+from reidkit.masks.labels import Grouping, Labels
 from reidkit.masks.sources import WORKERS, digest
 
 Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParserOptions:
-    """How images are fed to a parser and its outputs are read.
+    """Preprocessing of a parser's images, and averaging of its outputs.
 
     Attributes:
-        size: (height, width) the network sees.
-        fit: "stretch" the image to it, or "pad" it with black so that its shape is kept.
+        size: (height, width) of the network's input.
+        fit: "stretch" the image to it, or "pad" it with black so that its aspect is kept.
         order: of the colour channels.
         unit: pixels are divided by 255 first.
         mean, std: per channel in `order`, subtracted and divided by after `unit`.
         scales: of `size`; scores are averaged over them.
-        mirror: average with the mirrored image, left and right labels changing places.
+        mirror: average with the mirrored image, left and right labels swapped.
         all_outputs: average over all outputs with a score per class (else the first).
-        batch: images at a time.
+        batch: batch size.
     """
 
     size: tuple[int, int]
-    fit: Literal["stretch", "pad"] = "stretch"
-    order: Literal["rgb", "bgr"] = "rgb"
+    fit: ParserFit = "stretch"
+    order: ChannelOrder = "rgb"
     unit: bool = True
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -58,18 +60,15 @@ class ParserOptions:
         if min(self.size) < 8 or max(self.size) > 4096:
             raise ConfigError(f"parser size {self.size}: expected 8 to 4096 pixels a side")
         if not self.scales or not all(0.1 <= scale <= 4 for scale in self.scales):
-            raise ConfigError(f"parser scales {self.scales}: expected some of 0.1 to 4")
-        if self.fit not in ("stretch", "pad") or self.order not in ("rgb", "bgr"):
-            found = f"fit {self.fit!r}, order {self.order!r}"
-            raise ConfigError(f"parser {found}: expected stretch or pad, rgb or bgr")
+            raise ConfigError(f"parser scales {self.scales}: expected numbers of 0.1 to 4")
         if 0 in self.std or self.batch < 1:
             raise ConfigError("parser std must not be zero, and batch must be at least 1")
 
 
-PRESETS = {
+PRESETS: dict[ParserPreset, ParserOptions] = {
     # torchvision's convention, one pass
     "imagenet": ParserOptions(size=(384, 384)),
-    # SCHP (Li et al., TPAMI 2020): BGR with ImageNet's statistics, the shape kept
+    # SCHP (Li et al., TPAMI 2020): BGR with ImageNet's statistics, aspect kept
     "schp": ParserOptions(
         size=(473, 473),
         fit="pad",
@@ -94,12 +93,12 @@ PRESETS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Interface:
-    """What a model's inputs and outputs look like.
+    """A model's inputs and outputs.
 
     Attributes:
         channels_last: the input is [B, H, W, 3].
-        size: (height, width) the model insists on, or None.
-        batch: images at a time it insists on, or None.
+        size: the (height, width) that the model fixes, or None.
+        batch: the batch size that the model fixes, or None.
         outputs: names of the outputs that are read.
         kind: scores with the classes second or last, or labels.
     """
@@ -113,10 +112,10 @@ class Interface:
 
 
 def inspect(session: Any, *, num_labels: int, all_outputs: bool) -> Interface:
-    """Reads a model's interface off an ONNX Runtime session.
+    """The interface of an ONNX Runtime session.
 
     Raises:
-        ConfigError: if it is no parser of `num_labels` classes.
+        ConfigError: if it is not a parser of `num_labels` classes.
     """
     inputs, outputs = session.get_inputs(), session.get_outputs()
     described = ", ".join(f"{o.name} {o.shape}" for o in [*inputs, *outputs])
@@ -132,7 +131,8 @@ def inspect(session: Any, *, num_labels: int, all_outputs: bool) -> Interface:
     if kind is None:
         raise ConfigError(
             f"parser has {described}; expected an output of {num_labels} class scores per pixel,"
-            " or of labels. Another label set? --label-set cihp, atr, pascal-person-part or a TOML"
+            " or of labels. For other classes add --label-set: cihp, atr, pascal-person-part or a"
+            " TOML file"
         )
     names = tuple(name for name, k in kinds.items() if k == kind)
     return Interface(
@@ -164,10 +164,10 @@ class OnnxParser:
         session: an ONNX Runtime session of the model.
         grouping: of the model's labels.
         options: preprocessing; a size the model fixes takes precedence over `options.size`.
-        model_hash: tells this model from others, for the store's key.
+        model_hash: identifies the model in the store's key.
 
     Raises:
-        ConfigError: if the model is no parser of these labels, or cannot do what is asked.
+        ConfigError: if the model is not a parser of these labels, or the options do not fit it.
     """
 
     def __init__(
@@ -186,12 +186,12 @@ class OnnxParser:
             if options.scales != (1.0,):
                 raise ConfigError(
                     f"this parser takes {self.interface.size[0]}x{self.interface.size[1]} and no"
-                    f" other size, so scales {options.scales} cannot be averaged: --scales 1"
+                    f" other size, so scales {options.scales} cannot be averaged. Add --scales 1"
                 )
         if self.interface.kind == "labels" and (options.mirror or len(options.scales) > 1):
             raise ConfigError(
-                "this parser gives labels, which cannot be averaged over scales or mirror images:"
-                " --scales 1 --no-mirror, or export its class scores"
+                "this parser gives labels, which cannot be averaged over scales or mirrored images."
+                " Add --scales 1 --no-mirror, or export its class scores"
             )
         self.session = session
         self.root = root
@@ -207,7 +207,9 @@ class OnnxParser:
         with ThreadPoolExecutor(WORKERS) as pool:
             for start in range(0, len(images), batch):
                 names = images[start : start + batch]
-                pixels = list(pool.map(lambda name: read_rgb(self.root / name), names))
+                pixels = list(
+                    pool.map(lambda name: np.asarray(read_image(self.root / name)), names)
+                )
                 for label_map in self.label_maps(pixels):
                     yield self.labels.part_map(label_map)
 
@@ -216,7 +218,7 @@ class OnnxParser:
         height, width = self.options.size
         whole = [(image, (slice(None), slice(None))) for image in images]
         if self.options.fit == "pad":
-            whole = [pad_to_aspect(image, width / height) for image in images]
+            whole = [_pad_to_aspect(image, width / height) for image in images]
         framed = [image for image, _ in whole]
         maps = self._labels(framed) if self.interface.kind == "labels" else self._best(framed)
         return [label_map[inside] for label_map, (_, inside) in zip(maps, whole, strict=True)]
@@ -227,13 +229,13 @@ class OnnxParser:
         if output.min() < 0 or output.max() > highest:
             raise DataError(
                 f"the parser gives labels {output.min()} to {output.max()}, expected 0 to"
-                f" {highest} ({self.labels.labels.name}); say what it knows: --label-set NAME"
+                f" {highest} ({self.labels.labels.name}). Name its label set: --label-set NAME"
             )
         labels = output.astype(np.uint8)
-        return [nearest(m, image.shape[:2]) for m, image in zip(labels, images, strict=True)]
+        return [_nearest(m, image.shape[:2]) for m, image in zip(labels, images, strict=True)]
 
     def _best(self, images: Sequence[Bytes]) -> list[Labels]:
-        """The label of the highest score, summed over scales, mirror images and outputs."""
+        """The label of the highest score, summed over scales, mirrored images and outputs."""
         totals: list[Any] = [0.0] * len(images)
         mirrored = self.labels.labels.mirrored
         for flip in (False, True)[: 1 + self.options.mirror]:
@@ -241,7 +243,7 @@ class OnnxParser:
                 for output in self._run(images, scale, mirrored=flip):
                     for i, (scores, image) in enumerate(zip(output, images, strict=True)):
                         turned = scores[mirrored][:, :, ::-1] if flip else scores
-                        totals[i] = totals[i] + resize(turned, image.shape[:2])
+                        totals[i] = totals[i] + _resize(turned, image.shape[:2])
         return [total.argmax(axis=0).astype(np.uint8) for total in totals]
 
     def _run(
@@ -258,20 +260,20 @@ class OnnxParser:
                 planes = planes[::-1]
             if mirrored:
                 planes = planes[:, :, ::-1]
-            planes = resize(planes, (height, width))
+            planes = _resize(planes, (height, width))
             batch[i] = ((planes / 255 if options.unit else planes) - mean) / std
         padding = (self.interface.batch or len(images)) - len(images)
-        if padding:  # a model of fixed batch gets its last image again
+        if padding:  # a model of fixed batch size: repeat the last image
             batch = np.concatenate([batch, np.repeat(batch[-1:], padding, axis=0)])
         if self.interface.channels_last:
             batch = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
         try:
             outputs = self.session.run(list(self.interface.outputs), {self.interface.name: batch})
-        except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        except Exception as error:  # ONNX Runtime's errors have no common base class
             if type(error).__module__.startswith("onnxruntime"):
                 shape = "x".join(map(str, batch.shape))
                 raise ConfigError(
-                    f"the parser fails on an input of {shape}; try another --size"
+                    f"the parser fails on an input of {shape}; choose another --size"
                     f" ({str(error).splitlines()[0][:160]})"
                 ) from error
             raise
@@ -283,3 +285,44 @@ class OnnxParser:
         if self.interface.kind == "labels" and output.ndim == 4:
             return output[:, 0] if output.shape[1] == 1 else output[..., 0]
         return output
+
+
+def _resize(planes: Floats, size: tuple[int, int]) -> Floats:
+    """Bilinear, pixel centres aligned, no smoothing when it shrinks (as OpenCV and PyTorch do):
+    [C, H, W] -> [C, *size]."""
+    rows = _bilinear(planes.shape[1], size[0])
+    columns = _bilinear(planes.shape[2], size[1])
+    return np.asarray(rows @ planes @ columns.T, np.float32)
+
+
+def _pad_to_aspect(image: Bytes, aspect: float) -> tuple[Bytes, tuple[slice, slice]]:
+    """The image [H, W, 3] between black bars so that width / height = `aspect`, and where in the
+    result it is."""
+    H, W = image.shape[:2]
+    height, width = max(H, round(W / aspect)), max(W, round(H * aspect))
+    top, left = (height - H) // 2, (width - W) // 2
+    inside = (slice(top, top + H), slice(left, left + W))
+    padded = np.zeros((height, width, 3), np.uint8)
+    padded[inside] = image
+    return padded, inside
+
+
+def _nearest(plane: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
+    """Nearest pixel, centres aligned: [H, W] -> `size`."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for old, new in zip(plane.shape, size, strict=True)
+    )
+    return np.asarray(plane[rows[:, None], columns[None, :]])
+
+
+@lru_cache(maxsize=128)  # images come in many sizes
+def _bilinear(old: int, new: int) -> Floats:
+    """[new, old]"""
+    position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    lower = np.minimum(position.astype(int), max(old - 2, 0))
+    share = (position - lower).astype(np.float32)
+    matrix = np.zeros((new, old), np.float32)
+    np.add.at(matrix, (np.arange(new), lower), 1 - share)
+    np.add.at(matrix, (np.arange(new), np.minimum(lower + 1, old - 1)), share)
+    return matrix

@@ -1,4 +1,4 @@
-"""Sources other than index maps: colour pictures, the authors' five files, stripes."""
+"""Sources other than index maps: colour images, the authors' five files, stripes."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from PIL import Image
 from toy_masks import lip_source
 
 from reidkit.errors import ConfigError, DataError
-from reidkit.masks.lip import default_grouping, load_label_set
+from reidkit.masks.labels import default_grouping, load_label_set
 from reidkit.masks.matching import colour_stem, match_labels
 from reidkit.masks.sources import FIVE_FILES, FileSource, colour_maps, five_files, stripes
 from reidkit.types import PARTS, Dataset
@@ -26,8 +26,8 @@ def save_colours(dataset: Dataset, folder: Path) -> None:
     folder.mkdir()
     for file in (dataset.root / "labels" / "train").iterdir():
         with Image.open(file) as labels:
-            picture = Image.fromarray(palette[np.asarray(labels)])
-        picture.save(folder / f"{file.stem}_vis.png")
+            colours = Image.fromarray(palette[np.asarray(labels)])
+        colours.save(folder / f"{file.stem}_vis.png")
 
 
 def colour_source(dataset: Dataset, folder: Path) -> FileSource:
@@ -46,21 +46,21 @@ def test_lips_palette_is_jppnets():
     assert LIP.palette[7] == (0, 119, 221) and LIP.palette[19] == (255, 170, 0)
 
 
-def test_colour_pictures_are_read_back_by_exact_palette(toy: Dataset, tmp_path: Path):
+def test_colour_images_are_read_by_exact_palette(toy: Dataset, tmp_path: Path):
     save_colours(toy, tmp_path / "vis")
     assert_same_maps(colour_source(toy, tmp_path / "vis"), lip_source(toy), names(toy))
 
 
-def test_jpeg_spoilt_colours_are_refused(toy: Dataset, tmp_path: Path):
+def test_colours_changed_by_jpeg_are_refused(toy: Dataset, tmp_path: Path):
     save_colours(toy, tmp_path / "vis")
     victim = sorted((tmp_path / "vis").iterdir())[0]
-    with Image.open(victim) as picture:
-        picture.save(tmp_path / "spoilt.jpg", quality=90)
-    with Image.open(tmp_path / "spoilt.jpg") as spoilt:
-        spoilt.save(victim)
-    with pytest.raises(DataError, match="pixels are of no colour of lip's palette, first RGB"):
+    with Image.open(victim) as colours:
+        colours.save(tmp_path / "changed.jpg", quality=90)
+    with Image.open(tmp_path / "changed.jpg") as changed:
+        changed.save(victim)
+    with pytest.raises(DataError, match="pixels are not in lip's palette, first RGB"):
         list(colour_source(toy, tmp_path / "vis").part_maps(names(toy)[:1]))
-    (tmp_path / "spoilt.jpg").rename(victim.with_suffix(".jpg"))
+    (tmp_path / "changed.jpg").rename(victim.with_suffix(".jpg"))
     victim.unlink()
     with pytest.raises(DataError, match=r"_vis\.jpg: a JPEG"):
         list(colour_source(toy, tmp_path / "vis").part_maps(names(toy)[:1]))
@@ -94,7 +94,7 @@ def test_the_authors_five_files_are_read(toy: Dataset, tmp_path: Path, inside: s
 
 
 def test_part_files_of_0_and_1_are_refused(toy: Dataset, tmp_path: Path):
-    # the authors divide by 255: such masks would give targets of next to nothing
+    # the authors divide by 255: such masks would give targets near zero
     save_five_files(toy, tmp_path / "seg_part4")
     victim = next(iter((tmp_path / "seg_part4").glob("*/*000000_01/head.png")))
     with Image.open(victim) as mask:
@@ -104,7 +104,7 @@ def test_part_files_of_0_and_1_are_refused(toy: Dataset, tmp_path: Path):
         list(source.part_maps(names(toy)[:1]))
     victim.with_name("shoes.png").unlink()
     Image.fromarray(np.zeros((128, 64), np.uint8)).save(victim)
-    with pytest.raises(DataError, match=r"shoes\.png does not exist"):
+    with pytest.raises(DataError, match=r"no such image: .*shoes\.png"):
         list(source.part_maps(names(toy)[:1]))
 
 
@@ -122,7 +122,7 @@ def test_stripes_follow_the_body_from_the_top_down(toy: Dataset):
     order = [int(v) for v in middle[np.flatnonzero(np.diff(middle, prepend=9))]]
     assert order == [0, 1, 2, 3, 4, 0]
     heights = [(middle == part).sum() / 128 for part in (1, 2, 3, 4)]
-    # of a box of which the figure fills 94 %: head .13, to the hip .34, to the ankle .491, .039
+    # of a box of which the person fills 94 %: head .13, to the hip .34, to the ankle .491, .039
     assert heights == pytest.approx([0.122, 0.320, 0.462, 0.037], abs=0.008)
     np.testing.assert_array_equal(part_map, part_map[:, ::-1])
     assert source.name.startswith("stripes")

@@ -1,0 +1,1 @@
+"""Human parsers that reidkit runs itself."""
