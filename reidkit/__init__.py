@@ -12,9 +12,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reidkit.checkpoint import create_model as create_model
     from reidkit.data.manifest import open_dataset as open_dataset
     from reidkit.evaluation import evaluate as evaluate
-    from reidkit.models import create_model as create_model
     from reidkit.registry import list_archs as list_archs
     from reidkit.runtime.embedder import load_embedder as load
     from reidkit.runtime.extraction import embed_images as embed_images
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "create_model": ("reidkit.models", "create_model"),
+    "create_model": ("reidkit.checkpoint", "create_model"),
     "embed_images": ("reidkit.runtime.extraction", "embed_images"),
     "evaluate": ("reidkit.evaluation", "evaluate"),
     "list_archs": ("reidkit.registry", "list_archs"),

@@ -141,10 +141,36 @@ def load(path: Path, *, options: Mapping[str, Any] | None = None) -> tuple[ReidM
 
 
 def build(header: Header) -> ReidModel:
-    """The network that a header describes, with newly initialised weights."""
-    spec = get_arch(header.arch)
-    config: Any = from_table(spec.config, header.arch_config, where=f"arch {header.arch}")
-    model: ReidModel = spec.build(config, num_ids=header.num_ids, input_size=header.preprocess.size)
+    """The network described by a header, with fresh weights."""
+    return create_model(
+        header.arch,
+        num_ids=header.num_ids,
+        input_size=header.preprocess.size,
+        options=header.arch_config,
+    )
+
+
+def create_model(
+    arch: str,
+    *,
+    num_ids: int = 0,
+    input_size: tuple[int, int] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> ReidModel:
+    """A network with fresh weights from torch's global generator.
+
+    Args:
+        arch: a name from `list_archs`.
+        num_ids: training identities; 0: no classifier.
+        input_size: (height, width) in pixels; default: the architecture's own.
+        options: of the architecture, such as {"backbone": "resnet18"}.
+
+    Raises:
+        ConfigError: for an unknown architecture or option, or a size it cannot take.
+    """
+    spec = get_arch(arch)
+    config: Any = from_table(spec.config, options or {}, where=f"{arch} options")
+    model: ReidModel = spec.build(config, num_ids=num_ids, input_size=input_size or spec.input_size)
     return model
 
 
