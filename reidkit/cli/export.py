@@ -14,12 +14,14 @@ from reidkit.cli.output import print_json
 
 def export(
     model: Annotated[
-        Path | None, typer.Argument(help="Checkpoint or run folder. [default: the newest run]")
+        Path | None, typer.Argument(help="Checkpoint or run folder.", show_default="the newest run")
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX (the only format).")] = True,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="ONNX file. [default: model.onnx beside the checkpoint]"),
+        typer.Option(
+            "--out", "-o", help="ONNX file.", show_default="model.onnx beside the checkpoint"
+        ),
     ] = None,
     input_name: Annotated[str, typer.Option(help="Name of the image input.")] = "images",
     output_name: Annotated[str, typer.Option(help="Name of the first output.")] = "embeddings",

@@ -21,14 +21,16 @@ log = logging.getLogger(__name__)
 
 ModelArgument = Annotated[
     Path | None,
-    typer.Argument(help="Checkpoint, run folder or ONNX file. [default: the newest run]"),
+    typer.Argument(help="Checkpoint, run folder or ONNX file.", show_default="the newest run"),
 ]
 DatasetOption = Annotated[
     str, typer.Option("--dataset", help="Data set name, manifest file or folder.")
 ]
 DataRootOption = Annotated[
     Path | None,
-    typer.Option("--data-root", help="Folder of the data sets. [default: $REIDKIT_DATA or data]"),
+    typer.Option(
+        "--data-root", help="Folder of the data sets.", show_default="$REIDKIT_DATA or data"
+    ),
 ]
 ClipsOption = Annotated[ClipRule, typer.Option(help="How tracklets are divided into test clips.")]
 FlipOption = Annotated[
@@ -39,7 +41,7 @@ WorkersOption = Annotated[int, typer.Option(min=0, help="Number of data loading 
 DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
 EmbeddingOption = Annotated[
     EmbeddingSide | None,
-    typer.Option(help="Embedding before or after batch norm. [default: as trained]"),
+    typer.Option(help="Embedding before or after batch norm.", show_default="as trained"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 
@@ -49,12 +51,24 @@ def option_panels(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
     panel_of = {name: panel for panel, names in panels.items() for name in names}
 
     class PanelCommand(TyperCommand):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
+        def __init__(self, *args: Any, help: str = "", **kwargs: Any) -> None:
             for parameter in kwargs.get("params") or []:
                 parameter.rich_help_panel = panel_of.get(parameter.name)
-            super().__init__(*args, **kwargs)
+            super().__init__(*args, help=_join_lines(help), **kwargs)
+
+        def get_help_option(self, ctx: Any) -> Any:
+            option = super().get_help_option(ctx)
+            if option is not None and panels:
+                option.rich_help_panel = list(panels)[-1]
+            return option
 
     return PanelCommand
+
+
+def _join_lines(text: str) -> str:
+    """Each paragraph on one line, for the terminal to wrap, unless it is marked by \\b."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(p if p.startswith("\b") else " ".join(p.split()) for p in paragraphs)
 
 
 def open_data(dataset: str, data_root: Path | None) -> Dataset:

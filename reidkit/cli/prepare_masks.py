@@ -52,11 +52,11 @@ def prepare_masks(
     data_root: DataRootOption = None,
     split: Annotated[
         list[MaskSplit] | None,
-        typer.Option(help="Splits to mask; may be repeated. [default: train]"),
+        typer.Option(help="Splits to mask; may be repeated.", show_default="train"),
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Folder of label maps (PNG). [default: the data set's own, if any]"),
+        typer.Option(help="Folder of label maps (PNG).", show_default="the data set's own, if any"),
     ] = None,
     source: Annotated[
         MaskFiles,
@@ -74,7 +74,7 @@ def prepare_masks(
     label_set: Annotated[
         str | None,
         typer.Option(
-            help="Label set: lip, cihp, atr, pascal-person-part or a TOML file. [default: lip]"
+            help="Label set: lip, cihp, atr, pascal-person-part or a TOML file.", show_default="lip"
         ),
     ] = None,
     grouping: Annotated[
@@ -103,7 +103,7 @@ def prepare_masks(
     device: DeviceOption = "auto",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Mask file to write. [default: masks/<dataset>.h5]"),
+        typer.Option("--out", "-o", help="Mask file to write.", show_default="masks/<dataset>.h5"),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that holds other masks.")

@@ -34,7 +34,7 @@ def reproduce(
         bool, typer.Option("--list", help="List all rows with their published results.")
     ] = False,
     rows: Annotated[
-        str | None, typer.Option(help="Rows to train, comma-separated. [default: all]")
+        str | None, typer.Option(help="Rows to train, comma-separated.", show_default="all")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of runs per row.")] = 1,
     epochs_scale: Annotated[
@@ -49,11 +49,11 @@ def reproduce(
     ] = None,
     data_root: DataRootOption = None,
     masks: Annotated[
-        Path | None, typer.Option(help="Part mask file. [default: masks/DATASET.h5]")
+        Path | None, typer.Option(help="Part mask file.", show_default="masks/DATASET.h5")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder. [default: runs/reproduce/TABLE-DATASET]"),
+        typer.Option("--out", "-o", help="Folder.", show_default="runs/reproduce/TABLE-DATASET"),
     ] = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = 2,

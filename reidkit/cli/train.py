@@ -52,7 +52,7 @@ def train(
     dataset: DatasetOption,
     data_root: DataRootOption = None,
     masks: Annotated[
-        Path | None, typer.Option(help="Part mask file. [default: masks/DATASET.h5]")
+        Path | None, typer.Option(help="Part mask file.", show_default="masks/DATASET.h5")
     ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Input size in pixels, such as 256x128.")
@@ -61,16 +61,17 @@ def train(
         float | None,
         typer.Option(
             help="Fraction of the training identities to hold out for choosing the best "
-            "checkpoint. [default: 0, choose by the test set]"
+            "checkpoint.",
+            show_default="0, choose by the test set",
         ),
     ] = None,
     arch: Annotated[
         str | None,
-        typer.Option(help="Architecture, see `reidkit models`. [default: iaunet]"),
+        typer.Option(help="Architecture, see `reidkit models`.", show_default="iaunet"),
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Recipe by name, or none. [default: the published one]"),
+        typer.Option(help="Recipe by name, or none.", show_default="the published one"),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     set_: Annotated[
@@ -79,7 +80,9 @@ def train(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="ImageNet weights: auto (download), none, or a file. [default: auto]"),
+        typer.Option(
+            help="ImageNet weights: auto (download), none, or a file.", show_default="auto"
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
     batch: Annotated[int | None, typer.Option(help="Batch size, over all processes.")] = None,
@@ -91,7 +94,9 @@ def train(
     device: DeviceOption = "auto",
     precision: Annotated[
         Precision | None,
-        typer.Option(help="Arithmetic of the network. [default: auto, bf16 where it is native]"),
+        typer.Option(
+            help="Arithmetic of the network.", show_default="auto, bf16 where it is native"
+        ),
     ] = None,
     compile_: Annotated[
         bool | None, typer.Option("--compile", help="Compile the network with torch.compile.")
@@ -99,7 +104,7 @@ def train(
     workers: WorkersOption = 2,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Run folder. [default: runs/ARCH-DATASET-TIME]"),
+        typer.Option("--out", "-o", help="Run folder.", show_default="runs/ARCH-DATASET-TIME"),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume the run in --out, or the newest one.")
