@@ -104,13 +104,8 @@ def import_weights(
             f"Check --from {format} and the options (--set arch.KEY=VALUE)"
         )
     keys = _match(names, own)
-    in_embedding = embedding_modules(spec, config, num_ids=num_ids, input_size=size)
-    needed = [name for name in keys.missing if name.rpartition(".")[0] in in_embedding]
-    if needed:
-        raise CheckpointError(
-            f"{path}: the embedding of {arch} needs {_listed(needed)}, which the file does not "
-            f"contain. Check --from {format}"
-        )
+    used_by_embedding = embedding_modules(spec, config, num_ids=num_ids, input_size=size)
+    _check_complete(keys, used_by_embedding, path=path, format=format)
     for name, ours in names.items():
         if ours:
             own[ours] = _reshaped(tensors[name], own[ours], name=name, path=path)
@@ -166,6 +161,17 @@ def _match(names: Mapping[str, str | None], own: Iterable[str]) -> KeyMatch:
             name for name in own if name not in filled and not name.endswith("num_batches_tracked")
         ),
     )
+
+
+def _check_complete(
+    keys: KeyMatch, used_by_embedding: set[str], *, path: Path, format: ExternalFormat
+) -> None:
+    needed = [name for name in keys.missing if name.rpartition(".")[0] in used_by_embedding]
+    if needed:
+        raise CheckpointError(
+            f"{path}: the embedding needs {_listed(needed)}, which the file does not contain. "
+            f"Check --from {format}"
+        )
 
 
 def _reshaped(tensor: Tensor, own: Tensor, *, name: str, path: Path) -> Tensor:

@@ -143,23 +143,24 @@ def _occlude(
     image: Float,
     labels: NDArray[np.uint8],
     camera: Camera,
-    thing: Occluder,
+    occluder: Occluder,
     foot_y: float,
     tall: float,
 ) -> Float:
     """Draws an object in front of the person and clears the labels behind it."""
     h, w = labels.shape
-    sprite = camera.clutter[thing.index]
-    size = tall / 110 * thing.size
+    sprite = camera.clutter[occluder.index]
+    size = tall / 110 * occluder.size
     sprite = sprite.resize(
         (max(int(sprite.width * size), 2), max(int(sprite.height * size), 2)),
         Image.Resampling.BILINEAR,
     )
-    if thing.mirror:
+    if occluder.mirror:
         sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     sheet = Image.new("RGBA", (w, h))
     sheet.paste(
-        sprite, (int(thing.x * w - sprite.width / 2), int(foot_y + thing.below * h - sprite.height))
+        sprite,
+        (int(occluder.x * w - sprite.width / 2), int(foot_y + occluder.below * h - sprite.height)),
     )
     pixels = np.asarray(sheet, np.float32) / 255
     cover = pixels[..., 3:]

@@ -139,17 +139,17 @@ def shade(colour: Rgb, factor: float) -> Rgb:
 
 def finish(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Blurs edges and adds uneven light."""
-    picture = np.asarray(image.filter(ImageFilter.GaussianBlur(0.7)), np.float32) / 255
+    colour = np.asarray(image.filter(ImageFilter.GaussianBlur(0.7)), np.float32) / 255
     size = (SCENE_HEIGHT, SCENE_WIDTH)
     light = 0.02 * texture(rng, size, (2, 5), (0.7, 0.5)) + 0.07 * texture(
         rng, size, (150,), (1.0,)
     )
-    picture = picture * (1 + light)[..., None]
+    colour = colour * (1 + light)[..., None]
     if rng.random() < 0.6:  # soft patches of tree shadow on the ground
         leaves = texture(rng, size, (8, 18, 50), (0.5, 0.7, 0.9))
         below = np.arange(size[0])[:, None] > HORIZON
-        picture = picture * (1 - 0.26 * np.clip(leaves * 0.9 + 0.1, 0, 1) * below)[..., None]
-    return Image.fromarray((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8))
+        colour = colour * (1 - 0.26 * np.clip(leaves * 0.9 + 0.1, 0, 1) * below)[..., None]
+    return Image.fromarray((np.clip(colour, 0, 1) * 255 + 0.5).astype(np.uint8))
 
 
 def texture(

@@ -141,7 +141,7 @@ def slow_part_exchange(
             known = {"spatial": spatial, "temporal": temporal}.get(interaction, spatial + temporal)
             if known:
                 weight = slow_softmax([logits[b, (t, n), j] for j in known])
-            else:  # nobody to ask: every node alike
+            else:  # without neighbours, uniform weights
                 known = all_nodes
                 weight = [1 / len(known)] * len(known)
             context = sum(w * at(b, *j) for w, j in zip(weight, known, strict=True))
