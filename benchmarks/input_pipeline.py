@@ -23,7 +23,7 @@ from torchvision import transforms as v1
 from reidkit.config import AugmentConfig
 from reidkit.data.decode import read_for_training
 from reidkit.data.loading import TrainImages
-from reidkit.data.sampler import Draw
+from reidkit.data.sampler import SampleKey
 from reidkit.image import read_image
 from reidkit.preprocess import Preprocess
 from reidkit.synthetic import LAYOUTS
@@ -50,7 +50,7 @@ def report(paths: list[Path], rounds: int) -> None:
     """Times the three paths in turn and prints a table."""
     source = ours(paths)
     batches = [
-        [Draw(k, (0, 0, k)) for k in range(start, min(start + BATCH, len(paths)))]
+        [SampleKey(k, (0, 0, k)) for k in range(start, min(start + BATCH, len(paths)))]
         for start in range(0, len(paths), BATCH)
     ]
     cpu = torch.device("cpu")
@@ -111,7 +111,7 @@ def ours(paths: list[Path]) -> TrainImages:
     )
 
 
-def each(batches: list[list[Draw]], run: Callable[[list[Draw]], object]) -> None:
+def each(batches: list[list[SampleKey]], run: Callable[[list[SampleKey]], object]) -> None:
     for batch in batches:
         run(batch)
 

@@ -187,7 +187,10 @@ def part_targets(
     (h, w), P = map_size, num_parts
     rows, columns = (
         torch.stack(
-            [_bicubic_rows(size[k], masks.shape[k + 1], input_size[k], map_size[k]) for size in sizes]
+            [
+                _bicubic_rows(size[k], masks.shape[k + 1], input_size[k], map_size[k])
+                for size in sizes
+            ]
         ).to(masks.device, non_blocking=True)  # [N or 1, 2h, H], [N or 1, 2w, W]
         for k in (0, 1)
     )

@@ -204,5 +204,7 @@ def _warnings(
         if count > 0.3 * N:
             warnings.append(f"{count:,} of {N:,} images have no {part}")
     if suspicious > 0.3 * N:
-        warnings.append(f"{suspicious:,} of {N:,} masks look wrong; render a contact sheet: --sheet FILE.png")
+        warnings.append(
+            f"{suspicious:,} of {N:,} masks look wrong; render a contact sheet: --sheet FILE.png"
+        )
     return tuple(warnings)

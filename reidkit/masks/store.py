@@ -115,7 +115,9 @@ def write_store(
         raise DataError(f"{dataset.name}: no images in split {split}; expected at least one")
     for name in paths:
         if not 0 < len(name.encode()) <= _MAX_PATH or "\0" in name:
-            raise MaskError(f"image path {name[:80]!r}: expected 1 to {_MAX_PATH} bytes without NUL")
+            raise MaskError(
+                f"image path {name[:80]!r}: expected 1 to {_MAX_PATH} bytes without NUL"
+            )
     header = Header(
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
@@ -191,10 +193,10 @@ def stored_map(part_map: Bytes, *, num_parts: int) -> Bytes:
     """A part map [H, W] as it is stored: uint8 [h, w] = STORED_SIZE."""
     rows, columns = map(_selection, part_map.shape, STORED_SIZE)
     if part_map.shape[0] <= STORED_SIZE[0] and part_map.shape[1] <= STORED_SIZE[1]:
-        return part_map[rows.argmax(1)[:, None], columns.argmax(1)]
+        return np.asarray(part_map[rows.argmax(1)[:, None], columns.argmax(1)])
     planes = part_map == np.arange(num_parts + 1, dtype=np.uint8)[:, None, None]
     votes = rows @ (planes.astype(np.float32) @ columns.T)  # [h, H] @ [P+1, H, W] @ [W, w]
-    return votes.argmax(0).astype(np.uint8)
+    return np.asarray(votes.argmax(0), np.uint8)
 
 
 @lru_cache(maxsize=256)  # images come in many sizes
@@ -285,7 +287,7 @@ class MaskStore:
         except (ConfigError, OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
             # h5py and json raise any of these for a damaged file, depending on where the damage is
             raise MaskError(f"{path}: not a readable mask store ({str(error)[:120]})") from error
-        self._file = np.memmap(path, np.uint8, mode="r")
+        self._bytes = memoryview(np.memmap(path, np.uint8, mode="r"))
 
     @classmethod
     def open(
@@ -346,7 +348,7 @@ class MaskStore:
         for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
             inflater = zlib.decompressobj()
             try:
-                data = inflater.decompress(self._file[start:end], cells + 1)
+                data = inflater.decompress(self._bytes[start:end], cells + 1)
             except zlib.error:
                 data = b""
             if len(data) != cells or not inflater.eof:
@@ -363,7 +365,7 @@ class MaskStore:
         Raises:
             MaskError: if an image has no mask here.
         """
-        return self._sizes[self._find(paths)].astype(np.int64)
+        return np.asarray(self._sizes[self._find(paths)], np.int64)
 
     def _find(self, paths: Sequence[str]) -> list[int]:
         try:
@@ -391,7 +393,7 @@ class MaskStore:
         if len(size) != 2 or masks.chunks != (1, *size) or not 4 <= size[0] * size[1] <= _MAX_CELLS:
             raise MaskError(f"masks {masks.shape} in chunks of {masks.chunks}; refused")
         self.size = (int(size[0]), int(size[1]))
-        self._starts, self._ends = _chunks(masks, os.stat(self.path).st_size)
+        self._starts, self._ends = _chunks(masks, self.path.stat().st_size)
         if sizes.shape != (N, 2) or names.shape != (N,):
             raise MaskError(f"{N} masks, sizes {sizes.shape}, paths {names.shape}; refused")
         if names.dtype.itemsize > _MAX_PATH or N * names.dtype.itemsize > _MAX_PATHS:
@@ -468,7 +470,7 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
         raise MaskError(f"{name!r}: expected contiguous storage; refused")
     offset = opened.get_offset()
     size = data.dtype.itemsize * int(np.prod(data.shape, dtype=object))
-    if not offset or not size or offset + size > os.stat(file.filename).st_size:
+    if not offset or not size or offset + size > Path(file.filename).stat().st_size:
         raise MaskError(f"{name!r} is empty or reaches beyond the end of the file; refused")
     return data
 

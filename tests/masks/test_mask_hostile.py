@@ -118,7 +118,11 @@ def test_absurd_shapes_of_masks_are_refused(victim: Path, shape, chunks, message
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("sizes", np.ones((11, 2), np.uint16), r"12 masks, sizes \(11, 2\), paths \(12,\); refused"),
+        (
+            "sizes",
+            np.ones((11, 2), np.uint16),
+            r"12 masks, sizes \(11, 2\), paths \(12,\); refused",
+        ),
         ("sizes", np.ones(24, np.uint16), r"sizes \(24,\)"),
         ("sizes", np.zeros((12, 2), np.uint16), "image sizes beyond 1 to 16384 pixels; refused"),
         ("sizes", np.full((12, 2), 65535, np.uint16), "image sizes beyond 1 to 16384 pixels"),

@@ -25,9 +25,7 @@ def test_fifty_kills_leave_a_whole_file_or_one_that_resumes(tmp_path: Path):
     rng = np.random.default_rng(9)
     dataset = make_dataset(tmp_path / "toy", images=IMAGES)
     names = [sample.path for sample in dataset.train]
-    expected = np.stack(
-        [stored_map(m, num_parts=4) for m in lip_source(dataset).part_maps(names)]
-    )
+    expected = np.stack([stored_map(m, num_parts=4) for m in lip_source(dataset).part_maps(names)])
     path = tmp_path / "toy.h5"
     journal = tmp_path / "toy.h5.journal"
 
@@ -114,7 +112,9 @@ except ReidkitError as error:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 @pytest.mark.parametrize("limit", [0, 1000, 10_000, 20_000])
 def test_a_full_disk_is_one_clear_line_and_no_final_file(tmp_path: Path, limit: int):
-    dataset = make_dataset(tmp_path / "toy", images=IMAGES)  # needs a journal of 14,000 bytes and a file of 22,000
+    dataset = make_dataset(
+        tmp_path / "toy", images=IMAGES
+    )  # needs a journal of 14,000 bytes and a file of 22,000
     path = tmp_path / "toy.h5"
     command = [sys.executable, "-c", FULL_DISK, str(dataset.root), str(path), str(limit)]
     found = subprocess.run(

@@ -7,8 +7,8 @@ from PIL import Image
 from toy_masks import lip_source, make_dataset
 
 from reidkit.errors import DataError, MaskError
-from reidkit.masks.prepare import prepare
 from reidkit.masks.contact_sheet import choose, save_contact_sheet
+from reidkit.masks.prepare import prepare
 from reidkit.masks.report import MaskReport, mask_report
 from reidkit.masks.store import MaskStore, write_store
 from reidkit.types import Dataset
@@ -40,9 +40,7 @@ def test_sound_masks_raise_no_suspicion(tmp_path: Path, toy: Dataset):
     assert (found.images, found.empty, found.suspicious) == (12, 0, 0)
     assert found.suspects == found.warnings == ()
     # shares of 128 x 64 cells: 15 * 12, 44 * 24, 48 * 16, 10 * 20
-    assert found.coverage == pytest.approx(
-        [0.022, 0.129, 0.094, 0.024], abs=0.003
-    )
+    assert found.coverage == pytest.approx([0.022, 0.129, 0.094, 0.024], abs=0.003)
     assert found.absent == (0, 0, 0, 0)
 
 
@@ -107,7 +105,9 @@ def test_a_contact_sheet_shows_a_sample_of_images_and_the_worst(tmp_path: Path, 
         colours = sheet.getcolors(1 << 24)
     assert colours and len(colours) > 100
     with pytest.raises(DataError, match=r"ends in \.png"):
-        save_contact_sheet(tmp_path / "a.gif", MaskStore.open(tmp_path / "report.h5"), found, root=toy.root)
+        save_contact_sheet(
+            tmp_path / "a.gif", MaskStore.open(tmp_path / "report.h5"), found, root=toy.root
+        )
     (toy.root / toy.train[5].path).write_bytes(b"gone")
     with pytest.raises(DataError, match="cannot read image"):
         save_contact_sheet(path, MaskStore.open(tmp_path / "report.h5"), found, root=toy.root)

@@ -259,7 +259,7 @@ def test_two_writers_of_one_file_exclude_each_other(toy: Dataset, tmp_path: Path
         write_store(path, toy, toy.train, source)
         return source.read(name)
 
-    with pytest.raises(ReidkitError, match="another process is writing to .*toy.h5.journal"):
+    with pytest.raises(ReidkitError, match=r"another process is writing to .*toy\.h5\.journal"):
         write_store(path, toy, toy.train, replace(source, read=second_writer))
 
 

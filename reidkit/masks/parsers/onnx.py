@@ -207,7 +207,9 @@ class OnnxParser:
         with ThreadPoolExecutor(WORKERS) as pool:
             for start in range(0, len(images), batch):
                 names = images[start : start + batch]
-                pixels = list(pool.map(lambda name: np.asarray(read_image(self.root / name)), names))
+                pixels = list(
+                    pool.map(lambda name: np.asarray(read_image(self.root / name)), names)
+                )
                 for label_map in self.label_maps(pixels):
                     yield self.labels.part_map(label_map)
 
