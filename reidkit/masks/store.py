@@ -287,7 +287,7 @@ class MaskStore:
         except (ConfigError, OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
             # h5py and json raise any of these for a damaged file, depending on where the damage is
             raise MaskError(f"{path}: not a readable mask store ({str(error)[:120]})") from error
-        self._bytes = memoryview(np.memmap(path, np.uint8, mode="r"))
+        self._bytes = memoryview(np.memmap(path, np.uint8, mode="r").data)
 
     @classmethod
     def open(
