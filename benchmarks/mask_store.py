@@ -23,11 +23,12 @@ from torch.nn import functional as F
 
 from reidkit.data.manifest import locate, read_dataset
 from reidkit.losses import part_targets
-from reidkit.masks import store
+from reidkit.masks import writer
 from reidkit.masks.labels import default_grouping, load_label_set
 from reidkit.masks.matching import label_stem, match_labels
 from reidkit.masks.sources import FileSource, index_maps
-from reidkit.masks.store import MaskStore, stored_map, write_store
+from reidkit.masks.store import MaskStore
+from reidkit.masks.writer import stored_map, write_store
 from reidkit.synthetic import LAYOUTS
 from reidkit.types import Dataset, Sample, frames
 
@@ -182,10 +183,10 @@ def sizes(part_maps: list[np.ndarray]) -> None:
     """What other stored sizes would give: bytes, microseconds to inflate, largest error."""
     import zlib
 
-    adopted = store.STORED_SIZE
+    adopted = writer.STORED_SIZE
     print("stored size: bytes of an image of 128x64 and of 400x200, us to inflate, largest error %")
     for size in ((128, 64), (256, 128), (320, 160), (384, 192)):
-        store.STORED_SIZE = size
+        writer.STORED_SIZE = size
         line = []
         for image in ((128, 64), (400, 200)):
             scaled = [enlarged(m, image, seed) for seed, m in enumerate(part_maps)]
@@ -198,7 +199,7 @@ def sizes(part_maps: list[np.ndarray]) -> None:
             line.append(f"{np.mean([len(d) for d in packed]):5.0f} bytes {1e6 * inflate:4.0f} us")
             line.append(f"{max(relative_errors(scaled)):.2f} %")
         print(f"  {size[0]}x{size[1]:<5}", *line)
-    store.STORED_SIZE = adopted
+    writer.STORED_SIZE = adopted
 
 
 if __name__ == "__main__":

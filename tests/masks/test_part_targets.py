@@ -10,7 +10,7 @@ from toy_masks import make_part_map
 from reidkit.config import AugmentConfig
 from reidkit.data.transforms import augment_image, augment_mask, sample_augmentation
 from reidkit.losses import part_attention, part_targets
-from reidkit.masks.store import STORED_SIZE, stored_map
+from reidkit.masks.writer import STORED_SIZE, stored_map
 from reidkit.preprocess import Preprocess
 
 Size = tuple[int, int]
