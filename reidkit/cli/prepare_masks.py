@@ -116,12 +116,12 @@ def prepare_masks(
     """Prepare body-part masks of training images.
 
     Masks come from label maps of a human parser, from a parser that reidkit runs, or from stripes
-    by body proportions. An interrupted run resumes when the same command is repeated.
+    by body proportions. Repeat the command to resume an interrupted run.
 
     \b
     Examples:
       reidkit prepare-masks --dataset market1501 --labels parsing/
-      reidkit prepare-masks --dataset market1501 --parser parser.onnx --preset schp
+      reidkit prepare-masks --dataset market1501 --parser schp.onnx --preset schp
     """
     from reidkit.data.manifest import locate, read_dataset
     from reidkit.errors import ConfigError

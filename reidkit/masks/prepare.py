@@ -9,7 +9,8 @@ from pathlib import Path
 from reidkit.errors import MaskError
 from reidkit.masks.report import MaskReport, mask_report
 from reidkit.masks.sources import MaskSource
-from reidkit.masks.store import MaskStore, write_store
+from reidkit.masks.store import MaskStore
+from reidkit.masks.writer import write_store
 from reidkit.types import Dataset, Sample
 
 log = logging.getLogger(__name__)

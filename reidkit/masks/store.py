@@ -1,4 +1,4 @@
-"""masks/<dataset>.h5: part-index maps, written so that a killed run resumes, read with caution.
+"""masks/<dataset>.h5: part-index maps, verified and read. `writer.py` writes them.
 
     masks  uint8 [N, 320, 160]  a chunk per image, deflate: 0 background, k + 1 part k of `parts`
     sizes  uint16 [N, 2]        contiguous: height and width of the image itself
@@ -9,10 +9,6 @@ A map of at most 320x160 is stretched to nearest cells, so that with its size th
 read back; of a larger one each cell keeps the majority of its pixels. `losses.part_targets`
 computes the loss's targets from both (docs/masks.md has the measured errors).
 
-Writing appends to `<path>.journal`; when that is complete, the HDF5 file is composed in memory,
-written to `<path>.partial` and renamed. So a kill never meets half-written HDF5 structures, and a
-full disk never meets the HDF5 library, which would crash.
-
 A file from elsewhere may be hostile. HDF5 reads its attributes and two contiguous arrays and lists
 the chunks; it never runs a filter or follows a link out of the file. Chunks are inflated here, each
 to its known length.
@@ -22,44 +18,28 @@ to its known length.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
-import os
-import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-import reidkit
 from reidkit.config.tables import from_table
-from reidkit.errors import ConfigError, DataError, MaskError
-from reidkit.files import atomic, exclusive_lock, os_error_text
+from reidkit.errors import ConfigError, MaskError
 from reidkit.masks.labels import MAX_PARTS
-from reidkit.masks.sources import MaskSource
-from reidkit.types import Dataset, Sample
-
-log = logging.getLogger(__name__)
+from reidkit.types import Dataset
 
 FORMAT, VERSION = "reidkit-masks", 2
-STORED_SIZE = (320, 160)
-"""(height, width) of the stored maps: benchmarks/mask_store.py compares sizes."""
-BATCH = 128
-"""Images between two syncs to disk: the most that a power cut can cost."""
-
-_RECORD = struct.Struct("<HHII")  # height, width, bytes, crc32 of the bytes
 _MAX_ATTRIBUTE = 1 << 16
-_MAX_PATH = 1 << 10
+MAX_PATH = 1 << 10
 _MAX_PATHS = 1 << 28  # bytes of all paths
 _MAX_SIDE = 1 << 14  # of an image
-_MAX_CELLS = 1 << 18  # of a stored map
+MAX_CELLS = 1 << 18  # of a stored map
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -86,158 +66,6 @@ class Header:
     parts: tuple[str, ...]
     grouping: dict[str, tuple[str, ...]]
     writer: str = ""
-
-
-def write_store(
-    path: Path,
-    dataset: Dataset,
-    samples: Sequence[Sample],
-    source: MaskSource,
-    *,
-    split: str = "train",
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Writes one mask per sample to `path`, or resumes where a killed run stopped.
-
-    A journal of other images, parts or label maps is restarted.
-
-    Args:
-        samples: of `dataset`; an image that occurs twice is stored once.
-        split: which split(s) the samples are, for the record.
-        progress: called with (masks written, masks in all): once at first, then per mask.
-
-    Raises:
-        DataError: from the source, at the first image without a map.
-        MaskError: if another process is writing this file, or the disk is full.
-    """
-    paths = tuple(sorted({sample.path for sample in samples}))
-    if not paths:
-        raise DataError(f"{dataset.name}: no images in split {split}; expected at least one")
-    for name in paths:
-        if not 0 < len(name.encode()) <= _MAX_PATH or "\0" in name:
-            raise MaskError(
-                f"image path {name[:80]!r}: expected 1 to {_MAX_PATH} bytes without NUL"
-            )
-    header = Header(
-        dataset=dataset.name,
-        fingerprint=dataset.fingerprint,
-        split=split,
-        source=source.name,
-        key=source.key,
-        parts=source.parts,
-        grouping=source.grouping,
-        writer=f"reidkit {reidkit.__version__}",
-    )
-    journal = path.with_name(path.name + ".journal")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        journal.touch()
-        with exclusive_lock(journal), journal.open("r+b") as records:
-            _fill(records, header, paths, source, progress or (lambda done, total: None))
-            with atomic(path) as partial:
-                partial.write_bytes(_hdf5(header, paths, records))
-            journal.unlink()
-    except OSError as error:
-        raise MaskError(
-            f"cannot write {journal}: {os_error_text(error)}."
-            " Free some space, and the same command resumes; or choose another file with -o FILE"
-        ) from error
-
-
-def _fill(
-    journal: BinaryIO,
-    header: Header,
-    paths: Sequence[str],
-    source: MaskSource,
-    progress: Callable[[int, int], None],
-) -> None:
-    """Appends the records that are missing: a line that identifies the task, then one per path."""
-    names = hashlib.sha256("\n".join(paths).encode()).hexdigest()
-    task = json.dumps({**asdict(header), "version": VERSION, "paths": names}).encode() + b"\n"
-    found = journal.readline(len(task))
-    if found != task:
-        if found:
-            log.warning("%s is of other images, parts or label maps: restarting", journal.name)
-        journal.seek(0)
-        journal.truncate()
-        journal.write(task)
-    end, done = journal.tell(), 0
-    for _ in _records(journal):
-        end, done = journal.tell(), done + 1
-    journal.seek(end)
-    journal.truncate()  # a record that a kill cut short
-    if done:
-        log.info("resuming with %d of %d masks done", done, len(paths))
-    progress(done, len(paths))
-    for start in range(done, len(paths), BATCH):
-        for part_map in source.part_maps(paths[start : start + BATCH]):
-            data = zlib.compress(stored_map(part_map, num_parts=len(header.parts)).tobytes())
-            journal.write(_RECORD.pack(*part_map.shape, len(data), zlib.crc32(data)) + data)
-            done += 1
-            progress(done, len(paths))
-        journal.flush()
-        os.fsync(journal.fileno())
-
-
-def _records(journal: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    """(height, width, deflated map) of all whole records from the current position."""
-    while len(head := journal.read(_RECORD.size)) == _RECORD.size:
-        height, width, length, checksum = _RECORD.unpack(head)
-        data = journal.read(min(length, 2 * _MAX_CELLS))
-        if len(data) != length or zlib.crc32(data) != checksum:
-            return
-        yield height, width, data
-
-
-def stored_map(part_map: Bytes, *, num_parts: int) -> Bytes:
-    """A part map [H, W] as it is stored: uint8 [h, w] = STORED_SIZE."""
-    rows, columns = map(_selection, part_map.shape, STORED_SIZE)
-    if part_map.shape[0] <= STORED_SIZE[0] and part_map.shape[1] <= STORED_SIZE[1]:
-        return part_map[rows.argmax(1)[:, None], columns.argmax(1)]
-    planes = part_map == np.arange(num_parts + 1, dtype=np.uint8)[:, None, None]
-    votes = rows @ (planes.astype(np.float32) @ columns.T)  # [h, H] @ [P+1, H, W] @ [W, w]
-    return votes.argmax(0).astype(np.uint8)
-
-
-@lru_cache(maxsize=256)  # images come in many sizes
-def _selection(source: int, stored: int) -> npt.NDArray[np.float32]:
-    """[stored, source]: 1 where a cell shows a pixel, or represents it when there are more pixels
-    than cells."""
-    matrix = np.zeros((stored, source), np.float32)
-    if source <= stored:
-        cells = np.arange(stored)
-        matrix[cells, ((cells + 0.5) * source / stored).astype(int)] = 1
-    else:
-        pixels = np.arange(source)
-        matrix[((pixels + 0.5) * stored / source).astype(int), pixels] = 1
-    return matrix
-
-
-def _hdf5(header: Header, paths: Sequence[str], journal: BinaryIO) -> bytes:
-    """The bytes of the finished file."""
-    N = len(paths)
-    names = np.array([name.encode() for name in paths])
-    journal.seek(0, os.SEEK_END)
-    room = journal.tell() + names.nbytes + 100 * N + (1 << 20)  # growing in steps takes minutes
-    journal.seek(0)
-    journal.readline()
-    with h5py.File("image", "w", driver="core", backing_store=False, block_size=room) as file:
-        file.attrs["format"], file.attrs["version"] = np.bytes_(FORMAT), np.int64(VERSION)
-        for name, value in asdict(header).items():
-            text = value if isinstance(value, str) else json.dumps(value)
-            file.attrs[name] = np.bytes_(text.encode() or b" ")
-        text_type = h5py.string_dtype("utf-8", names.itemsize)
-        file.create_dataset("paths", data=names.astype(text_type))
-        shape, chunk = (N, *STORED_SIZE), (1, *STORED_SIZE)
-        masks = file.create_dataset("masks", shape, np.uint8, chunks=chunk, compression="gzip")
-        sizes = np.empty((N, 2), np.uint16)
-        for row, (height, width, data) in enumerate(_records(journal)):
-            sizes[row] = height, width
-            masks.id.write_direct_chunk((row, 0, 0), data)
-        file["sizes"] = sizes
-        file.flush()
-        image: bytes = file.id.get_file_image()
-    return image
 
 
 def how_to_make(path: Path, dataset: Dataset, *, more: str = "") -> str:
@@ -287,7 +115,7 @@ class MaskStore:
         except (ConfigError, OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
             # h5py and json raise any of these for a damaged file, depending on where the damage is
             raise MaskError(f"{path}: not a readable mask store ({str(error)[:120]})") from error
-        self._file = np.memmap(path, np.uint8, mode="r")
+        self._bytes = memoryview(np.memmap(path, np.uint8, mode="r").data)
 
     @classmethod
     def open(
@@ -348,7 +176,7 @@ class MaskStore:
         for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
             inflater = zlib.decompressobj()
             try:
-                data = inflater.decompress(self._file[start:end], cells + 1)
+                data = inflater.decompress(self._bytes[start:end], cells + 1)
             except zlib.error:
                 data = b""
             if len(data) != cells or not inflater.eof:
@@ -365,7 +193,7 @@ class MaskStore:
         Raises:
             MaskError: if an image has no mask here.
         """
-        return self._sizes[self._find(paths)].astype(np.int64)
+        return np.asarray(self._sizes[self._find(paths)], np.int64)
 
     def _find(self, paths: Sequence[str]) -> list[int]:
         try:
@@ -390,13 +218,13 @@ class MaskStore:
         self.header = _header(file)
         masks, sizes, names = (_dataset(file, name) for name in ("masks", "sizes", "paths"))
         N, *size = masks.shape
-        if len(size) != 2 or masks.chunks != (1, *size) or not 4 <= size[0] * size[1] <= _MAX_CELLS:
+        if len(size) != 2 or masks.chunks != (1, *size) or not 4 <= size[0] * size[1] <= MAX_CELLS:
             raise MaskError(f"masks {masks.shape} in chunks of {masks.chunks}; refused")
         self.size = (int(size[0]), int(size[1]))
-        self._starts, self._ends = _chunks(masks, os.stat(self.path).st_size)
+        self._starts, self._ends = _chunks(masks, self.path.stat().st_size)
         if sizes.shape != (N, 2) or names.shape != (N,):
             raise MaskError(f"{N} masks, sizes {sizes.shape}, paths {names.shape}; refused")
-        if names.dtype.itemsize > _MAX_PATH or N * names.dtype.itemsize > _MAX_PATHS:
+        if names.dtype.itemsize > MAX_PATH or N * names.dtype.itemsize > _MAX_PATHS:
             raise MaskError(f"{N} paths of {names.dtype.itemsize} bytes; refused")
         self._sizes = sizes[:]
         if not ((self._sizes > 0) & (self._sizes <= _MAX_SIDE)).all():
@@ -470,7 +298,7 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
         raise MaskError(f"{name!r}: expected contiguous storage; refused")
     offset = opened.get_offset()
     size = data.dtype.itemsize * int(np.prod(data.shape, dtype=object))
-    if not offset or not size or offset + size > os.stat(file.filename).st_size:
+    if not offset or not size or offset + size > Path(file.filename).stat().st_size:
         raise MaskError(f"{name!r} is empty or reaches beyond the end of the file; refused")
     return data
 

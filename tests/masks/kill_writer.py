@@ -14,9 +14,9 @@ from types import FrameType
 
 from toy_masks import lip_source, read_dataset
 
-from reidkit.masks import store
+from reidkit.masks import writer
 
-store.BATCH = 8
+writer.BATCH = 8
 
 
 def write(root: Path, path: Path, last_call: int) -> int:
@@ -31,7 +31,7 @@ def write(root: Path, path: Path, last_call: int) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.setprofile(count)
-    store.write_store(path, dataset, dataset.train, source)
+    writer.write_store(path, dataset, dataset.train, source)
     sys.setprofile(None)
     return calls
 

@@ -11,7 +11,8 @@ import pytest
 from toy_masks import lip_source
 
 from reidkit.errors import MaskError
-from reidkit.masks.store import STORED_SIZE, MaskStore, write_store
+from reidkit.masks.store import MaskStore
+from reidkit.masks.writer import STORED_SIZE, write_store
 from reidkit.types import Dataset
 
 NAMES = ["masks", "sizes", "paths"]

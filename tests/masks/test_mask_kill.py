@@ -13,7 +13,8 @@ import pytest
 from toy_masks import lip_source, make_dataset
 
 import reidkit
-from reidkit.masks.store import MaskStore, stored_map, write_store
+from reidkit.masks.store import MaskStore
+from reidkit.masks.writer import stored_map, write_store
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(reidkit.__file__).parents[1])}
 KILLS = 50
@@ -97,7 +98,7 @@ import resource, sys
 from pathlib import Path
 from toy_masks import lip_source, read_dataset
 from reidkit.errors import ReidkitError
-from reidkit.masks.store import write_store
+from reidkit.masks.writer import write_store
 
 dataset = read_dataset(Path(sys.argv[1]))
 limit = int(sys.argv[3])

@@ -10,7 +10,8 @@ from reidkit.errors import DataError, MaskError
 from reidkit.masks.contact_sheet import choose, save_contact_sheet
 from reidkit.masks.prepare import prepare
 from reidkit.masks.report import MaskReport, mask_report
-from reidkit.masks.store import MaskStore, write_store
+from reidkit.masks.store import MaskStore
+from reidkit.masks.writer import write_store
 from reidkit.types import Dataset
 
 

@@ -11,8 +11,9 @@ from PIL import Image
 from toy_masks import lip_source, make_dataset, save_labels
 
 from reidkit.errors import DataError, MaskError, ReidkitError
-from reidkit.masks import store
-from reidkit.masks.store import STORED_SIZE, MaskStore, require_store, stored_map, write_store
+from reidkit.masks import writer
+from reidkit.masks.store import MaskStore, require_store
+from reidkit.masks.writer import STORED_SIZE, stored_map, write_store
 from reidkit.types import PARTS, Dataset
 
 
@@ -62,7 +63,7 @@ def test_nothing_but_the_finished_file_is_left(written: Path):
 def test_a_failed_source_leaves_no_final_file_and_the_next_run_resumes(
     toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(store, "BATCH", 4)
+    monkeypatch.setattr(writer, "BATCH", 4)
     path = tmp_path / "toy.h5"
     source = lip_source(toy)
     names = [sample.path for sample in toy.train]
@@ -105,7 +106,7 @@ def test_a_journal_of_another_run_is_restarted(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
-    monkeypatch.setattr(store, "BATCH", 4)
+    monkeypatch.setattr(writer, "BATCH", 4)
     path = tmp_path / "toy.h5"
     source = lip_source(toy)
 
@@ -137,7 +138,7 @@ def test_a_journal_of_another_run_is_restarted(
 def test_damaged_records_of_a_journal_are_made_again(
     toy: Dataset, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(store, "BATCH", 4)
+    monkeypatch.setattr(writer, "BATCH", 4)
     path = tmp_path / "toy.h5"
     source = lip_source(toy)
     requested: list[str] = []
@@ -259,7 +260,7 @@ def test_two_writers_of_one_file_exclude_each_other(toy: Dataset, tmp_path: Path
         write_store(path, toy, toy.train, source)
         return source.read(name)
 
-    with pytest.raises(ReidkitError, match="another process is writing to .*toy.h5.journal"):
+    with pytest.raises(ReidkitError, match=r"another process is writing to .*toy\.h5\.journal"):
         write_store(path, toy, toy.train, replace(source, read=second_writer))
 
 

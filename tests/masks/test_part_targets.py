@@ -10,7 +10,7 @@ from toy_masks import make_part_map
 from reidkit.config import AugmentConfig
 from reidkit.data.transforms import augment_image, augment_mask, sample_augmentation
 from reidkit.losses import part_attention, part_targets
-from reidkit.masks.store import STORED_SIZE, stored_map
+from reidkit.masks.writer import STORED_SIZE, stored_map
 from reidkit.preprocess import Preprocess
 
 Size = tuple[int, int]
@@ -122,9 +122,9 @@ def test_crop_and_flip_keep_a_stored_map_aligned_with_its_image(size: Size):
     image = Image.fromarray(part_map * 255).convert("RGB")
     stored = stored_map(part_map, num_parts=1)
     for seed in range(8):
-        drawn = sample_augmentation(config, (256, 128), np.random.default_rng(seed))
-        pixels = augment_image(image, drawn, preprocess, config.crop_scale)[..., 0] / 255
-        mask = augment_mask(stored, drawn, (256, 128), config.crop_scale)
+        sampled = sample_augmentation(config, (256, 128), np.random.default_rng(seed))
+        pixels = augment_image(image, sampled, preprocess, config.crop_scale)[..., 0] / 255
+        mask = augment_mask(stored, sampled, (256, 128), config.crop_scale)
         target = part_targets(
             torch.from_numpy(mask.copy())[None],
             num_parts=1,
