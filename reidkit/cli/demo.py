@@ -31,7 +31,7 @@ def demo(
       reidkit demo
       reidkit demo --out /tmp/demo --seed 1
     """
-    from reidkit.cli.train import log_callbacks
+    from reidkit.cli.training_progress import log_callbacks
     from reidkit.demo import RECIPE, Demo, DemoCallbacks
 
     def on_stage(stage: str, command: str) -> None:

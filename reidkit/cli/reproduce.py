@@ -129,7 +129,8 @@ def _train(
     workers: int,
 ) -> dict[str, Any]:
     from reidkit.checkpoint import read_header
-    from reidkit.cli.train import log_callbacks, open_masks_if_needed
+    from reidkit.cli.train import open_masks_if_needed
+    from reidkit.cli.training_progress import log_callbacks
     from reidkit.device import torch_device
     from reidkit.training.trainer import Trainer
 

@@ -60,8 +60,8 @@ def from_table(
 ) -> T:
     """A dataclass from a table: every key known, every value of its field's type.
 
-    Types are strict: "1" and true are no whole numbers; a whole number is a number. Arrays fill
-    tuples, strings fill paths, tables fill dataclasses.
+    Types are strict: neither "1" nor true is a whole number, but a whole number is a number. Arrays
+    become tuples, strings paths and tables dataclasses.
 
     Args:
         where: file (and table) that messages begin with.
