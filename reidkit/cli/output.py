@@ -28,6 +28,13 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
         print(f"{title}: {seen[0]} of {seen[1]}", file=sys.stderr)
         return
 
+    with progress_bar(title) as update:
+        yield lambda done, total: update(completed=done, total=total)
+
+
+@contextlib.contextmanager
+def progress_bar(title: str) -> Iterator[Callable[..., None]]:
+    """Yields `update(completed=, total=, note=)` of a bar on the terminal with rate and time left."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -43,17 +50,16 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, rate="")
+        task = bar.add_task(title, total=None, rate="", note="")
 
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+        def update(**fields: Any) -> None:
             speed = bar.tasks[0].speed
-            if speed:
-                bar.update(task, rate=f"{speed:.0f}/s")
+            bar.update(task, **fields, rate=f"{speed:.3g}/s" if speed else "")
 
-        yield show
+        yield update
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from reidkit.cli.output import progress_bar
+
 if TYPE_CHECKING:
     from reidkit.evaluation import EvaluationResult
     from reidkit.training.logging import EpochSummary
@@ -45,33 +47,14 @@ def training_progress(epochs: int, *, shown: bool) -> Iterator[Callbacks]:
         yield callbacks
         return
 
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[rate]}  {task.fields[losses]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("training", total=None, rate="", losses="")
+    with progress_bar("training") as update:
 
         def on_step(epoch: int, step: int, steps: int) -> None:
-            bar.update(task, completed=epoch * steps + step, total=epochs * steps)
-            speed = bar.tasks[0].speed
-            bar.update(task, rate=f"{speed:.2f} steps/s" if speed else "")
+            update(completed=epoch * steps + step, total=epochs * steps)
 
         def on_losses(losses: dict[str, float]) -> None:
             text = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
-            bar.update(task, losses=f"{text}  {_memory()}")
+            update(note=f"{text}  {_memory()}")
 
         yield dataclasses.replace(callbacks, on_step=on_step, on_losses=on_losses)
 

@@ -20,9 +20,6 @@ from reidkit.models.base import ReidModel
 
 log = logging.getLogger(__name__)
 
-UNUSED = ("fc.", "aux1.", "aux2.")
-"""Classifiers of ImageNet's thousand classes: in the files, not in our backbones."""
-
 
 def load_imagenet(model: ReidModel, source: str) -> None:
     """Load ImageNet weights into the model's backbone.
