@@ -34,7 +34,7 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextlib.contextmanager
 def progress_bar(title: str) -> Iterator[Callable[..., None]]:
-    """Yields `update(completed=, total=, note=)` of a bar on the terminal with rate and time left."""
+    """Yields `update(completed=, total=, note=)` of a bar with rate and time left."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
