@@ -181,7 +181,7 @@ def test_the_table_sums_the_same_functions_in_the_same_order_bit_for_bit() -> No
         "parts_identity": each(output.part_logits).sum(),
         "deep": each(output.deep_logits).sum(),
         "triplet": batch_hard_triplet(output.features, batch.labels),
-        "part_attention": part_attention(output.part_maps, batch.masks),
+        "part_attention": part_attention(output.part_maps, batch.masks, batch.images.shape[-2:]),
         "overlap": overlap(output.class_maps, batch.labels),
     }
     total = torch.stack([getattr(weights, name) * x for name, x in expected.items()]).sum()

@@ -140,7 +140,7 @@ def test_several_data_sets_are_evaluated_in_one_call(
 @pytest.mark.parametrize(
     ("shape", "options", "expected"),
     [
-        (["batch", 3, 64, 32], ["--size", "256x128"], "takes images of 64x32 only"),
+        (["batch", 3, 64, 32], ["--size", "256x128"], "only takes images of 64x32"),
         (["batch", 3, 64, 32], ["--mean", "red"], "write three numbers"),
         (["batch", 3, 64, 32], ["--mean", "0,0"], "mean must be a list of 3 numbers"),
         (["batch", 3, 64, 32], ["--channels", "rbg"], "'rbg' is not one of 'rgb', 'bgr'"),
@@ -171,7 +171,7 @@ def test_models_without_a_single_embedding_are_refused(
     market: Path, trained: Path, refuse: Run, tmp_path: Path
 ) -> None:
     two = third_party_model(tmp_path / "two.onnx", ["batch", 3, 64, 32], outputs=2)
-    assert "expected one embedding" in refuse("eval", two, "--dataset", market)
+    assert "expected exactly one of shape [batch, D]" in refuse("eval", two, "--dataset", market)
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
     assert "ONNX Runtime cannot load it" in refuse("eval", "bad.onnx", "--dataset", market)
     ours = trained / "runs/one"
