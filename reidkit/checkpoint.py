@@ -90,10 +90,13 @@ def read_header(path: Path) -> Header:
             f"no such checkpoint: {path}. Train one: reidkit train --dataset NAME"
         ) from error
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is not a safetensors file ({error}). Convert external weights with: "
-            f"reidkit import {path} --from FORMAT --arch NAME -o model.safetensors"
-        ) from error
+        advice = "It is truncated or damaged. Copy the file again"
+        if path.suffix != ".safetensors":
+            advice = (
+                "Convert third-party weights with: "
+                f"reidkit import {path} --from FORMAT --arch NAME -o model.safetensors"
+            )
+        raise CheckpointError(f"{path} is not a safetensors file ({error}). {advice}") from error
     if text is None:
         raise CheckpointError(f"{path} has no reidkit header: it was not written by reidkit")
     try:

@@ -32,7 +32,8 @@ def atomic(path: Path) -> Iterator[Path]:
             os.close(descriptor)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder may be a file
+            partial.unlink(missing_ok=True)
         raise ReidkitError(f"cannot write {path}: {os_error_text(error)}") from error
     except BaseException:
         partial.unlink(missing_ok=True)

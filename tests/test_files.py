@@ -58,3 +58,9 @@ def test_the_cause_is_found_in_the_text_of_hdf5() -> None:
     )
     assert os_error_text(OSError(text)) == "No space left"
     assert os_error_text(OSError(errno.EACCES, "Permission denied")) == "Permission denied"
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(ReidkitError, match="cannot write"), atomic(tmp_path / "file/model.onnx"):
+        pass

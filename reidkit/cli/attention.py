@@ -29,8 +29,8 @@ def attention(
 
     \b
     Examples:
-      reidkit prepare-masks --dataset market1501 --labels LIP --split query -o query.h5
-      reidkit attention model.safetensors --dataset market1501 --masks query.h5
+      reidkit prepare-masks --dataset market1501 --split query -o query.h5
+      reidkit attention runs/x --dataset market1501 --masks query.h5
     """
     import dataclasses
 

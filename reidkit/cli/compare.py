@@ -13,7 +13,7 @@ from reidkit.cli.output import print_json, print_table
 
 def compare(
     first: Annotated[Path, typer.Argument(help="Run folder or metrics.json of reidkit eval.")],
-    second: Annotated[Path, typer.Argument(help="The same of the other model.")],
+    second: Annotated[Path, typer.Argument(help="Run folder or metrics.json of the other model.")],
     dataset: Annotated[
         str | None, typer.Option(help="Data set.", show_default="the first in both results")
     ] = None,
@@ -35,6 +35,8 @@ def compare(
     shared = [name for name in results[0] if name in results[1]]
     if dataset is not None:
         shared = [name for name in shared if name == dataset]
+    if dataset is not None and not shared:
+        raise DataError(f"{first} and {second} were not both evaluated on {dataset}")
     if not shared:
         raise DataError(
             f"{first} was evaluated on {', '.join(results[0])}, {second} on "
@@ -85,7 +87,9 @@ def read_results(path: Path) -> dict[str, Any]:
         results = json.loads(file.read_text())["results"]
         return {result["dataset"]: result for result in results}
     except FileNotFoundError as error:
-        raise DataError(f"{file} is missing. Run: reidkit eval {path} --dataset NAME") from error
+        is_run = (path / "model.safetensors").is_file()
+        advice = f"Run: reidkit eval {path}" if is_run else "Pass a run folder or a metrics.json"
+        raise DataError(f"{file} does not exist. {advice}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{file} was not written by reidkit eval. Run: reidkit eval MODEL --dataset NAME -o "

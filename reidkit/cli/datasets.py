@@ -66,7 +66,7 @@ def show(dataset: DatasetArgument, json: JsonOption = False) -> None:
 def verify(
     dataset: DatasetArgument,
     data_root: DataRootOption = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Decode every image, too.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every image as well.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Compare a data set on disk with its published counts.
@@ -163,13 +163,15 @@ def init(
     ],
     cameras: Annotated[
         str,
-        typer.Option(help="Regular expression whose group is the camera in a path, or none."),
+        typer.Option(
+            help="Regular expression with one group that matches the camera in a path, or none."
+        ),
     ] = "none",
     tracklets: Annotated[
         bool, typer.Option("--tracklets", help="Treat each innermost folder as a tracklet.")
     ] = False,
     seed: Annotated[
-        int, typer.Option(help="Seed of the division into training and test persons.")
+        int, typer.Option(min=0, help="Random seed of the training and test split.")
     ] = 0,
 ) -> None:
     """Create a data set from your own folder of images.

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -66,7 +66,11 @@ def evaluate(
     ] = None,
     protocol: Annotated[
         ProtocolName | None,
-        typer.Option(help="Evaluation protocol.", show_default="the data set's"),
+        typer.Option(
+            metavar="NAME",
+            help=f"Evaluation protocol: {', '.join(get_args(ProtocolName))}.",
+            show_default="the data set's",
+        ),
     ] = None,
     metric: Annotated[Metric, typer.Option(help="Distance metric.")] = "cosine",
     flip: FlipOption = False,
@@ -136,7 +140,9 @@ def evaluate(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Evaluate a model or features by mAP, mINP, CMC and ROC.
+    """Evaluate a model or extracted features.
+
+    Prints mAP, mINP and CMC, and writes ROC and CMC curves.
 
     Models are checkpoints, run folders and ONNX files of any origin. Classification data sets
     (CIFAR-100) are evaluated by top-1 and top-5 accuracy.

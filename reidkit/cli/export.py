@@ -16,7 +16,9 @@ def export(
     model: Annotated[
         Path | None, typer.Argument(help="Checkpoint or run folder.", show_default="the newest run")
     ] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX (the only format).")] = True,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Export to ONNX.", show_default=False)
+    ] = True,
     out: Annotated[
         Path | None,
         typer.Option(

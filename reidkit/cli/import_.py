@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -20,7 +20,12 @@ VIDEO_FRAMES = 4
 def import_(
     file: Annotated[Path, typer.Argument(help="Third-party weights (.pth or .safetensors).")],
     format: Annotated[
-        ExternalFormat, typer.Option("--from", help="Project that the weights come from.")
+        ExternalFormat,
+        typer.Option(
+            "--from",
+            metavar="FORMAT",
+            help=f"Source of the weights: {', '.join(get_args(ExternalFormat))}.",
+        ),
     ],
     arch: Annotated[str, typer.Option(help="Architecture to load the weights into.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint to write.")],

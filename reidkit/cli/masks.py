@@ -35,7 +35,7 @@ def show(
     \b
     Examples:
       reidkit masks show masks/market1501.h5
-      reidkit masks show masks/market1501.h5 --dataset market1501 --sheet sheet.png
+      reidkit masks show masks/market1501.h5 --dataset market1501 --sheet s.png
     """
     import dataclasses
 

@@ -32,7 +32,7 @@ DataRootOption = Annotated[
         "--data-root", help="Folder of the data sets.", show_default="$REIDKIT_DATA or data"
     ),
 ]
-ClipsOption = Annotated[ClipRule, typer.Option(help="How tracklets are divided into test clips.")]
+ClipsOption = Annotated[ClipRule, typer.Option(help="Rule that divides tracklets into test clips.")]
 FlipOption = Annotated[
     bool, typer.Option("--flip", help="Add the embedding of the mirrored image.")
 ]

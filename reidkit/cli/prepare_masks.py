@@ -52,7 +52,7 @@ def prepare_masks(
     data_root: DataRootOption = None,
     split: Annotated[
         list[MaskSplit] | None,
-        typer.Option(help="Splits to mask; may be repeated.", show_default="train"),
+        typer.Option(help="Split to prepare masks for; repeatable.", show_default="train"),
     ] = None,
     labels: Annotated[
         Path | None,
@@ -113,7 +113,7 @@ def prepare_masks(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Prepare body-part masks of training images.
+    """Prepare body-part masks.
 
     Masks come from label maps of a human parser, from a parser that reidkit runs, or from stripes
     by body proportions. Repeat the command to resume an interrupted run.
@@ -263,7 +263,7 @@ def print_report(path: Path, report: MaskReport) -> None:
     size = path.stat().st_size
     print(
         f"{path}: {report.images:,} masks ({report.split}) from {report.source},"
-        f" {size / 1e6:.1f} MB, {size / report.images:.0f} bytes per image"
+        f" {size / 1e3:,.0f} kB, {size / report.images:.0f} bytes per image"
     )
     print(f"  {'part':16} {'coverage':>8} {'absent in':>12}")
     for part, share, absent in zip(report.parts, report.coverage, report.absent, strict=True):

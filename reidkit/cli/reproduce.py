@@ -38,7 +38,7 @@ def reproduce(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of runs per row.")] = 1,
     epochs_scale: Annotated[
-        float, typer.Option(help="Factor of epochs, milestones and warm-up.")
+        float, typer.Option(help="Multiply epochs, milestones and warm-up by this factor.")
     ] = 1.0,
     set_: Annotated[
         list[str] | None,
@@ -53,7 +53,9 @@ def reproduce(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder.", show_default="runs/reproduce/TABLE-DATASET"),
+        typer.Option(
+            "--out", "-o", help="Folder for the runs.", show_default="runs/reproduce/TABLE-DATASET"
+        ),
     ] = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = 2,

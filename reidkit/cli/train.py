@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RECIPE = "from the recipe"
+
 PANELS = {
     "Data": ("dataset", "data_root", "masks", "size", "val_fraction"),
     "Recipe": (
@@ -53,7 +56,10 @@ def train(
         Path | None, typer.Option(help="Part mask file.", show_default="masks/DATASET.h5")
     ] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Input size in pixels, such as 256x128.")
+        str | None,
+        typer.Option(
+            metavar="HxW", help="Input size in pixels, such as 256x128.", show_default=RECIPE
+        ),
     ] = None,
     val_fraction: Annotated[
         float | None,
@@ -69,7 +75,7 @@ def train(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Recipe by name, or none.", show_default="the published one"),
+        typer.Option(help="Recipe by name, or none.", show_default="the published recipe"),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     set_: Annotated[
@@ -82,18 +88,24 @@ def train(
             help="ImageNet weights: auto (download), none, or a file.", show_default="auto"
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Batch size, over all processes.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    ema: Annotated[
-        float | None, typer.Option(help="Decay of the moving average of the weights; 0: none.")
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Number of epochs.", show_default=RECIPE)
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Batch size, over all processes.", show_default=RECIPE)
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default=RECIPE)] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Decay of a moving average of the weights.", show_default="0, none"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed.", show_default="0")] = None,
     device: DeviceOption = "auto",
     precision: Annotated[
         Precision | None,
         typer.Option(
-            help="Arithmetic of the network.", show_default="auto, bf16 where it is native"
+            help="Precision; auto is bf16 where the device supports it natively.",
+            show_default="auto",
         ),
     ] = None,
     compile_: Annotated[
@@ -252,9 +264,9 @@ def _print_dry_run(found: DryRun) -> None:
     print(f"training set  {found.identities:,} identities, {found.images:,} images")
     print(f"steps         {found.steps:,} per epoch, {found.epochs:,} epochs")
     print(f"step          {steps} s ({found.precision}), with data loading")
-    print(f"training      {found.seconds / 3600:.2f} h, without evaluations")
+    print(f"training      {timedelta(seconds=round(found.seconds))} h, without evaluations")
     print(f"peak memory   {found.memory / 2**30:.2f} GiB")
-    print(f"losses        {losses}")
+    print(f"losses        {losses} (total is weighted)")
 
 
 def build_trainer(
@@ -315,8 +327,8 @@ def _warn_about_batch_size(recipe: RunConfig, settings: RunConfig) -> None:
     if before == now or settings.optim.lr != recipe.optim.lr:
         return
     log.warning(
-        "the recipe's learning rate %g belongs to a batch of %d. Scaled in proportion to a batch "
-        "of %d: --lr %.3g",
+        "the recipe's learning rate %g belongs to a batch of %d and is not changed. To scale it in "
+        "proportion to a batch of %d, use --lr %.3g",
         *(recipe.optim.lr, before, now, recipe.optim.lr * now / before),
     )
 
@@ -324,8 +336,12 @@ def _warn_about_batch_size(recipe: RunConfig, settings: RunConfig) -> None:
 def load_resumed_settings(folder: Path, overrides: ConfigOverrides) -> RunConfig:
     """The settings of an earlier run with the overrides on top; `Trainer.fit` checks that they are
     still the run's own."""
-    from reidkit.config import Layer, load_run_config, preset_layer, read_toml
+    from reidkit.config import Layer, load_run_config, preset_layer, read_toml, require
 
+    require(
+        (folder / "config.toml").is_file(),
+        f"{folder} is not a run folder (config.toml is missing). Start a new run without --resume",
+    )
     table = read_toml(folder / "config.toml")
     table.pop("dataset", None)
     layers = [Layer(f"{folder}/config.toml", table), *overrides.layers()]

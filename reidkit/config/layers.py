@@ -25,7 +25,7 @@ from reidkit.config.tables import (
     scalar,
 )
 from reidkit.errors import ConfigError, suggest
-from reidkit.registry import get_arch
+from reidkit.registry import ArchSpec, get_arch
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -46,7 +46,6 @@ def load_run_config(layers: Iterable[Layer]) -> RunConfig:
     """
     layers = [_with_arch_table(layer) for layer in layers]
     spec = get_arch(arch_name(layers, default=ArchConfig.name))
-    merged: dict[str, Any] = {"input": {"size": list(spec.input_size)}}
     for layer in layers:
         # Checked one by one, so that a message names the layer that the value came from.
         from_table(
@@ -55,8 +54,19 @@ def load_run_config(layers: Iterable[Layer]) -> RunConfig:
             where=layer.where,
             known=known_keys(spec.config),
         )
+    try:
+        return _merged_config(spec, layers)
+    except ConfigError:
+        for count in range(1, len(layers)):
+            _merged_config(spec, layers[:count])  # the first layer that makes them invalid raises
+        raise
+
+
+def _merged_config(spec: ArchSpec, layers: list[Layer]) -> RunConfig:
+    merged: dict[str, Any] = {"input": {"size": list(spec.input_size)}}
+    for layer in layers:
         merged = merge(merged, layer.table)
-    where = ", ".join(layer.where for layer in layers) or "defaults"
+    where = layers[-1].where if layers else "defaults"
     options = {key: v for key, v in merged.pop("arch", {}).items() if key != "name"}
     arch = ArchConfig(spec.name, from_table(spec.config, options, where=where))
     return dataclasses.replace(from_table(RunConfig, merged, where=where), arch=arch)

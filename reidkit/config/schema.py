@@ -218,6 +218,9 @@ class RunConfig:
     precision: Precision = "auto"
     compile: bool = False  # torch.compile of the network
 
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
+
 
 def require(condition: bool, message: str) -> None:
     """Raises ConfigError(message) unless `condition` holds."""

@@ -99,7 +99,7 @@ def overlay(image: Image.Image, part_map: np.ndarray) -> Image.Image:
 def _heading(pen: ImageDraw.ImageDraw, store: MaskStore, report: MaskReport) -> None:
     title = (
         f"{store.header.dataset}, {report.split}: {report.images:,} masks from {report.source};"
-        f" {report.suspicious:,} suspicious, {report.empty:,} next to empty"
+        f" {report.suspicious:,} suspicious, {report.empty:,} nearly empty"
     )
     pen.text((MARGIN, 8), title, fill=INK, font=_font(16))
     left = MARGIN

@@ -7,6 +7,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,7 @@ def mask_report(store: MaskStore) -> MaskReport:
         empty=empty,
         suspicious=suspicious,
         suspects=tuple(worst),
-        warnings=_warnings(header.source, store.parts, absent, empty, suspicious, N),
+        warnings=_warnings(store.path, header.source, store.parts, absent, empty, suspicious, N),
     )
 
 
@@ -188,6 +189,7 @@ def _misplaced(
 
 
 def _warnings(
+    path: Path,
     source: str,
     parts: tuple[str, ...],
     absent: npt.NDArray[np.int_],
@@ -199,12 +201,13 @@ def _warnings(
     if source.startswith("stripes"):
         warnings.append("these are stripes by body proportions; no parser has seen the images")
     if empty > 0.02 * N:
-        warnings.append(f"{empty:,} of {N:,} masks are next to empty")
+        warnings.append(f"{empty:,} of {N:,} masks are nearly empty")
     for part, count in zip(parts, absent.tolist(), strict=True):
         if count > 0.3 * N:
             warnings.append(f"{count:,} of {N:,} images have no {part}")
     if suspicious > 0.3 * N:
         warnings.append(
-            f"{suspicious:,} of {N:,} masks look wrong; render a contact sheet: --sheet FILE.png"
+            f"{suspicious:,} of {N:,} masks look wrong. Render a contact sheet: "
+            f"reidkit masks show {path} --dataset NAME --sheet sheet.png"
         )
     return tuple(warnings)

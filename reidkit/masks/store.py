@@ -202,7 +202,8 @@ class MaskStore:
             raise MaskError(
                 f"{self.path} has no mask of {error.args[0]}; it holds the split"
                 f" {self.header.split} of {self.header.dataset} ({len(self):,} images)."
-                "\n       Run reidkit prepare-masks again, with --split all"
+                f"\n       Run: reidkit prepare-masks --dataset {self.header.dataset} --split all"
+                f" --overwrite -o {self.path}"
             ) from None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reidkit.config import RunConfig, differences, read_toml, to_table, to_toml
 from reidkit.errors import CheckpointError, ConfigError
-from reidkit.files import atomic
+from reidkit.files import atomic, os_error_text
 from reidkit.runtime.distributed import ProcessGroup
 from reidkit.training.logging import RunningMetrics
 from reidkit.training.optim import TrainState
@@ -55,9 +55,23 @@ def new_folder(arch: str, dataset: str, runs: Path = Path("runs")) -> Path:
     return folder
 
 
+def create_folder(folder: Path) -> None:
+    """Creates a run folder.
+
+    Raises:
+        ConfigError: if that is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot create the run folder {folder}: {os_error_text(error)}. "
+            "Choose another folder with -o"
+        ) from error
+
+
 def write_settings(folder: Path, config: RunConfig, dataset: Dataset) -> None:
     """Writes config.toml: the settings, and which data set the run was trained on."""
-    folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / SETTINGS) as partial:
         partial.write_text(to_toml({**to_table(config), "dataset": _dataset_table(dataset)}))
 

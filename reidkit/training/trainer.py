@@ -32,6 +32,7 @@ from reidkit.training.checkpoints import (
     LAST,
     Position,
     check_settings,
+    create_folder,
     load_resume_point,
     save_resume_point,
     write_settings,
@@ -161,7 +162,7 @@ class Trainer:
         if resume:
             check_settings(self.folder, self.config, self.dataset)
         elif self.group.is_main:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            create_folder(self.folder)
         epochs = self.config.schedule.epochs
         logger = RunLogger(self.folder, enabled=self.group.is_main, tensorboard=self.tensorboard)
         with self._lock_folder(), logger.capture_warnings():
@@ -248,7 +249,12 @@ class Trainer:
 
     def _resume(self) -> Position:
         self.saved_at = time.monotonic()
-        return load_resume_point(self.folder, self.state, self.group)
+        position = load_resume_point(self.folder, self.state, self.group)
+        if position.epoch == self.config.schedule.epochs:
+            log.info("the run is complete: nothing to resume")
+        else:
+            log.info("resuming at epoch %d, step %d", position.epoch + 1, position.step + 1)
+        return position
 
     def _describe(self, position: Position) -> str:
         return (

@@ -242,3 +242,13 @@ def test_what_is_written_as_toml_is_read_back_equal(tmp_path: Path) -> None:
 def test_importing_settings_does_not_load_pydantic_or_torch() -> None:
     code = "import sys, reidkit.config; sys.exit(bool({'pydantic', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_invalid_value_is_attributed_to_the_layer_that_set_it() -> None:
+    layers = [
+        Layer("iaunet.toml", {"schedule": {"epochs": 5}}),
+        Layer("flags", {"schedule": {"epochs": 0}}),
+        Layer("later", {"seed": 3}),
+    ]
+    with pytest.raises(ConfigError, match=r"^flags: schedule\.epochs must be positive"):
+        load_run_config(layers)

@@ -104,3 +104,9 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
     first = new_folder("iaunet", "market1501", tmp_path)
     first.mkdir()
     assert new_folder("iaunet", "market1501", tmp_path) != first
+
+
+def test_a_run_folder_that_is_a_file_is_refused(market: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(ConfigError, match="cannot create the run folder"):
+        train(market, tmp_path / "run", settings())
