@@ -54,12 +54,14 @@ def load_run_config(layers: Iterable[Layer]) -> RunConfig:
             where=layer.where,
             known=known_keys(spec.config),
         )
-    try:
-        return _merged_config(spec, layers)
-    except ConfigError:
-        for count in range(1, len(layers)):
-            _merged_config(spec, layers[:count])  # the first layer that makes them invalid raises
-        raise
+    for count in range(len(layers), -1, -1):
+        try:
+            config = _merged_config(spec, layers[:count])
+        except ConfigError:
+            continue
+        # the next layer, if there is one, is what makes the settings invalid
+        return config if count == len(layers) else _merged_config(spec, layers[: count + 1])
+    raise AssertionError("the defaults are valid")
 
 
 def _merged_config(spec: ArchSpec, layers: list[Layer]) -> RunConfig:
