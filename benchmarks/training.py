@@ -127,7 +127,7 @@ def main() -> None:
         batches = trainer.load_batches()
 
         def train_on(batch: Batch) -> None:
-            trainer.state.update(trainer.compute_losses(batch)[1]["total"])
+            trainer.state.update(trainer.losses(batch)[1]["total"])
 
         loading = timed(lambda: train_on(next(batches)), arguments.steps, device)
         batch = next(batches)

@@ -18,6 +18,7 @@ from reidkit.cli.options import (
     FlipOption,
     JsonOption,
     ModelArgument,
+    OptionalDatasetOption,
     embedding_option,
     open_data,
 )
@@ -35,9 +36,7 @@ PANELS = {
 
 def extract(
     model: ModelArgument = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Data set name, manifest file or folder.")
-    ] = None,
+    dataset: OptionalDatasetOption = None,
     split: Annotated[Split, typer.Option(help="Split of the data set.")] = "query",
     data_root: DataRootOption = None,
     images: Annotated[

@@ -26,6 +26,17 @@ ModelArgument = Annotated[
 DatasetOption = Annotated[
     str, typer.Option("--dataset", help="Data set name, manifest file or folder.")
 ]
+OptionalDatasetOption = Annotated[
+    str | None, typer.Option("--dataset", help="Data set name, manifest file or folder.")
+]
+PartMasksOption = Annotated[
+    Path | None,
+    typer.Option("--masks", help="Part mask file.", show_default="masks/DATASET.h5"),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change any setting; repeatable."),
+]
 DataRootOption = Annotated[
     Path | None,
     typer.Option(

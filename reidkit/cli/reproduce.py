@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reidkit.cli.options import DataRootOption, DeviceOption, JsonOption, WorkersOption
+from reidkit.cli.options import (
+    DataRootOption,
+    DeviceOption,
+    JsonOption,
+    OptionalDatasetOption,
+    PartMasksOption,
+    SetOption,
+    WorkersOption,
+)
 from reidkit.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -40,17 +48,10 @@ def reproduce(
     epochs_scale: Annotated[
         float, typer.Option(help="Multiply epochs, milestones and warm-up by this factor.")
     ] = 1.0,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of all rows."),
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Data set name, manifest file or folder.")
-    ] = None,
+    set_: SetOption = None,
+    dataset: OptionalDatasetOption = None,
     data_root: DataRootOption = None,
-    masks: Annotated[
-        Path | None, typer.Option(help="Part mask file.", show_default="masks/DATASET.h5")
-    ] = None,
+    masks: PartMasksOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -69,7 +70,7 @@ def reproduce(
     \b
     Examples:
       reidkit reproduce --list
-      reidkit reproduce iaunet/table7 --dataset market1501 --rows baseline,IAU
+      reidkit reproduce iaunet/table7 --dataset market1501 --rows Baseline,SIA
     """
     from reidkit.config import require, set_layer
     from reidkit.data.manifest import open_dataset

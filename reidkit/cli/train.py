@@ -19,6 +19,8 @@ from reidkit.cli.options import (
     DatasetOption,
     DeviceOption,
     JsonOption,
+    PartMasksOption,
+    SetOption,
     WorkersOption,
     open_data,
     parse_size,
@@ -52,9 +54,7 @@ PANELS = {
 def train(
     dataset: DatasetOption,
     data_root: DataRootOption = None,
-    masks: Annotated[
-        Path | None, typer.Option(help="Part mask file.", show_default="masks/DATASET.h5")
-    ] = None,
+    masks: PartMasksOption = None,
     size: Annotated[
         str | None,
         typer.Option(
@@ -78,10 +78,7 @@ def train(
         typer.Option(help="Recipe by name, or none.", show_default="the published recipe"),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change any setting; repeatable."),
-    ] = None,
+    set_: SetOption = None,
     weights: Annotated[
         str | None,
         typer.Option(

@@ -95,7 +95,7 @@ def _find_batch_that_fits(trainer: Trainer, epoch: int) -> int | None:
 
     def attempt(count: int) -> None:
         try:
-            _, losses = trainer.compute_losses(first_rows(host, count, trainer.device))
+            _, losses = trainer.losses(first_rows(host, count, trainer.device))
             losses["total"].backward()  # type: ignore[no-untyped-call]  # torch's stub
         finally:
             trainer.state.optimizer.zero_grad(set_to_none=True)

@@ -60,7 +60,7 @@ def dry_run(trainer: Trainer) -> DryRun:
             break  # the run is shorter than that
         if step == 0:
             shapes = [("images", _shape(batch.images)), *_trace(trainer, batch.images)]
-        _, losses = trainer.compute_losses(batch)
+        _, losses = trainer.losses(batch)
         trainer.state.update(losses["total"])
         if trainer.device.type == "cuda":
             torch.cuda.synchronize(trainer.device)

@@ -177,7 +177,7 @@ class Trainer:
                     for step in range(position.step, self.steps):
                         lr = self._set_learning_rate(epoch, step)
                         batch = next(batches)
-                        output, losses = self.compute_losses(batch)
+                        output, losses = self.losses(batch)
                         if self.device.type == "cpu":  # on CUDA the check would block the host
                             check_finite(losses, step)
                         self.state.update(losses["total"])
@@ -211,7 +211,7 @@ class Trainer:
                 self._evaluate_best_on_test_set()
         return self.folder / BEST
 
-    def compute_losses(self, batch: Batch) -> tuple[ModelOutput, dict[str, Tensor]]:
+    def losses(self, batch: Batch) -> tuple[ModelOutput, dict[str, Tensor]]:
         """The network's output under autocast, and its losses."""
         output = self.forward(batch.images)
         return output, compute_losses(output, batch, self.config.loss, gather=self._gather)

@@ -57,7 +57,7 @@ def train_steps(data: str, out: str, distance: str, rank: int, size: int, port: 
         for _ in range(STEPS):
             batch = trainer.images.finish(trainer.images.batch(next(keys)), cpu)
             wide = Batch(batch.images.double(), batch.labels, batch.camids)
-            _, found = trainer.compute_losses(wide)
+            _, found = trainer.losses(wide)
             trainer.state.update(found["total"])
             losses.append({name: value.item() for name, value in found.items()})
         all_losses = group.gather(losses)
