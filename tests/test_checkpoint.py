@@ -78,8 +78,11 @@ def test_other_files_are_refused_with_the_next_command(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no such checkpoint.*reidkit train"):
         checkpoint.load(path)
     torch.save({"weight": torch.ones(1)}, path)
-    with pytest.raises(CheckpointError, match="reidkit import"):
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
         checkpoint.load(path)
+    torch.save({"weight": torch.ones(1)}, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match=r"reidkit import .*m\.pth --from FORMAT"):
+        checkpoint.load(tmp_path / "m.pth")
     save_file({"weight": torch.ones(1)}, path)
     with pytest.raises(CheckpointError, match="no reidkit header"):
         checkpoint.load(path)
