@@ -222,12 +222,13 @@ def _metrics_of_blocks(
     for start, stop in blocks:
         block = distances.block(start, stop)  # [B, G]
         exclude(block, matches, start)
-        for part in (whole, *(ranks for _, ranks in cameras)):
-            part.add(block, start)
+        whole.add(block, start)
         if sampled is not None:
             sampled.add(block, start)
         if pairs is not None:
             pairs.add(block, start)
+        for _, part in cameras:
+            part.add(block, start)
         if on_progress is not None:
             on_progress("ranking", stop, Q)
 
