@@ -27,13 +27,10 @@ from reidkit.cli.output import print_json, print_table, stage_progress
 from reidkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from reidkit.classification import ClassificationResult
-    from reidkit.evaluation import Evaluation, EvaluationSettings
+    from reidkit.evaluation import Evaluation, EvaluationResult, EvaluationSettings
     from reidkit.features import Features
     from reidkit.runtime.embedder import Embedder
     from reidkit.types import Dataset
-
-    Result = Evaluation | ClassificationResult
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +173,7 @@ def evaluate(
     inputs = external_inputs(size=size, mean=mean, std=std, channels=channels, resize=resize)
     where = torch_device(device)
     options: dict[str, Any] = {"device": where, "thresholds": True, "by_camera": True}
-    results: list[Result] = []
+    results: list[EvaluationResult] = []
     if query_features is not None or gallery_features is not None:
         require(model is None and not dataset, "pass either features files or a model, not both")
         if query_features is None or gallery_features is None:
@@ -256,7 +253,7 @@ def read_folder(folder: Path, name: str, data_root: Path | None) -> Dataset:
     return read_dataset(dataclasses.replace(manifest, splits=splits), folder.resolve().parent)
 
 
-def with_distinct_names(results: Sequence[Result]) -> list[Result]:
+def with_distinct_names(results: Sequence[EvaluationResult]) -> list[EvaluationResult]:
     """Results with the start of the fingerprint appended to the name if data sets share it."""
     fingerprints: dict[str, set[str]] = {}
     for result in results:
@@ -269,7 +266,7 @@ def with_distinct_names(results: Sequence[Result]) -> list[Result]:
     ]
 
 
-def write_results(folder: Path, results: Sequence[Result]) -> None:
+def write_results(folder: Path, results: Sequence[EvaluationResult]) -> None:
     """Writes metrics.json, and for retrieval curves-<data set>.png."""
     import json
 
@@ -288,7 +285,7 @@ def write_results(folder: Path, results: Sequence[Result]) -> None:
             log.info("%s", path)
 
 
-def print_results(results: Sequence[Result]) -> None:
+def print_results(results: Sequence[EvaluationResult]) -> None:
     """Prints one table per task, and what the numbers are based on."""
     from reidkit.evaluation import Evaluation
 
