@@ -22,13 +22,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 from reidkit.data.manifest import locate, read_dataset
-from reidkit.losses import part_targets
 from reidkit.masks import writer
 from reidkit.masks.labels import default_grouping, load_label_set
 from reidkit.masks.matching import label_stem, match_labels
 from reidkit.masks.sources import FileSource, index_maps
 from reidkit.masks.store import MaskStore
 from reidkit.masks.writer import stored_map, write_store
+from reidkit.part_targets import part_targets
 from reidkit.synthetic import LAYOUTS
 from reidkit.types import Dataset, Sample, frames
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from reidkit.errors import DataError
 from reidkit.files import atomic
+from reidkit.hdf5 import open_hdf5, read_array, read_attributes, read_strings
 from reidkit.types import ROLES
 
 FORMAT = 1
@@ -81,48 +82,39 @@ def read_features(path: Path) -> Features:
             f"no such features file: {path}. "
             f"Run: reidkit extract MODEL --dataset NAME --split query -o {path}"
         )
-    try:
-        with h5py.File(path, "r") as file:
-            arrays = {name: _read(file, name, path) for name in ("features", "pids", "camids")}
-            N = len(arrays["features"])
-            names = (
-                [text.decode() for text in _read(file, "paths", path)] if "paths" in file else []
-            )
-            stored_roles = _read(file, "role", path) if "role" in file else None
-            attributes = dict(file.attrs)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    lengths = {name: len(values) for name, values in arrays.items()}
-    if stored_roles is not None:
-        lengths["role"] = len(stored_roles)
-    if arrays["features"].ndim != 2 or set(lengths.values()) != {N}:
-        shape = "x".join(map(str, arrays["features"].shape))
-        raise DataError(
-            f"{path}: features have shape {shape} and lengths are {lengths}, expected [N, D] and "
-            "equal lengths"
-        )
-    for name in ("pids", "camids"):
-        arrays[name] = _as_integers(arrays[name], name, path)
+    with open_hdf5(path, DataError, "features file") as file:
+        return _load(file)
+
+
+def _load(file: h5py.File) -> Features:
+    features = read_array(file, "features", kinds="f", ndim=2)
+    N = len(features)
+    pids, camids = _integers(file, "pids"), _integers(file, "camids")
+    paths = read_strings(file, "paths") if "paths" in file else [""] * N
     # without roles, pid -1 is junk, as in Market-1501
-    roles = np.where(arrays["pids"] == -1, JUNK, 0) if stored_roles is None else stored_roles
-    if roles.max(initial=0) >= len(ROLES):
-        raise DataError(f"{path}: found role {roles.max()}, expected 0 to {len(ROLES) - 1}")
+    roles = _integers(file, "role") if "role" in file else np.where(pids == -1, JUNK, 0)
+    lengths = [len(values) for values in (features, pids, camids, paths, roles)]
+    if lengths != [N] * len(lengths):
+        raise DataError(
+            f"lengths of features, pids, camids, paths and role are {lengths}, expected equal ones"
+        )
+    if N and not 0 <= roles.min() <= roles.max() < len(ROLES):
+        raise DataError(f"found role {roles.max()}, expected 0 to {len(ROLES) - 1}")
     return Features(
-        features=arrays["features"].astype(np.float32),
-        pids=arrays["pids"],
-        camids=arrays["camids"],
-        paths=tuple(names) or ("",) * N,
+        features=features.astype(np.float32, copy=False),
+        pids=pids,
+        camids=camids,
+        paths=tuple(paths),
         roles=roles.astype(np.uint8),
-        attributes=attributes,
+        attributes=read_attributes(file),
     )
 
 
-def _as_integers(values: NDArray[Any], name: str, path: Path) -> NDArray[np.int64]:
-    integral = values.dtype.kind in "iu" or (
-        values.dtype.kind == "f" and bool((np.isfinite(values) & (values == np.rint(values))).all())
-    )
-    if not integral:
-        raise DataError(f"{path}: {name} are {values.dtype}, expected integers")
+def _integers(file: h5py.File, name: str) -> NDArray[np.int64]:
+    """int64 [N] from integers, or from floats that are whole numbers."""
+    values = read_array(file, name, kinds="iuf", ndim=1)
+    if values.dtype.kind == "f" and not (np.isfinite(values) & (values == np.rint(values))).all():
+        raise DataError(f"{name} are {values.dtype}, expected integers")
     return values.astype(np.int64)
 
 
@@ -132,15 +124,3 @@ def _is_features_file(path: Path) -> bool:
             return "features" in file
     except OSError:
         return False
-
-
-def _read(file: h5py.File, name: str, path: Path) -> NDArray[Any]:
-    """Reads a data set stored in this file; links, virtual and external storage are refused."""
-    link = file.get(name, getlink=True)
-    if link is None:
-        raise DataError(f"{path} has no data set {name!r}, only {', '.join(file) or 'none at all'}")
-    data = file[name] if isinstance(link, h5py.HardLink) else None
-    if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
-        raise DataError(f"{path}: {name!r} is not a data set stored in this file")
-    array: NDArray[Any] = data[()]
-    return array

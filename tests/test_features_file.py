@@ -47,7 +47,7 @@ def test_inconsistent_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such features file"):
         read_features(path)
     path.write_text("text")
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="not a readable features file"):
         read_features(path)
     with h5py.File(path, "w") as file:
         file["features"] = np.ones((2, 5))
@@ -56,7 +56,7 @@ def test_inconsistent_files_are_refused(tmp_path: Path) -> None:
         read_features(path)
     with h5py.File(path, "a") as file:
         file["camids"] = [1, 2, 3]
-    with pytest.raises(DataError, match=r"expected .* equal lengths"):
+    with pytest.raises(DataError, match=r"lengths .* expected equal ones"):
         read_features(path)
 
 
@@ -67,7 +67,7 @@ def test_external_links_are_refused(tmp_path: Path) -> None:
         file["features"] = h5py.ExternalLink("secret.h5", "/features")
         file["pids"] = [1, 2]
         file["camids"] = [1, 2]
-    with pytest.raises(DataError, match="is not a data set stored in this file"):
+    with pytest.raises(DataError, match="'features' is a soft or external link; refused"):
         read_features(tmp_path / "f.h5")
 
 
@@ -82,5 +82,5 @@ def test_without_roles_pid_minus_one_is_junk_and_ids_must_be_integers(tmp_path: 
     assert read_features(write([-1, 0, 5])).roles.tolist() == [1, 0, 0]
     assert read_features(write([1.0, 2.0, 3.0])).pids.tolist() == [1, 2, 3]
     for wrong in ([1.5, 2, 3], [np.nan, 2, 3], np.array([b"a", b"b", b"c"])):
-        with pytest.raises(DataError, match=r"pids are .*, expected integers"):
+        with pytest.raises(DataError, match=r"pids.* (is|are) .*, expected integers"):
             read_features(write(wrong))

@@ -117,9 +117,10 @@ def mask_report(store: MaskStore) -> MaskReport:
 
 
 def _small(maps: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Every fourth cell: 64x32 of the stored 256x128, enough for shares and an order of parts."""
-    step = max(1, maps.shape[1] // 64)
-    return maps[:, step // 2 :: step, step // 2 :: step]
+    """The cells at the centres of a grid of 64x32: enough for shares and an order of parts."""
+    _, h, w = maps.shape
+    rows, columns = (np.arange(64) + 0.5) * h / 64, (np.arange(32) + 0.5) * w / 32
+    return maps[:, rows.astype(int)[:, None], columns.astype(int)]
 
 
 def _shares(maps: npt.NDArray[np.uint8], P: int) -> npt.NDArray[np.float64]:

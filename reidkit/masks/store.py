@@ -1,17 +1,15 @@
 """masks/<dataset>.h5: part-index maps, verified and read. `writer.py` writes them.
 
-    masks  uint8 [N, 320, 160]  a chunk per image, deflate: 0 background, k + 1 part k of `parts`
-    sizes  uint16 [N, 2]        contiguous: height and width of the image itself
-    paths  string [N]           contiguous, fixed length: relative to the data set's root, UTF-8
+    masks  uint8 [N, 400, 200]  a chunk per image, deflate: 0 background, k + 1 part k of `parts`
+    sizes  uint16 [N, 2]        height and width of the image itself
+    paths  string [N]           relative to the data set's root, UTF-8
     attributes                  `format`, `version` and the fields of `Header`; tables as JSON
 
-A map of at most 320x160 is stretched to nearest cells, so that with its size the original can be
-read back; of a larger one each cell keeps the majority of its pixels. `losses.part_targets`
-computes the loss's targets from both (docs/masks.md has the measured errors).
+A map of at most 400x200 is stretched to nearest cells, so that with its size the original can be
+read back; of a larger one each cell keeps the majority of its pixels. `part_targets.py` computes
+the loss's targets from both (docs/masks.md has the measured errors).
 
-A file from elsewhere may be hostile. HDF5 reads its attributes and two contiguous arrays and lists
-the chunks; it never runs a filter or follows a link out of the file. Chunks are inflated here, each
-to its known length.
+Files from elsewhere may be hostile: HDF5 lists the chunks and never inflates one.
 """
 
 # N masks, h w of the stored maps, H W of an image
@@ -20,7 +18,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,14 +28,13 @@ import numpy as np
 import numpy.typing as npt
 
 from reidkit.config.tables import from_table
-from reidkit.errors import ConfigError, MaskError
+from reidkit.errors import MaskError
+from reidkit.hdf5 import Scalar, open_array, open_hdf5, read_array, read_attributes, read_strings
 from reidkit.masks.labels import MAX_PARTS
 from reidkit.types import Dataset
 
 FORMAT, VERSION = "reidkit-masks", 2
-_MAX_ATTRIBUTE = 1 << 16
-MAX_PATH = 1 << 10
-_MAX_PATHS = 1 << 28  # bytes of all paths
+MAX_PATH = 1 << 10  # bytes
 _MAX_SIDE = 1 << 14  # of an image
 MAX_CELLS = 1 << 18  # of a stored map
 
@@ -107,14 +104,8 @@ class MaskStore:
     def __init__(self, path: Path) -> None:
         """Use `open`, which verifies what the masks belong to."""
         self.path = path
-        try:
-            with h5py.File(path, "r", locking=False) as file:
-                self._load(file)
-        except MaskError as error:
-            raise MaskError(f"{path}: {error}") from error.__cause__
-        except (ConfigError, OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
-            # h5py and json raise any of these for a damaged file, depending on where the damage is
-            raise MaskError(f"{path}: not a readable mask store ({str(error)[:120]})") from error
+        with open_hdf5(path, MaskError, "mask file") as file:
+            self._load(file)
         self._bytes = memoryview(np.memmap(path, np.uint8, mode="r").data)
 
     @classmethod
@@ -174,17 +165,14 @@ class MaskStore:
         maps = np.empty((len(rows), cells), np.uint8)
         starts, ends = self._starts[rows].tolist(), self._ends[rows].tolist()
         for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            inflater = zlib.decompressobj()
             try:
-                data = inflater.decompress(self._bytes[start:end], cells + 1)
-            except zlib.error:
-                data = b""
-            if len(data) != cells or not inflater.eof:
+                data = zlib.decompress(self._bytes[start:end], bufsize=cells)
+                maps[number] = np.frombuffer(data, np.uint8)
+            except (zlib.error, ValueError) as error:  # ValueError: another number of cells
                 raise MaskError(
                     f"{self.path}: the mask of {paths[number]} is damaged."
                     " Run reidkit prepare-masks again, with --overwrite"
-                )
-            maps[number] = np.frombuffer(data, np.uint8)
+                ) from error
         return maps.reshape(-1, *self.size)
 
     def sizes(self, paths: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -216,40 +204,35 @@ class MaskStore:
 
     def _load(self, file: h5py.File) -> None:
         """Reads all but the masks, and where those are in the file."""
-        self.header = _header(file)
-        masks, sizes, names = (_dataset(file, name) for name in ("masks", "sizes", "paths"))
-        N, *size = masks.shape
-        if len(size) != 2 or masks.chunks != (1, *size) or not 4 <= size[0] * size[1] <= MAX_CELLS:
-            raise MaskError(f"masks {masks.shape} in chunks of {masks.chunks}; refused")
-        self.size = (int(size[0]), int(size[1]))
+        self.header = _header(read_attributes(file))
+        masks = open_array(file, "masks", kinds="u", ndim=3)
+        N, h, w = masks.shape
+        self.size = (h, w)
         self._starts, self._ends = _chunks(masks, self.path.stat().st_size)
-        if sizes.shape != (N, 2) or names.shape != (N,):
-            raise MaskError(f"{N} masks, sizes {sizes.shape}, paths {names.shape}; refused")
-        if names.dtype.itemsize > MAX_PATH or N * names.dtype.itemsize > _MAX_PATHS:
-            raise MaskError(f"{N} paths of {names.dtype.itemsize} bytes; refused")
-        self._sizes = sizes[:]
+        self._sizes = read_array(file, "sizes", kinds="u", ndim=2)
+        names = read_strings(file, "paths", max_length=MAX_PATH)
+        if self._sizes.shape != (N, 2) or len(names) != N:
+            raise MaskError(f"{N} masks, sizes {self._sizes.shape}, {len(names)} paths; refused")
         if not ((self._sizes > 0) & (self._sizes <= _MAX_SIDE)).all():
             raise MaskError(f"image sizes beyond 1 to {_MAX_SIDE} pixels; refused")
-        self._rows = {name.decode(): row for row, name in enumerate(names[:].tolist())}
+        self._rows = {name: row for row, name in enumerate(names)}
         if len(self._rows) != N or "" in self._rows:
             raise MaskError(f"{len(self._rows)} different paths, expected {N}, one per mask")
 
 
-def _header(file: h5py.File) -> Header:
-    found, version = _attribute(file, "format"), _attribute(file, "version")
+def _header(attributes: Mapping[str, Scalar]) -> Header:
+    table: dict[str, Any] = dict(attributes)
+    found, version = table.pop("format", None), table.pop("version", None)
     if found != FORMAT:
-        raise MaskError(f"format {found!r}, expected {FORMAT!r}")
+        raise MaskError(f"format {found!r}, expected {FORMAT!r}; not a mask file")
     if version != VERSION:
         raise MaskError(
-            f"mask store of version {version}, expected {VERSION}."
+            f"mask file of version {version}, expected {VERSION}."
             " Run reidkit prepare-masks again, with --overwrite"
         )
-    table: dict[str, Any] = {
-        name: str(_attribute(file, name)) for name in Header.__dataclass_fields__
-    }
-    for name in ("parts", "grouping"):
+    for name in {"parts", "grouping"} & table.keys():
         try:
-            table[name] = json.loads(table[name])
+            table[name] = json.loads(str(table[name]))
         except (ValueError, RecursionError) as error:
             raise MaskError(f"attribute {name!r} is not JSON") from error
     header = from_table(Header, table, where="attributes")
@@ -258,65 +241,23 @@ def _header(file: h5py.File) -> Header:
     return header
 
 
-def _attribute(file: h5py.File, name: str) -> str | int:
-    """A scalar attribute: a string of bounded length, or a whole number."""
-    if name not in file.attrs:
-        raise MaskError(f"no attribute {name!r}; not a mask store")
-    attribute = file.attrs.get_id(name)
-    kind = attribute.dtype
-    if attribute.shape != () or attribute.get_storage_size() > _MAX_ATTRIBUTE:
-        raise MaskError(f"attribute {name!r} is not a scalar of at most {_MAX_ATTRIBUTE} bytes")
-    if kind.kind not in "iuS":
-        raise MaskError(f"attribute {name!r} of type {kind}, expected a plain string")
-    value = np.empty((), kind)
-    attribute.read(value)
-    return bytes(value[()]).decode().strip() if kind.kind == "S" else int(value)
-
-
-def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """The data set `name`, if it is stored in this very file as this module stores it."""
-    expected = {"masks": "uint8", "sizes": "uint16", "paths": "string"}[name]
-    key = name.encode()
-    if not file.id.links.exists(key):
-        raise MaskError(f"no data set {name!r}; not a mask store")
-    if file.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
-        raise MaskError(f"{name!r} is a soft or external link; refused")
-    opened = h5py.h5o.open(file.id, key)
-    if not isinstance(opened, h5py.h5d.DatasetID):
-        raise MaskError(f"{name!r} is not a data set; refused")
-    data, plan = h5py.Dataset(opened), opened.get_create_plist()
-    found = "string" if data.dtype.kind == "S" else str(data.dtype)
-    if found != expected:
-        raise MaskError(f"{name!r} is {found}, expected {expected}")
-    if plan.get_external_count():
-        raise MaskError(f"{name!r} is stored in other files; refused")
-    filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
-    if name == "masks":
-        if plan.get_layout() != h5py.h5d.CHUNKED or filters != [h5py.h5z.FILTER_DEFLATE]:
-            raise MaskError(f"{name!r}: expected chunks with the deflate filter alone; refused")
-        return data
-    if plan.get_layout() != h5py.h5d.CONTIGUOUS:
-        raise MaskError(f"{name!r}: expected contiguous storage; refused")
-    offset = opened.get_offset()
-    size = data.dtype.itemsize * int(np.prod(data.shape, dtype=object))
-    if not offset or not size or offset + size > Path(file.filename).stat().st_size:
-        raise MaskError(f"{name!r} is empty or reaches beyond the end of the file; refused")
-    return data
-
-
 def _chunks(
     masks: h5py.Dataset, file_size: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """First byte of each mask's chunk in the file, and the byte after its last."""
-    N = masks.shape[0]
-    if not 0 < N <= file_size:
-        raise MaskError(f"{N} masks in a file of {file_size} bytes; refused")
+    N, h, w = masks.shape
+    gzip_alone = masks.compression == "gzip" and not (masks.shuffle or masks.fletcher32)
+    if masks.chunks != (1, h, w) or not gzip_alone or masks.dtype != np.uint8:
+        raise MaskError("masks: expected uint8 in chunks of one mask, compressed by gzip alone")
+    if not 0 < N <= file_size or not 4 <= h * w <= MAX_CELLS:
+        raise MaskError(f"{N} masks of {h}x{w} in a file of {file_size} bytes; refused")
     starts, ends = np.zeros(N, np.int64), np.zeros(N, np.int64)
     problems = []
 
     def visit(chunk: Any) -> bool | None:
         row, start, end = chunk.chunk_offset[0], chunk.byte_offset, chunk.byte_offset + chunk.size
-        if row >= N or chunk.filter_mask or ends[row] or not 0 < start < end <= file_size:
+        fits = 0 < start < end <= file_size and chunk.size < 2 * h * w + 64
+        if row >= N or chunk.filter_mask or ends[row] or not fits:
             problems.append(row)
             return True  # stops
         starts[row], ends[row] = start, end

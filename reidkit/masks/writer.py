@@ -34,7 +34,7 @@ from reidkit.types import Dataset, Sample
 
 log = logging.getLogger(__name__)
 
-STORED_SIZE = (320, 160)
+STORED_SIZE = (400, 200)
 """(height, width) of the stored maps: benchmarks/mask_store.py compares sizes."""
 BATCH = 128
 """Images between two syncs to disk: the most that a power cut can cost."""
@@ -123,7 +123,9 @@ def _fill(
     progress(done, len(paths))
     for start in range(done, len(paths), BATCH):
         for part_map in source.part_maps(paths[start : start + BATCH]):
-            data = zlib.compress(stored_map(part_map, num_parts=len(header.parts)).tobytes())
+            data = zlib.compress(
+                stored_map(part_map, num_parts=len(header.parts)).tobytes(), level=9
+            )
             journal.write(_RECORD.pack(*part_map.shape, len(data), zlib.crc32(data)) + data)
             done += 1
             progress(done, len(paths))
@@ -173,7 +175,8 @@ def _hdf5(header: Header, paths: Sequence[str], journal: BinaryIO) -> bytes:
     room = journal.tell() + names.nbytes + 100 * N + (1 << 20)  # growing in steps takes minutes
     journal.seek(0)
     journal.readline()
-    with h5py.File("image", "w", driver="core", backing_store=False, block_size=room) as file:
+    options = {"driver": "core", "backing_store": False, "block_size": room}
+    with h5py.File("image", "w", libver=("v110", "v110"), **options) as file:  # a small index
         file.attrs["format"], file.attrs["version"] = np.bytes_(FORMAT), np.int64(VERSION)
         for name, value in asdict(header).items():
             text = value if isinstance(value, str) else json.dumps(value)

@@ -58,7 +58,7 @@ def test_virtual_data_sets_are_refused(victim: Path, tmp_path: Path, name: str):
         virtual[:] = h5py.VirtualSource(str(other), name, shape, kind)
         del file[name]
         file.create_virtual_dataset(name, virtual)
-    refused(victim, f"'{name}': expected .*; refused")
+    refused(victim, f"'{name}' is stored in other files; refused")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,20 +73,32 @@ def test_external_storage_is_refused(victim: Path, tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("kind", [np.int8, np.uint32, np.float32, [("a", np.uint8)]])
+@pytest.mark.parametrize("kind", [np.int8, np.float32, [("a", np.uint8)], h5py.ref_dtype])
 def test_other_types_are_refused(victim: Path, name: str, kind):
     with h5py.File(victim, "r+") as file:
         shape = file[name].shape
         del file[name]
-        file.create_dataset(name, data=np.zeros(shape, kind))
-    refused(victim, f"'{name}' is .*, expected (uint8|uint16|string)")
+        file.create_dataset(name, shape, kind)
+    refused(victim, f"'{name}' is .*, expected (unsigned integers|strings)")
 
 
-def test_strings_of_variable_length_are_refused(victim: Path):
+def test_masks_of_wider_integers_are_refused(victim: Path):
+    with h5py.File(victim, "r+") as file:
+        shape, chunks = file["masks"].shape, file["masks"].chunks
+        del file["masks"]
+        file.create_dataset("masks", shape, np.uint16, chunks=chunks, compression="gzip")
+    refused(victim, "masks: expected uint8 in chunks of one mask")
+
+
+def test_many_references_to_one_long_string_are_refused(victim: Path):
     with h5py.File(victim, "r+") as file:
         del file["paths"]
-        file["paths"] = ["a", "b"]
-    refused(victim, "'paths' is object, expected string")
+        file["paths"] = ["a" * 60_000] + ["b"] * 11
+    refused(victim, "'paths' has strings of 60,000 bytes, at most 1,024")
+    with h5py.File(victim, "r+") as file:
+        del file["paths"]
+        file.create_dataset("paths", data=["a"] * 12, chunks=(4,), dtype=h5py.string_dtype())
+    refused(victim, "'paths': expected strings of fixed length, or contiguous storage")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -100,13 +112,14 @@ def test_a_group_in_place_of_a_data_set_is_refused(victim: Path, name: str):
 @pytest.mark.parametrize(
     ("shape", "chunks", "message"),
     [
-        ((10**12, 320, 160), (1, 320, 160), "1000000000000 masks in a file of .* bytes; refused"),
-        ((12, 10**6, 10**6), (1, 4096, 4096), "in chunks of .*; refused"),
-        ((12, 1024, 1024), (1, 1024, 1024), "in chunks of .*; refused"),
-        ((12, 320, 160), (2, 320, 160), "in chunks of .*; refused"),
-        ((12, 320, 160), (1, 160, 160), "in chunks of .*; refused"),
-        ((12, 320 * 160), (1, 320 * 160), "in chunks of .*; refused"),
-        ((12, 320, 160), (1, 320, 160), "12 of 12 masks are missing"),  # claims, and has nothing
+        ((10**12, 400, 200), (1, 400, 200), "claims .* bytes, more than the file can hold"),
+        ((10**9, 1, 4), (1, 1, 4), "claims .* bytes|1000000000 masks of 1x4 .*; refused"),
+        ((12, 10**6, 10**6), (1, 4096, 4096), "claims .* bytes, more than the file can hold"),
+        ((12, 1024, 1024), (1, 1024, 1024), "claims .* bytes|12 masks of 1024x1024 .*"),
+        ((12, 400, 200), (2, 400, 200), "expected uint8 in chunks of one mask"),
+        ((12, 400, 200), (1, 200, 200), "expected uint8 in chunks of one mask"),
+        ((12, 400 * 200), (1, 400 * 200), "has shape 12x80000, expected 3 dimensions"),
+        ((12, 400, 200), (1, 400, 200), "12 of 12 masks are missing"),  # claims, and has nothing
     ],
 )
 def test_absurd_shapes_of_masks_are_refused(victim: Path, shape, chunks, message: str):
@@ -122,16 +135,16 @@ def test_absurd_shapes_of_masks_are_refused(victim: Path, shape, chunks, message
         (
             "sizes",
             np.ones((11, 2), np.uint16),
-            r"12 masks, sizes \(11, 2\), paths \(12,\); refused",
+            r"12 masks, sizes \(11, 2\), 12 paths; refused",
         ),
-        ("sizes", np.ones(24, np.uint16), r"sizes \(24,\)"),
+        ("sizes", np.ones(24, np.uint16), "has shape 24, expected 2 dimensions"),
         ("sizes", np.zeros((12, 2), np.uint16), "image sizes beyond 1 to 16384 pixels; refused"),
         ("sizes", np.full((12, 2), 65535, np.uint16), "image sizes beyond 1 to 16384 pixels"),
-        ("paths", np.array([b"a"] * 13), r"paths \(13,\); refused"),
+        ("paths", np.array([b"a"] * 13), "13 paths; refused"),
         ("paths", np.array([b"a"] * 12), "1 different paths, expected 12"),
         ("paths", np.array([b""] + [b"%d" % n for n in range(11)]), "expected 12, one per mask"),
-        ("paths", np.array([b"a" * 2000] * 12), "12 paths of 2000 bytes; refused"),
-        ("paths", np.array([b"\xff\xfe%d" % n for n in range(12)]), "not a readable mask store"),
+        ("paths", np.array([b"a" * 2000] * 12), "strings of 2,000 bytes, at most 1,024"),
+        ("paths", np.array([b"\xff\xfe%d" % n for n in range(12)]), "'paths' is not UTF-8"),
     ],
 )
 def test_sizes_and_paths_must_fit_the_masks(victim: Path, name: str, data, message: str):
@@ -142,21 +155,12 @@ def test_sizes_and_paths_must_fit_the_masks(victim: Path, name: str, data, messa
 
 
 @pytest.mark.parametrize("name", ["sizes", "paths"])
-def test_compressed_sizes_and_paths_are_refused(victim: Path, name: str):
-    with h5py.File(victim, "r+") as file:
-        data = file[name][:]
-        del file[name]
-        file.create_dataset(name, data=data, compression="gzip")
-    refused(victim, f"'{name}': expected contiguous storage; refused")
-
-
-@pytest.mark.parametrize("name", ["sizes", "paths"])
 def test_arrays_that_claim_more_than_the_file_holds_are_refused(victim: Path, name: str):
     with h5py.File(victim, "r+") as file:
-        kind = file[name].dtype
-        del file[name]
-        file.create_dataset(name, (10**12,), kind)  # allocated late: claims, and has nothing
-    refused(victim, f"'{name}' is empty or reaches beyond the end of the file; refused")
+        kind, shape = file[name].dtype, file[name].shape
+        del file[name]  # allocated late: claims, and has nothing
+        file.create_dataset(name, (10**12, *shape[1:]), kind)
+    refused(victim, f"'{name}' claims .* bytes, more than the file can hold; refused")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +178,7 @@ def test_filters_other_than_deflate_are_refused(victim: Path, options: dict[str,
         masks = file["masks"][:]
         del file["masks"]
         file.create_dataset("masks", data=masks, chunks=(1, *STORED_SIZE), **options)
-    refused(victim, "'masks': expected chunks with the deflate filter alone; refused")
+    refused(victim, "compressed by gzip alone|compressed otherwise than by gzip; refused")
 
 
 def test_contiguous_masks_are_refused(victim: Path):
@@ -182,7 +186,7 @@ def test_contiguous_masks_are_refused(victim: Path):
         masks = file["masks"][:]
         del file["masks"]
         file["masks"] = masks
-    refused(victim, "'masks': expected chunks with the deflate filter alone; refused")
+    refused(victim, "masks: expected uint8 in chunks of one mask, compressed by gzip alone")
 
 
 def write_chunk(path: Path, row: int, data: bytes, filter_mask: int = 0) -> None:
@@ -232,17 +236,17 @@ def test_a_file_cut_short_is_refused(victim: Path):
     whole = victim.read_bytes()
     for length in (0, 10, 512, 800, len(whole) // 2, len(whole) - 1):
         victim.write_bytes(whole[:length])
-        refused(victim, "not a readable mask store")
+        refused(victim, "not a readable mask file")
 
 
 def test_a_chunk_beyond_the_end_of_the_file_is_refused(victim: Path):
     with h5py.File(victim) as file:
         info = file["masks"].id.get_chunk_info(5)
     whole = victim.read_bytes()
-    address = struct.pack("<Q", info.byte_offset)  # as HDF5's B-tree has it
+    address = struct.pack("<Q", info.byte_offset)  # as HDF5's index of chunks has it
     assert whole.count(address) == 1
     victim.write_bytes(whole.replace(address, struct.pack("<Q", len(whole) - 10)))
-    refused(victim, "the chunk of mask 5 is not in the file as expected; refused")
+    refused(victim, "the chunk of mask 5 is not in the file|checksum")  # ours, or HDF5's
 
 
 def test_an_address_beyond_the_end_of_the_file_is_refused(victim: Path):
@@ -252,16 +256,16 @@ def test_an_address_beyond_the_end_of_the_file_is_refused(victim: Path):
     address = struct.pack("<QQ", offset, 12 * 4)  # as HDF5's layout message has it
     assert whole.count(address) == 1
     victim.write_bytes(whole.replace(address, struct.pack("<QQ", len(whole) - 10, 12 * 4)))
-    refused(victim, "reaches beyond the end of the file|invalid dataset size")  # ours, or HDF5's
+    refused(victim, "not a readable mask file")
 
 
 def test_other_files_are_refused(victim: Path, tmp_path: Path):
     victim.write_bytes(b"PK\x03\x04 not HDF5 at all" * 100)
-    refused(victim, "not a readable mask store")
+    refused(victim, "not a readable mask file")
     with h5py.File(victim, "w") as file:
         file["features"] = np.zeros((3, 4))
-    refused(victim, "no attribute 'format'; not a mask store")
-    refused(tmp_path, "not a readable mask store")
+    refused(victim, "format None, expected 'reidkit-masks'; not a mask file")
+    refused(tmp_path, "not a readable mask file")
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -284,7 +288,7 @@ def test_random_damage_is_one_clear_error_or_harmless(victim: Path, seed: int):
     ("name", "value", "message"),
     [
         ("format", np.bytes_(b"features"), "format 'features', expected 'reidkit-masks'"),
-        ("version", np.int64(1), "mask store of version 1, expected 2.*reidkit prepare-masks"),
+        ("version", np.int64(1), "mask file of version 1, expected 2.*reidkit prepare-masks"),
         ("parts", np.bytes_(b"[]"), "0 parts, expected 1 to 15"),
         ("parts", np.bytes_(json.dumps(["p"] * 99).encode()), "99 parts, expected 1 to 15"),
         ("parts", np.bytes_(b"5"), "parts"),
@@ -292,9 +296,9 @@ def test_random_damage_is_one_clear_error_or_harmless(victim: Path, seed: int):
         ("parts", np.bytes_(b"[" * 60_000), "attribute 'parts' is not JSON"),
         ("grouping", np.bytes_(b"3"), "grouping"),
         ("grouping", np.bytes_(b"{"), "attribute 'grouping' is not JSON"),
-        ("source", "variable length", "expected a plain string"),
-        ("source", np.zeros(3), "is not a scalar"),
+        ("source", np.zeros(3), "source"),
         ("source", np.bytes_(b"\xff\xfe"), "not a readable"),
+        ("source", np.int64(5), "source"),
     ],
 )
 def test_attributes_are_checked_before_they_are_used(victim: Path, name, value, message):
@@ -307,4 +311,4 @@ def test_attributes_are_checked_before_they_are_used(victim: Path, name, value, 
 def test_a_missing_attribute_is_named(victim: Path):
     with h5py.File(victim, "r+") as file:
         del file.attrs["fingerprint"]
-    refused(victim, "no attribute 'fingerprint'")
+    refused(victim, "fingerprint")

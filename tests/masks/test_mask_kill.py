@@ -41,7 +41,7 @@ def test_fifty_kills_leave_a_whole_file_or_one_that_resumes(tmp_path: Path):
                 if len(data) < length:
                     break
                 assert (height, width) == (128, 64) and zlib.crc32(data) == checksum
-                mask = np.frombuffer(zlib.decompress(data), np.uint8).reshape(320, 160)
+                mask = np.frombuffer(zlib.decompress(data), np.uint8).reshape(400, 200)
                 np.testing.assert_array_equal(mask, expected[count])
                 count += 1
         return count

@@ -33,7 +33,7 @@ def test_masks_come_in_the_order_of_the_requested_paths(toy: Dataset, written: P
     masks = MaskStore.open(written, dataset=toy, parts=PARTS)
     names = [sample.path for sample in toy.train][::-2]
     maps = masks.read(names)
-    assert masks.size == STORED_SIZE == (320, 160)
+    assert masks.size == STORED_SIZE == (400, 200)
     assert maps.shape == (len(names), *masks.size) and maps.dtype == np.uint8
     assert masks.sizes(names).tolist() == [[128, 64]] * len(names)
     for name, found in zip(names, maps, strict=True):
@@ -44,11 +44,11 @@ def test_masks_come_in_the_order_of_the_requested_paths(toy: Dataset, written: P
 
 def test_the_file_reads_with_plain_hdf5_as_documented(toy: Dataset, written: Path):
     with h5py.File(written) as file:
-        assert file["masks"].shape == (12, 320, 160) and file["masks"].dtype == np.uint8
+        assert file["masks"].shape == (12, 400, 200) and file["masks"].dtype == np.uint8
         assert file["sizes"][:].tolist() == [[128, 64]] * 12
         for name, mask in zip(file["paths"].asstr()[:], file["masks"][:], strict=True):
             part_map = next(lip_source(toy).part_maps([name]))
-            cells = (np.arange(128) + 0.5) * 2.5  # 320 / 128
+            cells = (np.arange(128) + 0.5) * 3.125  # 400 / 128
             rows, columns = cells.astype(int), cells[:64].astype(int)
             np.testing.assert_array_equal(mask[rows][:, columns], part_map)
         assert file.attrs["source"] == b"index maps (lip)"
@@ -178,7 +178,7 @@ def test_images_of_several_sizes_share_a_file(toy: Dataset, tmp_path: Path):
     masks = MaskStore.open(tmp_path / "toy.h5")
     assert masks.sizes(names[:4]).tolist() == [[60, 30], [500, 250], [256, 128], [128, 64]]
     for mask in masks.read(names[:3]):
-        assert (mask[:160] == 1).all() and (mask[160:] == 0).all()
+        assert (mask[:200] == 1).all() and (mask[200:] == 0).all()
 
 
 def test_an_empty_split_is_refused(toy: Dataset, tmp_path: Path):

@@ -164,7 +164,7 @@ def test_a_parser_is_run_on_the_images(market: Path):
     assert found["parts"]["upper body"]["coverage"] == pytest.approx(3 / 8 / 2, abs=0.05)
     store = MaskStore.open(Path(found["file"]))
     first = store.read(store.paths[:1])[0]
-    assert [int(v) for v in first[[16, 100, 200, 300], 80]] == [1, 2, 3, 4]
+    assert [int(v) for v in first[[20, 125, 250, 375], 100]] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
