@@ -87,7 +87,7 @@ def read_features(path: Path) -> Features:
 
 
 def _load(file: h5py.File) -> Features:
-    features = read_array(file, "features", kinds="f", ndim=2)
+    features = read_array(file, "features", kinds="fiu", ndim=2)
     N = len(features)
     pids, camids = _integers(file, "pids"), _integers(file, "camids")
     paths = read_strings(file, "paths") if "paths" in file else [""] * N

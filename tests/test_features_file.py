@@ -82,5 +82,5 @@ def test_without_roles_pid_minus_one_is_junk_and_ids_must_be_integers(tmp_path: 
     assert read_features(write([-1, 0, 5])).roles.tolist() == [1, 0, 0]
     assert read_features(write([1.0, 2.0, 3.0])).pids.tolist() == [1, 2, 3]
     for wrong in ([1.5, 2, 3], [np.nan, 2, 3], np.array([b"a", b"b", b"c"])):
-        with pytest.raises(DataError, match=r"pids.* (is|are) .*, expected integers"):
+        with pytest.raises(DataError, match=r"pids.* (is|are) .*, expected (integers|numbers)"):
             read_features(write(wrong))

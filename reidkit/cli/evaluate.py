@@ -166,13 +166,15 @@ def evaluate(
         alpha=alpha,
         target_fpr=target_fpr,
         max_memory=None if max_memory is None else parse_memory(max_memory),
+        thresholds=True,
+        by_camera=True,
         flip=flip,
         clips=clips,
         batch=batch,
     )
     inputs = external_inputs(size=size, mean=mean, std=std, channels=channels, resize=resize)
     where = torch_device(device)
-    options: dict[str, Any] = {"device": where, "thresholds": True, "by_camera": True}
+    options: dict[str, Any] = {"device": where}
     results: list[EvaluationResult] = []
     if query_features is not None or gallery_features is not None:
         require(model is None and not dataset, "pass either features files or a model, not both")
@@ -230,9 +232,7 @@ def evaluate_multi_query(
             embedder,
             dataset,
             split,
-            flip=settings.flip,
-            batch=settings.batch,
-            clips=settings.clips,
+            settings,
             on_progress=lambda done, total: on_progress(
                 f"embedding {dataset.name} {split}", done, total
             ),

@@ -69,36 +69,25 @@ def extract(
     from reidkit.features import write_features
     from reidkit.runtime.distributed import join_process_group
     from reidkit.runtime.embedder import load_embedder, newest_run
-    from reidkit.runtime.extraction import extract_images, extract_split
+    from reidkit.runtime.extraction import ExtractionSettings, extract_images, extract_split
 
     require(
         sum(source is not None for source in (dataset, images, tracklets)) == 1,
         "give exactly one of --dataset NAME, --images PATH and --tracklets FOLDER",
     )
+    settings = ExtractionSettings(flip, clips, batch)
     with join_process_group(device) as (group, local_device), progress("embedding") as on_progress:
         embedder = load_embedder(
             model or newest_run(), device=local_device, options=embedding_option(embedding)
         )
         if dataset is not None:
+            data = open_data(dataset, data_root)
             features = extract_split(
-                embedder,
-                open_data(dataset, data_root),
-                split,
-                flip=flip,
-                batch=batch,
-                clips=clips,
-                group=group,
-                on_progress=on_progress,
+                embedder, data, split, settings, group=group, on_progress=on_progress
             )
         else:
-            features = extract_images(
-                embedder,
-                find_tracklets(tracklets) if tracklets else [[p] for p in find_images(images)],
-                flip=flip,
-                batch=batch,
-                clips=clips,
-                on_progress=on_progress,
-            )
+            files = find_tracklets(tracklets) if tracklets else [[p] for p in find_images(images)]
+            features = extract_images(embedder, files, settings, on_progress=on_progress)
         if not group.is_main:
             return
         write_features(out, features)
