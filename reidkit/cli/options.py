@@ -58,7 +58,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 
 def option_panels(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
-    """A command class whose `--help` shows parameters (by Python name) in panels."""
+    """A command class whose `--help` shows parameters (by Python name) in panels, and which
+    refuses an option that is given twice and is not a list: click would drop the first."""
     panel_of = {name: panel for panel, names in panels.items() for name in names}
 
     class PanelCommand(TyperCommand):
@@ -66,6 +67,13 @@ def option_panels(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
             for parameter in kwargs.get("params") or []:
                 parameter.rich_help_panel = panel_of.get(parameter.name)
             super().__init__(*args, help=_join_lines(help), **kwargs)
+
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            order: list[Any] = self.make_parser(ctx).parse_args(list(args))[2]
+            for option in order:
+                if not option.multiple and option.nargs == 1 and order.count(option) > 1:
+                    raise typer.BadParameter("given more than once", ctx=ctx, param=option)
+            return super().parse_args(ctx, args)
 
         def get_help_option(self, ctx: Any) -> Any:
             option = super().get_help_option(ctx)

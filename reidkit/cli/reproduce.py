@@ -135,7 +135,7 @@ def _train(
     from reidkit.cli.train import open_masks_if_needed
     from reidkit.cli.training_progress import log_callbacks
     from reidkit.device import torch_device
-    from reidkit.training.trainer import Trainer
+    from reidkit.training.trainer import RunOptions, Trainer
 
     trainer = Trainer(
         settings,
@@ -143,7 +143,7 @@ def _train(
         folder=folder,
         masks=open_masks_if_needed(settings, data, masks),
         device=torch_device(device),
-        workers=workers,
+        options=RunOptions(workers=workers),
         callbacks=log_callbacks(settings.schedule.epochs),
     )
     return read_header(trainer.fit(resume=resume)).metrics

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +17,11 @@ import typer
 from reidkit.choices import Precision
 from reidkit.cli.options import (
     DataRootOption,
-    DatasetOption,
     DeviceOption,
     JsonOption,
+    OptionalDatasetOption,
     PartMasksOption,
     SetOption,
-    WorkersOption,
     open_data,
     parse_size,
 )
@@ -47,12 +47,15 @@ PANELS = {
         *("ema", "seed"),
     ),
     "Hardware": ("device", "precision", "compile_", "workers"),
-    "Run": ("out", "resume", "dry_run", "tensorboard", "json"),
+    "Run": ("out", "resume", "keep_resume", "dry_run", "tensorboard", "json"),
 }
+
+LAUNCH = "launch.toml"
+"""What the command line says beside the settings, for `--resume`: data, masks and hardware."""
 
 
 def train(
-    dataset: DatasetOption,
+    dataset: OptionalDatasetOption = None,
     data_root: DataRootOption = None,
     masks: PartMasksOption = None,
     size: Annotated[
@@ -108,13 +111,20 @@ def train(
     compile_: Annotated[
         bool | None, typer.Option("--compile", help="Compile the network with torch.compile.")
     ] = None,
-    workers: WorkersOption = 2,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Number of data loading processes.", show_default="2"),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Run folder.", show_default="runs/ARCH-DATASET-TIME"),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Resume the run in --out, or the newest one.")
+        bool,
+        typer.Option("--resume", help="Resume the run in --out, or the newest one."),
+    ] = False,
+    keep_resume: Annotated[
+        bool, typer.Option("--keep-resume", help="Keep resume.pt after the last epoch.")
     ] = False,
     dry_run: Annotated[
         bool,
@@ -128,14 +138,25 @@ def train(
     """Train a network.
 
     Settings come from the recipe, --config, REIDKIT_* variables, --set and flags; later ones win.
-    Under torchrun, several processes share each batch.
+    Under torchrun, several processes share each batch. --resume takes data set, masks, device and
+    workers from the run.
 
     \b
     Examples:
       reidkit train --dataset market1501
+      reidkit train --resume
       reidkit train --arch rga-sc --dataset msmt17 --set optim.lr=3e-4
       torchrun --nproc-per-node 4 -m reidkit train --dataset market1501
     """
+    from reidkit.config import require
+
+    options = LaunchOptions(dataset, data_root, masks, device, workers)
+    if resume:
+        out = out or newest_folder()
+        options = options.resumed(out)
+    require(options.dataset is not None, "no data set given: --dataset NAME")
+    check_paths(options, config)
+
     from reidkit.runtime.distributed import join_process_group
 
     flags = {
@@ -152,10 +173,10 @@ def train(
         "compile": compile_,
     }
     overrides = ConfigOverrides(flags, preset, config, tuple(set_ or ()))
-    with join_process_group(device) as (group, local_device):
+    with join_process_group(options.device) as (group, local_device):
         if not group.is_main:
             logging.getLogger().setLevel(logging.WARNING)
-        args = TrainArgs(dataset, data_root, masks, out, local_device, workers, tensorboard)
+        args = TrainArgs(options, out, local_device, keep_resume, tensorboard)
         if dry_run:
             _dry_run(args, overrides, json=json)
         else:
@@ -182,16 +203,59 @@ class ConfigOverrides:
 
 
 @dataclass(frozen=True)
-class TrainArgs:
-    """Everything else on the command line."""
+class LaunchOptions:
+    """Where data and masks are, and on what to train: stored in `launch.toml` for `--resume`.
 
-    dataset: str
-    data_root: Path | None
-    masks: Path | None
+    Attributes:
+        device: "auto" also if the command line does not say.
+        workers: None if the command line does not say: 2.
+    """
+
+    dataset: str | None = None
+    data_root: Path | None = None
+    masks: Path | None = None
+    device: str = "auto"
+    workers: int | None = None
+
+    def resumed(self, folder: Path) -> LaunchOptions:
+        """These options, completed by those that the run in `folder` was started with."""
+        from reidkit.config import from_table, read_toml
+
+        if not (folder / LAUNCH).is_file():
+            return self
+        stored = from_table(LaunchOptions, read_toml(folder / LAUNCH), where=str(folder / LAUNCH))
+        given = {name: value for name, value in vars(self).items() if value not in (None, "auto")}
+        return dataclasses.replace(stored, **given)
+
+    def write(self, folder: Path) -> None:
+        """Stores the options with absolute paths, so that they hold in any working directory."""
+        from reidkit.config import to_toml
+        from reidkit.files import atomic
+
+        dataset = self.dataset or ""
+        root = self.data_root or Path(os.environ.get("REIDKIT_DATA", "data"))
+        stored = dataclasses.replace(
+            self,
+            dataset=str(Path(dataset).resolve()) if Path(dataset).exists() else dataset,
+            data_root=root.resolve(),
+            masks=self.masks and self.masks.resolve(),
+        )
+        with atomic(folder / LAUNCH) as partial:
+            partial.write_text(to_toml(vars(stored)))
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """Everything else on the command line; `device` is this process's."""
+
+    launch: LaunchOptions
     out: Path | None
     device: str
-    workers: int
+    keep_resume: bool
     tensorboard: bool
+
+    def open_data(self) -> Dataset:
+        return open_data(str(self.launch.dataset), self.launch.data_root)
 
 
 def _train(
@@ -199,11 +263,12 @@ def _train(
 ) -> None:
     from reidkit.checkpoint import read_header
     from reidkit.config import require
-    from reidkit.training.checkpoints import new_folder
+    from reidkit.training.checkpoints import create_folder, new_folder
 
-    data = open_data(args.dataset, args.data_root)
+    data = args.open_data()
     if resume:
-        folder = group.broadcast(args.out or newest_folder())
+        assert args.out is not None
+        folder = group.broadcast(args.out)
         settings = load_resumed_settings(folder, overrides)
     else:
         settings = load_settings(data.name, overrides)
@@ -214,14 +279,15 @@ def _train(
             f"{folder} contains a run. Resume it with --resume, or choose another folder with -o",
         )
     log.info("run: %s", folder)
+    if group.is_main and not resume:
+        create_folder(folder)
+        args.launch.write(folder)
     with training_progress(settings.schedule.epochs, shown=group.is_main) as callbacks:
         trainer = build_trainer(args, settings, data, folder, group=group, callbacks=callbacks)
         try:
             best = trainer.fit(resume=resume)
         except KeyboardInterrupt:
-            log.info(
-                "stopped. Resume: reidkit train --dataset %s --resume -o %s", args.dataset, folder
-            )
+            log.info("stopped. Resume: reidkit train --resume -o %s", folder)
             raise
     if not group.is_main:
         return
@@ -242,7 +308,7 @@ def _train(
 def _dry_run(args: TrainArgs, overrides: ConfigOverrides, *, json: bool) -> None:
     from reidkit.training.dry_run import dry_run
 
-    data = open_data(args.dataset, args.data_root)
+    data = args.open_data()
     settings = load_settings(data.name, overrides)
     found = dry_run(build_trainer(args, settings, data, Path()))
     if json:
@@ -278,19 +344,32 @@ def build_trainer(
     """A trainer with the part masks that its loss needs."""
     from reidkit.device import torch_device
     from reidkit.runtime.distributed import SINGLE_PROCESS
-    from reidkit.training.trainer import Trainer
+    from reidkit.training.trainer import RunOptions, Trainer
 
+    workers = 2 if args.launch.workers is None else args.launch.workers
     return Trainer(
         settings,
         data,
         folder=folder,
-        masks=open_masks_if_needed(settings, data, args.masks),
+        masks=open_masks_if_needed(settings, data, args.launch.masks),
         device=torch_device(args.device),
-        workers=args.workers,
         group=group or SINGLE_PROCESS,
         callbacks=callbacks,
-        tensorboard=args.tensorboard,
+        options=RunOptions(
+            workers=workers, keep_resume=args.keep_resume, tensorboard=args.tensorboard
+        ),
     )
+
+
+def check_paths(options: LaunchOptions, config: Path | None) -> None:
+    """Stops at a missing file or an unknown data set before torch is imported, which takes
+    seconds."""
+    from reidkit.config import require
+    from reidkit.data.manifest import locate
+
+    locate(str(options.dataset), options.data_root)
+    for option, path in (("--masks", options.masks), ("--config", config)):
+        require(path is None or path.is_file(), f"{option} {path}: no such file")
 
 
 def open_masks_if_needed(settings: RunConfig, data: Dataset, path: Path | None) -> MaskStore | None:

@@ -13,7 +13,7 @@ from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
 from reidkit.data.manifest import open_dataset
 from reidkit.errors import CheckpointError, ConfigError, DataError, ReidkitError
 from reidkit.training.checkpoints import new_folder, write_settings
-from reidkit.training.trainer import Trainer, is_due
+from reidkit.training.trainer import RunOptions, Trainer, is_due
 
 
 def settings(**tables: object) -> RunConfig:
@@ -32,9 +32,9 @@ def settings(**tables: object) -> RunConfig:
 
 def train(market: Path, folder: Path, config: RunConfig, *, resume: bool = False) -> Path:
     data, cpu = open_dataset(str(market)), torch.device("cpu")
-    return Trainer(config, data, folder=folder, masks=None, device=cpu, workers=0).fit(
-        resume=resume
-    )
+    return Trainer(
+        config, data, folder=folder, masks=None, device=cpu, options=RunOptions(workers=0)
+    ).fit(resume=resume)
 
 
 def test_a_run_writes_checkpoints_settings_and_history(market: Path, tmp_path: Path) -> None:
@@ -44,7 +44,6 @@ def test_a_run_writes_checkpoints_settings_and_history(market: Path, tmp_path: P
         "config.toml",
         "model.safetensors",
         "last.safetensors",
-        "resume.pt",
         "metrics.jsonl",
         "metrics.csv",
         "curves.png",
@@ -54,7 +53,7 @@ def test_a_run_writes_checkpoints_settings_and_history(market: Path, tmp_path: P
     assert (header.arch, header.dataset, header.num_ids) == ("iaunet", "synth-market1501", 6)
     assert header.synthetic and header.recipe["sampler"]["batch"] == 16
     records = history(tmp_path / "run")
-    assert [record["epoch"] for record in records] == [0, 1]
+    assert [record["epoch"] for record in records] == [1, 2]
     assert 0 < records[1]["test"]["mAP"] <= 1
     with (tmp_path / "run/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
