@@ -80,7 +80,11 @@ def require_store(path: Path, *, arch: str, dataset: Dataset) -> None:
         MaskError: that `arch` needs it, and what to type.
     """
     if not path.exists():
-        raise MaskError(f"{arch} needs part masks and {_absent(path, dataset)}")
+        raise MaskError(
+            f"{arch} needs part masks and {_absent(path, dataset)}\n"
+            "       Without label maps of a parser: --source stripes in place of --labels DIR.\n"
+            "       Without masks: reidkit train ... --set arch.part_supervision=false"
+        )
 
 
 def _absent(path: Path, dataset: Dataset | None) -> str:

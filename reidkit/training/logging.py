@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from reidkit.errors import RuntimeMissing
-from reidkit.evaluation import EvaluationResult
+from reidkit.evaluation import RANKS, EvaluationResult
 from reidkit.files import atomic
 from reidkit.runtime.distributed import ProcessGroup
 from reidkit.types import ModelOutput
@@ -185,11 +185,13 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 
 
 def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """{"losses": {"total": 1}} -> {"losses.total": 1}; numbers only."""
+    """{"losses": {"total": 1}} -> {"losses.total": 1}: numbers, and of the CMC some ranks."""
     row: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, dict):
             row |= flatten(value, f"{prefix}{name}.")
+        elif name == "cmc":
+            row |= {f"{prefix}rank-{k}": value[k - 1] for k in RANKS if k <= len(value)}
         elif isinstance(value, int | float):
             row[prefix + name] = value
     return row

@@ -58,6 +58,8 @@ def test_a_run_writes_checkpoints_settings_and_history(market: Path, tmp_path: P
     with (tmp_path / "run/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[1]["losses.total"]) == pytest.approx(records[1]["losses"]["total"])
+    assert float(rows[1]["test.mAP"]) == pytest.approx(records[1]["test"]["mAP"])
+    assert float(rows[1]["test.rank-1"]) == records[1]["test"]["cmc"][0]
     best_rank1 = max(record["test"]["cmc"][0] for record in records)
     assert header.metrics["cmc"][0] == best_rank1
 
