@@ -126,16 +126,10 @@ def reproduce(
                 result.failures[seed] = f"{error}" or type(error).__name__
                 log.warning("%s, seed %d failed: %s", row.name, seed, result.failures[seed])
                 continue
-            for metric, value in _scores(metrics).items():
+            for metric, value in percentages(metrics).items():
                 result.values.setdefault(metric, []).append(value)
         results.append(result)
     return results
-
-
-def _scores(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Scores in %; a classification also has the error rate, 100 minus top-1."""
-    scores = percentages(metrics)
-    return {"error": 100 - scores["top-1"], **scores} if "top-1" in scores else scores
 
 
 def _train_once(settings: RunConfig, folder: Path, train: Train) -> dict[str, Any]:
