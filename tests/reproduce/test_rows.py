@@ -67,7 +67,7 @@ def test_pfsas_backbone_rows_have_one_loss_of_weight_1() -> None:
 
 
 def test_deep_supervision_of_pfsa_sums_over_positions_only_where_attention_weighs_them() -> None:
-    """A sum over 3072 positions without weights diverges at the published learning rate."""
+    """A sum over 3072 positions without weights is too large for the published learning rate."""
     for table in read_tables("pfsa"):
         for row in table.rows:
             options = settings(row).arch.options
