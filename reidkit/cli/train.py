@@ -85,7 +85,7 @@ def train(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="ImageNet weights: auto (download), none, or a file.", show_default="auto"
+            help="ImageNet weights: auto (download), none, or a file.", show_default=RECIPE
         ),
     ] = None,
     epochs: Annotated[
