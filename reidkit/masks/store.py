@@ -70,7 +70,8 @@ def how_to_make(path: Path, dataset: Dataset, *, more: str = "") -> str:
     own = (dataset.root / "manifest.toml").is_file()  # such a set is known by its folder
     where = "" if path == Path("masks") / f"{dataset.name}.h5" else f" -o {path}"
     name = dataset.root if own else dataset.name
-    return f"\n       Run: reidkit prepare-masks --dataset {name} --labels DIR{where}{more}"
+    labels = "" if (dataset.root / "labels").is_dir() else " --labels DIR"
+    return f"\n       Run: reidkit prepare-masks --dataset {name}{labels}{where}{more}"
 
 
 def require_store(path: Path, *, arch: str, dataset: Dataset) -> None:
