@@ -153,6 +153,7 @@ def train(
     options = LaunchOptions(dataset, data_root, masks, device, workers)
     if resume:
         out = out or newest_folder()
+        require((out / "config.toml").is_file(), f"no such run: {out}. Start one without --resume")
         options = options.resumed(out)
     require(options.dataset is not None, "no data set given: --dataset NAME")
     check_paths(options, config)
@@ -227,18 +228,19 @@ class LaunchOptions:
         given = {name: value for name, value in vars(self).items() if value not in (None, "auto")}
         return dataclasses.replace(stored, **given)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, data: Dataset) -> None:
         """Stores the options with absolute paths, so that they hold in any working directory."""
         from reidkit.config import to_toml
         from reidkit.files import atomic
 
         dataset = self.dataset or ""
+        masks = self.masks or default_masks(data)
         root = self.data_root or Path(os.environ.get("REIDKIT_DATA", "data"))
         stored = dataclasses.replace(
             self,
             dataset=str(Path(dataset).resolve()) if Path(dataset).exists() else dataset,
             data_root=root.resolve(),
-            masks=self.masks and self.masks.resolve(),
+            masks=masks.resolve() if masks.exists() else None,
         )
         with atomic(folder / LAUNCH) as partial:
             partial.write_text(to_toml(vars(stored)))
@@ -263,7 +265,7 @@ def _train(
 ) -> None:
     from reidkit.checkpoint import read_header
     from reidkit.config import require
-    from reidkit.training.checkpoints import create_folder, new_folder
+    from reidkit.training.checkpoints import create_folder, has_run, new_folder
 
     data = args.open_data()
     if resume:
@@ -273,7 +275,7 @@ def _train(
     else:
         settings = load_settings(data.name, overrides)
         folder = group.broadcast(args.out or new_folder(settings.arch.name, data.name))
-        taken = group.broadcast((folder / "config.toml").exists())
+        taken = group.broadcast(has_run(folder))
         require(
             not taken,
             f"{folder} contains a run. Resume it with --resume, or choose another folder with -o",
@@ -281,7 +283,7 @@ def _train(
     log.info("run: %s", folder)
     if group.is_main and not resume:
         create_folder(folder)
-        args.launch.write(folder)
+        args.launch.write(folder, data)
     with training_progress(settings.schedule.epochs, shown=group.is_main) as callbacks:
         trainer = build_trainer(args, settings, data, folder, group=group, callbacks=callbacks)
         try:
@@ -372,6 +374,11 @@ def check_paths(options: LaunchOptions, config: Path | None) -> None:
         require(path is None or path.is_file(), f"{option} {path}: no such file")
 
 
+def default_masks(data: Dataset) -> Path:
+    """Where `prepare-masks` writes the masks of a data set."""
+    return Path("masks") / f"{data.name}.h5"
+
+
 def open_masks_if_needed(settings: RunConfig, data: Dataset, path: Path | None) -> MaskStore | None:
     """The data set's mask file, checked against it, if the loss compares part maps with masks."""
     from reidkit.masks.store import MaskStore, require_store
@@ -380,7 +387,7 @@ def open_masks_if_needed(settings: RunConfig, data: Dataset, path: Path | None) 
 
     if not needs_masks(settings):
         return None
-    path = path or Path("masks") / f"{data.name}.h5"
+    path = path or default_masks(data)
     require_store(path, arch=settings.arch.name, dataset=data)
     return MaskStore.open(path, dataset=data, parts=PARTS)
 
@@ -412,12 +419,8 @@ def _warn_about_batch_size(recipe: RunConfig, settings: RunConfig) -> None:
 def load_resumed_settings(folder: Path, overrides: ConfigOverrides) -> RunConfig:
     """The settings of an earlier run with the overrides on top; `Trainer.fit` checks that they are
     still the run's own."""
-    from reidkit.config import Layer, load_run_config, preset_layer, read_toml, require
+    from reidkit.config import Layer, load_run_config, preset_layer, read_toml
 
-    require(
-        (folder / "config.toml").is_file(),
-        f"{folder} is not a run folder (config.toml is missing). Start a new run without --resume",
-    )
     table = read_toml(folder / "config.toml")
     table.pop("dataset", None)
     layers = [Layer(f"{folder}/config.toml", table), *overrides.layers()]

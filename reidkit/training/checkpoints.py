@@ -93,7 +93,8 @@ def check_settings(folder: Path, config: RunConfig, dataset: Dataset) -> Schedul
         )
     before = read_toml(folder / SETTINGS)
     schedule = before.get("schedule", {})
-    earlier = dataclasses.replace(config.schedule, epochs=schedule.get("epochs", 0))
+    epochs = schedule.get("epochs", config.schedule.epochs)
+    earlier = dataclasses.replace(config.schedule, epochs=epochs)
     if earlier.epochs <= config.schedule.epochs:
         schedule["epochs"] = config.schedule.epochs
     data_before, data_now = before.pop("dataset", {}), _dataset_table(dataset)
@@ -173,6 +174,12 @@ def load_resume_point(folder: Path, state: TrainState, group: ProcessGroup) -> P
     return Position(epoch, step, best, RunningMetrics(*document["running"]))
 
 
+def has_run(folder: Path) -> bool:
+    """Whether a folder contains a run that can be resumed or evaluated; one that was stopped
+    before its first resume point is started again."""
+    return any((folder / name).is_file() for name in (RESUME, LAST, BEST))
+
+
 def completed(folder: Path) -> bool:
     """Whether a run has ended, and its resume point was removed."""
     return (folder / LAST).is_file() and not (folder / RESUME).is_file()
@@ -205,7 +212,7 @@ def read_resume_point(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(
             f"{path} is missing: the run was stopped before its first step. "
-            "Start a new run without --resume"
+            f"Start it again without --resume: reidkit train ... -o {folder}"
         )
     try:
         document: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

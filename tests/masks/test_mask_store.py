@@ -195,7 +195,9 @@ def test_a_path_that_cannot_be_a_key_is_refused(toy: Dataset, tmp_path: Path):
 def test_a_missing_store_says_what_to_type(toy: Dataset):
     path = Path("masks/market1501.h5")
     with pytest.raises(MaskError) as caught:
-        require_store(path, arch="iaunet", dataset=replace(toy, name="market1501", root=path.parent))
+        require_store(
+            path, arch="iaunet", dataset=replace(toy, name="market1501", root=path.parent)
+        )
     assert str(caught.value) == (
         "iaunet needs part masks and masks/market1501.h5 is missing.\n"
         "       Run: reidkit prepare-masks --dataset market1501 --labels DIR\n"

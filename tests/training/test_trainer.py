@@ -13,7 +13,7 @@ from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
 from reidkit.data.manifest import open_dataset
 from reidkit.errors import CheckpointError, ConfigError, DataError, ReidkitError
 from reidkit.training.checkpoints import new_folder, write_settings
-from reidkit.training.trainer import RunOptions, Trainer, is_due
+from reidkit.training.trainer import Callbacks, RunOptions, Trainer, is_due
 
 
 def settings(**tables: object) -> RunConfig:
@@ -62,6 +62,24 @@ def test_a_run_writes_checkpoints_settings_and_history(market: Path, tmp_path: P
     assert float(rows[1]["test.rank-1"]) == records[1]["test"]["cmc"][0]
     best_rank1 = max(record["test"]["cmc"][0] for record in records)
     assert header.metrics["cmc"][0] == best_rank1
+
+
+def test_evaluation_within_training_reports_its_progress(market: Path, tmp_path: Path) -> None:
+    stages: list[tuple[str, bool]] = []
+    Trainer(
+        settings(schedule={"epochs": 1}),
+        open_dataset(str(market)),
+        folder=tmp_path / "run",
+        masks=None,
+        device=torch.device("cpu"),
+        callbacks=Callbacks(
+            on_progress=lambda stage, done, all: stages.append((stage, done == all))
+        ),
+        options=RunOptions(workers=0),
+    ).fit()
+    name = "synth-market1501"
+    for stage in (f"embedding {name} query", f"embedding {name} gallery", "ranking"):
+        assert (stage, True) in stages
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
