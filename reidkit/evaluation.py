@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from reidkit.choices import ClipRule, Metric, ProtocolName
+from reidkit.choices import ApRule, ClipRule, Metric, ProtocolName
 from reidkit.classification import ClassificationResult, evaluate_classification
 from reidkit.errors import ConfigError
 from reidkit.features import Features, read_features
@@ -31,6 +31,7 @@ from reidkit.retrieval import (
     pool_queries,
 )
 from reidkit.retrieval.distance import check_metric
+from reidkit.retrieval.metrics import check_ap_rule
 from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from reidkit.runtime.embedder import Embedder
 from reidkit.runtime.extraction import extract_split
@@ -50,6 +51,7 @@ class EvaluationSettings:
     Attributes:
         protocol: evaluation protocol; None: the data set's.
         rerank: also evaluate after k-reciprocal re-ranking.
+        ap: rule of average precision, "step" or "trapezoid" (`retrieval.metrics`).
         query_expansion: neighbours averaged into each query (0: none).
         database_augmentation: neighbours averaged into each gallery vector (0: none).
         alpha: exponent of the similarities that weight these neighbours (Radenovic et al. 2018);
@@ -67,6 +69,7 @@ class EvaluationSettings:
     protocol: ProtocolName | None = None
     metric: Metric = "cosine"
     rerank: RerankConfig | None = None
+    ap: ApRule = "step"
     query_expansion: int = 0
     database_augmentation: int = 0
     alpha: float = 0.0
@@ -78,6 +81,7 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         check_metric(self.metric)
+        check_ap_rule(self.ap)
         if self.protocol is not None:
             get_protocol(self.protocol)
         if self.target_fpr is not None and not 0 < self.target_fpr < 1:
@@ -291,6 +295,7 @@ def evaluate_features(
     ranking = RankingConfig(
         protocol=settings.protocol or str(query.attributes.get("protocol") or "market"),
         metric=settings.metric,
+        ap=settings.ap,
         max_memory=settings.max_memory,
         device=device,
     )
