@@ -15,7 +15,6 @@ from reidkit.errors import ConfigError, DataError, suggest
 from reidkit.retrieval.significance import Interval, bootstrap
 from reidkit.retrieval.thresholds import PairStatistics
 
-
 AP_NAMES: dict[str, str] = {"step": "step-wise AP", "trapezoid": "trapezoidal AP"}
 """What reports call the rules of `average_precision`."""
 
@@ -56,9 +55,7 @@ def average_precision(
     return values
 
 
-def _precision_before(
-    position: NDArray[np.int64], ranks: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _precision_before(position: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     """Precision of the ranking just above each true match: 1 above the first rank."""
     return np.where(ranks == 1, 1.0, (position - 1) / np.maximum(ranks - 1, 1))
 
@@ -67,9 +64,8 @@ def single_match_precision(
     ranks: NDArray[np.int64], *, rule: ApRule = "step"
 ) -> NDArray[np.float64]:
     """AP of rankings with one true match each, at these ranks from 1; any shape."""
-    if rule == "step":
-        return 1 / ranks
-    return (1 / ranks + (ranks == 1)) / 2
+    precision: NDArray[np.float64] = 1 / ranks
+    return precision if rule == "step" else (precision + (ranks == 1)) / 2
 
 
 def inverse_negative_penalty(
