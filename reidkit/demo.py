@@ -191,9 +191,7 @@ class Demo:
     def _prepare_masks(self, data: Dataset) -> None:
         manifest, _ = locate(str(self.root))
         assert manifest.labels is not None, "synthetic data sets include label maps"
-        prepare_synthetic(
-            self.masks, data, manifest.labels, progress=self.callbacks.on_progress
-        )
+        prepare_synthetic(self.masks, data, manifest.labels, progress=self.callbacks.on_progress)
 
     def _untrained(self) -> Embedder:
         torch.manual_seed(self.seed)

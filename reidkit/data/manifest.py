@@ -126,21 +126,17 @@ def _folder_and_variant(dataset: str) -> tuple[str, str]:
     return dataset, ""
 
 
-def list_splits(dataset: str, data_root: Path | None = None) -> list[str]:
-    """The splits of a data set as names for `locate`: ["cuhk03-classic-labeled@0", ...]. They are
-    its variants without folders of their own, which divide the same images differently.
-
-    Raises:
-        DataError: the data set has one split only.
+def list_splits(dataset: str) -> list[str]:
+    """The splits of a data set as names for `locate`: ["cuhk03-classic-labeled@0", ...]; empty if
+    there is only one. They are the variants without folders of their own, which divide the same
+    images differently.
     """
     name, _ = _folder_and_variant(dataset)
     file = find_manifest(name)
     if file.name != MANIFEST:
         name = name.partition("@")[0]
     variants = load_manifest(file).variants
-    if not variants or any(variants.values()):
-        raise DataError(f"{name} has one split only. Leave out --all-splits")
-    return [f"{name}@{variant}" for variant in variants]
+    return [] if any(variants.values()) else [f"{name}@{variant}" for variant in variants]
 
 
 def find_root(

@@ -166,7 +166,10 @@ def _smoke_run(
         metrics = train_and_evaluate(
             run.table,
             settings,
-            reduce_dataset(data),
+            # re-ranking takes at least twenty gallery images
+            reduce_dataset(data, test_pids=5, test_items=2)
+            if run.table.rerank
+            else reduce_dataset(data, test_pids=2, test_items=1),
             Path(scratch),
             masks=masks,
             device=device,
@@ -216,35 +219,40 @@ def _synthetic_masks(path: Path, data: Dataset) -> MaskStore:
     return MaskStore.open(path, dataset=data, parts=PARTS)
 
 
-def reduce_dataset(data: Dataset) -> Dataset:
+def reduce_dataset(data: Dataset, *, test_pids: int, test_items: int) -> Dataset:
     """The data set with the first two training items of every identity, and few test items.
 
-    Of each test identity, the two first items by each of its first two cameras are kept (query
-    and gallery apart), and so are those of junk; test tracklets are cut to one clip.
+    Of the first `test_pids` test identities, and of two other ids in the gallery (junk or
+    distractors), the first `test_items` items by each of their first two cameras are kept, in query
+    and gallery each; test tracklets are cut to one clip.
     """
+    queries = dict.fromkeys(item.pid for item in data.query)
+    others = dict.fromkeys(item.pid for item in data.gallery if item.pid not in queries)
+    pids = {*list(queries)[:test_pids], *list(others)[:2]}
     cameras: dict[int, set[int]] = {}
     for item in (*data.query, *data.gallery):
         cameras.setdefault(item.pid, set()).add(item.camid)
-    kept = {(pid, camid) for pid, seen in cameras.items() for camid in sorted(seen)[:2]}
+    kept = {(pid, camid) for pid in pids for camid in sorted(cameras[pid])[:2]}
+
+    def reduce(items: Iterable[Item]) -> tuple[Item, ...]:
+        present = [_cut(item) for item in items if (item.pid, item.camid) in kept]
+        return _first(test_items, present, lambda item: (item.pid, item.camid))
+
     return replace(
         data,
-        train=_first_two(data.train, lambda item: item.pid),
-        **{
-            split: _first_two(
-                [_cut(item) for item in items if (item.pid, item.camid) in kept],
-                lambda item: (item.pid, item.camid),
-            )
-            for split, items in (("query", data.query), ("gallery", data.gallery))
-        },
+        train=_first(2, data.train, lambda item: item.pid),
+        query=reduce(data.query),
+        gallery=reduce(data.gallery),
     )
 
 
-def _first_two(items: Iterable[Item], key: Callable[[Item], object]) -> tuple[Item, ...]:
-    counts: Counter[object] = Counter()
+def _first(count: int, items: Iterable[Item], key: Callable[[Item], object]) -> tuple[Item, ...]:
+    """The first `count` items of each key, in order."""
+    seen: Counter[object] = Counter()
     kept = []
     for item in items:
-        counts[key(item)] += 1
-        if counts[key(item)] <= 2:
+        seen[key(item)] += 1
+        if seen[key(item)] <= count:
             kept.append(item)
     return tuple(kept)
 
