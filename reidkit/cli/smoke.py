@@ -43,8 +43,6 @@ def run_smoke(
 
     overrides = (set_layer(assignments),)
     runs = plan_smoke(name, overrides=overrides, part=(1, 1) if part is None else _part(part))
-    folder = out or Path("runs/reproduce/smoke")
-    folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     done: list[SmokeResult] = []
 
@@ -56,7 +54,7 @@ def run_smoke(
 
     results = run_rows(
         runs,
-        folder=folder,
+        folder=out or Path("runs/reproduce/smoke"),
         device=torch_device(device),
         workers=workers,
         overrides=overrides,

@@ -24,6 +24,7 @@ from reidkit.masks.store import MaskStore
 from reidkit.reproduce.runs import Runs, row_settings, scores, train_and_evaluate
 from reidkit.reproduce.tables import Row, Table, find_table, list_papers, read_tables
 from reidkit.synthetic import LAYOUTS
+from reidkit.training.checkpoints import create_folder
 from reidkit.training.setup import needs_masks
 from reidkit.types import PARTS, Dataset, Item, Tracklet
 
@@ -112,16 +113,17 @@ def smoke(
         folder: receives the synthetic data sets and part masks, which later calls use again.
         on_result: called after each run.
     """
+    create_folder(folder)
     results = []
     for run in runs:
         started, error = time.perf_counter(), ""
         try:
             _smoke_run(run, folder, device, workers, overrides)
         except ReidkitError as caught:
-            error = str(caught)
+            error = " ".join(str(caught).split())
         except Exception as caught:  # whatever is wrong with a row belongs into the report
             log.debug("%s failed", run.rows[0], exc_info=True)
-            error = f"{type(caught).__name__}: {caught}"
+            error = f"{type(caught).__name__}: {' '.join(str(caught).split())}"
         results.append(SmokeResult(run, error, time.perf_counter() - started))
         on_result(results[-1])
     return results
