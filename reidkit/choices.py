@@ -6,6 +6,7 @@ from typing import Literal
 
 Metric = Literal["cosine", "euclidean"]
 ProtocolName = Literal["market", "none", "mars", "cuhk03-classic", "cuhk03-classic-sampled"]
+ApRule = Literal["step", "trapezoid"]
 ClipRule = Literal["tclnet", "bicnet", "ap3d", "first"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 EmbeddingSide = Literal["post-bn", "pre-bn"]

@@ -24,10 +24,7 @@ from reidkit.evaluation import (
     evaluate_features,
 )
 from reidkit.features import Features, read_features, write_features
-from reidkit.masks.labels import default_grouping, load_label_set
-from reidkit.masks.matching import label_stem, match_labels
-from reidkit.masks.prepare import prepare
-from reidkit.masks.sources import index_maps
+from reidkit.masks.prepare import prepare_synthetic
 from reidkit.masks.store import MaskStore
 from reidkit.retrieval import RankingConfig, RerankConfig, RetrievalMetrics, top_n
 from reidkit.runtime.embedder import Embedder, TorchEmbedder, load_embedder
@@ -36,7 +33,7 @@ from reidkit.runtime.extraction import extract_split
 from reidkit.synthetic import LAYOUTS
 from reidkit.training.setup import build_model
 from reidkit.training.trainer import Callbacks, RunOptions, Trainer
-from reidkit.types import PARTS, SPLITS, Dataset, frames
+from reidkit.types import PARTS, SPLITS, Dataset
 from reidkit.visualize.plots import RankedList, plot_ranked_lists
 
 RECIPE = Layer(
@@ -194,18 +191,7 @@ class Demo:
     def _prepare_masks(self, data: Dataset) -> None:
         manifest, _ = locate(str(self.root))
         assert manifest.labels is not None, "synthetic data sets include label maps"
-        samples = list(frames(data.train))
-        paths = [sample.path for sample in samples]
-        matching = match_labels(paths, self.root / manifest.labels, stem=label_stem)
-        source = index_maps(self.root, matching.complete(), default_grouping(load_label_set("lip")))
-        prepare(
-            self.masks,
-            data,
-            samples,
-            source,
-            split="train",
-            progress=self.callbacks.on_progress,
-        )
+        prepare_synthetic(self.masks, data, manifest.labels, progress=self.callbacks.on_progress)
 
     def _untrained(self) -> Embedder:
         torch.manual_seed(self.seed)

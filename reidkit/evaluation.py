@@ -7,14 +7,15 @@ print(evaluation.summary())
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
-from reidkit.choices import Metric, ProtocolName
+from reidkit.choices import ApRule, Metric, ProtocolName
 from reidkit.classification import ClassificationResult, evaluate_classification
 from reidkit.errors import ConfigError
 from reidkit.features import Features, read_features
@@ -31,6 +32,7 @@ from reidkit.retrieval import (
     pool_queries,
 )
 from reidkit.retrieval.distance import check_metric
+from reidkit.retrieval.metrics import check_ap_rule
 from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from reidkit.runtime.embedder import Embedder
 from reidkit.runtime.extraction import ExtractionSettings, extract_split
@@ -50,6 +52,7 @@ class EvaluationSettings(ExtractionSettings):
     Attributes:
         protocol: evaluation protocol; None: the data set's.
         rerank: also evaluate after k-reciprocal re-ranking.
+        ap: rule of average precision, "step" or "trapezoid" (`retrieval.metrics`).
         query_expansion: neighbours averaged into each query (0: none).
         database_augmentation: neighbours averaged into each gallery vector (0: none).
         alpha: exponent of the similarities that weight these neighbours (Radenovic et al. 2018);
@@ -66,6 +69,7 @@ class EvaluationSettings(ExtractionSettings):
     protocol: ProtocolName | None = None
     metric: Metric = "cosine"
     rerank: RerankConfig | None = None
+    ap: ApRule = "step"
     query_expansion: int = 0
     database_augmentation: int = 0
     alpha: float = 0.0
@@ -76,6 +80,7 @@ class EvaluationSettings(ExtractionSettings):
 
     def __post_init__(self) -> None:
         check_metric(self.metric)
+        check_ap_rule(self.ap)
         if self.protocol is not None:
             get_protocol(self.protocol)
         if self.target_fpr is not None and not 0 < self.target_fpr < 1:
@@ -275,6 +280,7 @@ def evaluate_features(
     ranking = RankingConfig(
         protocol=settings.protocol or str(query.attributes.get("protocol") or "market"),
         metric=settings.metric,
+        ap=settings.ap,
         max_memory=settings.max_memory,
         device=device,
     )
@@ -358,6 +364,58 @@ def pool_features(query: Features, images: Features) -> Features:
     """
     pooled = pool_queries(as_embeddings(query, "query"), as_embeddings(images, "multi-query"))
     return dataclasses.replace(query, features=pooled.features)
+
+
+@dataclass(frozen=True)
+class RunStatistics:
+    """Scores of several runs on one data set, or on its splits.
+
+    Attributes:
+        dataset: its name without the split.
+        ranking: "plain" or "re-ranked"; "" for classification.
+        values: by metric, one number in % per run.
+    """
+
+    dataset: str
+    ranking: str
+    values: Mapping[str, Sequence[float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        runs = len(next(iter(self.values.values()), ()))
+        scores = {
+            name: dict(zip(("mean", "std"), mean_and_std(values), strict=True))
+            for name, values in self.values.items()
+        }
+        return {"dataset": self.dataset, "ranking": self.ranking, "runs": runs, **scores}
+
+
+def run_statistics(results: Sequence[EvaluationResult]) -> list[RunStatistics]:
+    """Statistics of every data set with at least two results; its splits (`name@3`) count as one
+    data set."""
+    groups: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for result in results:
+        dataset = result.dataset.partition("@")[0]
+        if isinstance(result, Evaluation):
+            for name, metrics in result.rankings.items():
+                groups.setdefault((dataset, name), []).append(percentages(metrics.to_dict()))
+        else:
+            groups.setdefault((dataset, ""), []).append(percentages(result.metrics()))
+    return [
+        RunStatistics(
+            dataset,
+            ranking,
+            {name: [run[name] for run in runs] for name in runs[0] if all(name in r for r in runs)},
+        )
+        for (dataset, ranking), runs in groups.items()
+        if len(runs) > 1
+    ]
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; NaN without values, and for the spread of one value."""
+    mean = statistics.fmean(values) if values else float("nan")
+    return mean, statistics.stdev(values) if len(values) > 1 else float("nan")
 
 
 def percentages(metrics: Mapping[str, Any]) -> dict[str, float]:

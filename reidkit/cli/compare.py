@@ -30,6 +30,7 @@ def compare(
     """
     from reidkit import retrieval
     from reidkit.errors import DataError
+    from reidkit.retrieval.metrics import AP_NAMES
 
     results = [read_results(path) for path in (first, second)]
     shared = [name for name in results[0] if name in results[1]]
@@ -47,9 +48,11 @@ def compare(
     if results[0][name].get("task") == "classification":
         raise DataError(f"{name} is a classification data set: compare tests retrieval metrics")
     tests = retrieval.compare(results[0][name], results[1][name])
+    ap = results[0][name]["ap"]
     if json:
         tables = {score: vars(test) for score, test in tests.items()}
-        print_json({"first": str(first), "second": str(second), "dataset": name, "tests": tables})
+        document = {"first": str(first), "second": str(second), "dataset": name, "ap": ap}
+        print_json({**document, "tests": tables})
         return
     rows = [
         [
@@ -68,7 +71,7 @@ def compare(
     verdict = "is" if test.p_value < 0.05 else "is not"
     print(
         f"the difference in mAP {verdict} significant at 5 % "
-        f"({test.queries:,} queries of {test.identities:,} identities)"
+        f"({test.queries:,} queries of {test.identities:,} identities, {AP_NAMES[ap]})"
     )
 
 

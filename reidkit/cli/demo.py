@@ -72,7 +72,8 @@ def _print(out: Path, result: DemoResult) -> None:
     print_table(
         ["", "mAP", "mINP", "rank-1", "rank-5", "rank-10"],
         rows,
-        title="Test identities (synthetic data: not comparable with published numbers)",
+        title="Test identities, step-wise AP (synthetic data: not comparable with published "
+        "numbers)",
     )
     print("\nseconds")
     for stage, seconds in result.seconds.items():

@@ -13,6 +13,7 @@ import typer
 
 from reidkit.choices import ChannelOrder, Interpolation, Metric, ProtocolName
 from reidkit.cli.options import (
+    ApOption,
     BatchOption,
     ClipsOption,
     DataRootOption,
@@ -20,14 +21,13 @@ from reidkit.cli.options import (
     EmbeddingOption,
     FlipOption,
     JsonOption,
-    ModelArgument,
     open_data,
 )
-from reidkit.cli.output import print_json, print_table, stage_progress
+from reidkit.cli.output import mean_cell, print_json, print_table, stage_progress
 from reidkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from reidkit.evaluation import Evaluation, EvaluationResult, EvaluationSettings
+    from reidkit.evaluation import Evaluation, EvaluationResult, EvaluationSettings, RunStatistics
     from reidkit.features import Features
     from reidkit.runtime.embedder import Embedder
     from reidkit.types import Dataset
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 PANELS = {
     "Data": ("dataset", "data_root", "query_features", "gallery_features", "multi_query"),
     "Ranking": (
-        *("protocol", "metric", "rerank", "k1", "k2", "lam", "query_expansion"),
+        *("protocol", "metric", "ap", "rerank", "k1", "k2", "lam", "query_expansion"),
         *("database_augmentation", "alpha", "target_fpr", "max_memory"),
     ),
     "Embedding": ("flip", "clips", "embedding", "batch", "device"),
@@ -47,7 +47,14 @@ PANELS = {
 
 
 def evaluate(
-    model: ModelArgument = None,
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[MODEL]...",
+            help="Checkpoints, run folders or ONNX files.",
+            show_default="the newest run",
+        ),
+    ] = None,
     dataset: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,6 +77,7 @@ def evaluate(
         ),
     ] = None,
     metric: Annotated[Metric, typer.Option(help="Distance metric.")] = "cosine",
+    ap: ApOption = "step",
     flip: FlipOption = False,
     clips: ClipsOption = "tclnet",
     rerank: Annotated[
@@ -141,19 +149,22 @@ def evaluate(
 
     Prints mAP, mINP and CMC, and writes ROC and CMC curves.
 
-    Models are checkpoints, run folders and ONNX files of any origin. Classification data sets
-    (CIFAR-100) are evaluated by top-1 and top-5 accuracy.
+    Models are checkpoints, run folders and ONNX files of any origin. Several runs are also
+    summarised by mean and standard deviation; the splits of a data set (CUHK03's classic protocol)
+    count as one data set. Classification data sets (CIFAR-100) are evaluated by top-1 and top-5
+    accuracy.
 
     \b
     Examples:
       reidkit eval runs/x --dataset market1501 --rerank
       reidkit eval model.onnx --dataset market1501 --dataset dukemtmc-reid
+      reidkit eval runs/split0 runs/split1 runs/split2
       reidkit eval --query-features q.h5 --gallery-features g.h5 --protocol market
     """
     from reidkit.cli.options import embedding_option, external_inputs, parse_memory
     from reidkit.config import require
     from reidkit.device import torch_device
-    from reidkit.evaluation import EvaluationSettings, evaluate_by_task, evaluate_features
+    from reidkit.evaluation import EvaluationSettings, evaluate_features, run_statistics
     from reidkit.retrieval import RerankConfig
     from reidkit.runtime.embedder import load_embedder, newest_run
 
@@ -161,6 +172,7 @@ def evaluate(
         protocol=protocol,
         metric=metric,
         rerank=RerankConfig(k1, k2, lam) if rerank else None,
+        ap=ap,
         query_expansion=query_expansion,
         database_augmentation=database_augmentation,
         alpha=alpha,
@@ -177,40 +189,72 @@ def evaluate(
     options: dict[str, Any] = {"device": where}
     results: list[EvaluationResult] = []
     if query_features is not None or gallery_features is not None:
-        require(model is None and not dataset, "pass either features files or a model, not both")
+        require(not models and not dataset, "pass either features files or a model, not both")
         if query_features is None or gallery_features is None:
             raise ConfigError("pass both --query-features and --gallery-features")
         with stage_progress() as on_progress:
             result = evaluate_features(
                 query_features, gallery_features, settings, **options, on_progress=on_progress
             )
-        results.append(result)
+        results = with_distinct_names([result])
+        if out is not None:
+            write_results(out, results)
     else:
-        path = model or newest_run()
-        embedder = load_embedder(
-            path, device=str(where), inputs=inputs, options=embedding_option(embedding)
+        require(
+            out is None or not models or len(models) == 1,
+            "--out takes the results of one model. Leave it out: those of a run are written to its "
+            "run folder",
         )
-        out = out or run_folder(path)
-        for name in dataset or [trained_on(path)]:
-            data = open_data(name, data_root)
-            with stage_progress() as on_progress:
-                options["on_progress"] = on_progress
-                if multi_query is None:
-                    found = evaluate_by_task(embedder, data, settings, **options)
-                else:
-                    require(data.task == "retrieval", "--multi-query needs a retrieval data set")
-                    images = read_folder(multi_query, name, data_root)
-                    found = evaluate_multi_query(embedder, data, images, settings, options)
-                    found = dataclasses.replace(found, multi_query=str(multi_query))
-            results.append(dataclasses.replace(found, model=str(path)))
+        for path in models or [newest_run()]:
+            embedder = load_embedder(
+                path, device=str(where), inputs=inputs, options=embedding_option(embedding)
+            )
+            found = [
+                evaluate_model(embedder, name, data_root, settings, options, multi_query)
+                for name in dataset or [trained_on(path)]
+            ]
+            found = [dataclasses.replace(result, model=str(path)) for result in found]
+            folder = out or run_folder(path)
+            if folder is not None:
+                write_results(folder, with_distinct_names(found))
+            results += found
     results = with_distinct_names(results)
-    if out is not None:
-        write_results(out, results)
+    means = run_statistics(results) if models and len(models) > 1 else []
     if json:
         documents = [result.to_dict() for result in results]
-        print_json(documents[0] if len(documents) == 1 else {"results": documents})
+        table = {"means": [mean.to_dict() for mean in means]} if means else {}
+        print_json(documents[0] if len(documents) == 1 else {"results": documents, **table})
     else:
         print_results(results)
+        print_means(means)
+
+
+def evaluate_model(
+    embedder: Embedder,
+    name: str,
+    data_root: Path | None,
+    settings: EvaluationSettings,
+    options: dict[str, Any],
+    multi_query: Path | None,
+) -> EvaluationResult:
+    """Evaluation on one data set, with progress.
+
+    Args:
+        options: of `evaluate_by_task`.
+        multi_query: folder of the images to average queries over, if any.
+    """
+    from reidkit.config import require
+    from reidkit.evaluation import evaluate_by_task
+
+    data = open_data(name, data_root)
+    with stage_progress() as on_progress:
+        options = {**options, "on_progress": on_progress}
+        if multi_query is None:
+            return evaluate_by_task(embedder, data, settings, **options)
+        require(data.task == "retrieval", "--multi-query needs a retrieval data set")
+        images = read_folder(multi_query, name, data_root)
+        found = evaluate_multi_query(embedder, data, images, settings, options)
+        return dataclasses.replace(found, multi_query=str(multi_query))
 
 
 def evaluate_multi_query(
@@ -288,18 +332,26 @@ def write_results(folder: Path, results: Sequence[EvaluationResult]) -> None:
 def print_results(results: Sequence[EvaluationResult]) -> None:
     """Prints one table per task, and what the numbers are based on."""
     from reidkit.evaluation import Evaluation
+    from reidkit.retrieval.metrics import AP_NAMES
 
     first = results[0]
     source = first.query_features if isinstance(first, Evaluation) else ""
+    models = list(dict.fromkeys(result.model for result in results))
     for columns in dict.fromkeys(result.columns for result in results):
-        rows = [row for result in results if result.columns == columns for row in result.rows()]
-        print_table(list(columns), rows, title=source or first.model)
+        shown = [result for result in results if result.columns == columns]
+        if len(models) == 1:
+            rows = [row for result in shown for row in result.rows()]
+            print_table(list(columns), rows, title=source or first.model)
+        else:
+            rows = [[result.model, *row] for result in shown for row in result.rows()]
+            print_table(["model", *columns], rows, title=f"{len(models)} models")
     for result in results:
         if isinstance(result, Evaluation):
             plain, point = result.plain, result.operating_point
             print(
-                f"{result.dataset}: protocol {plain.protocol}, {plain.metric}; "
-                f"{plain.queries:,} queries ({plain.queries_without_match} without a match), "
+                f"{result.dataset}: protocol {plain.protocol}, {plain.metric}, "
+                f"{AP_NAMES[plain.ap]}; {plain.queries:,} queries "
+                f"({plain.queries_without_match} without a match), "
                 f"{plain.gallery_size:,} gallery items and {plain.junk:,} junk"
             )
             if point is not None:
@@ -309,6 +361,25 @@ def print_results(results: Sequence[EvaluationResult]) -> None:
                 )
         if result.synthetic:
             print("synthetic data: not comparable with published numbers", file=sys.stderr)
+
+
+def print_means(means: Sequence[RunStatistics]) -> None:
+    """Prints mean and standard deviation of several runs, one table per set of metrics."""
+    from reidkit.evaluation import mean_and_std
+
+    for metrics in dict.fromkeys(tuple(mean.values) for mean in means):
+        rows = [
+            [
+                mean.dataset,
+                mean.ranking,
+                str(len(next(iter(mean.values.values())))),
+                *(mean_cell(*mean_and_std(mean.values[name])) for name in metrics),
+            ]
+            for mean in means
+            if tuple(mean.values) == metrics
+        ]
+        title = "mean ± standard deviation"
+        print_table(["data set", "", "runs", *metrics], rows, title=title)
 
 
 def run_folder(path: Path) -> Path | None:
@@ -329,9 +400,10 @@ def trained_on(path: Path) -> str:
     file = path / "model.safetensors" if path.is_dir() else path
     run = run_folder(path)
     root = read_toml(run / "config.toml").get("dataset", {}).get("root") if run else None
-    if root and (Path(root) / "manifest.toml").is_file():
-        return str(root)  # a data set outside the data root
     name = read_header(file).dataset if file.suffix == ".safetensors" else ""
+    if root and (Path(root) / "manifest.toml").is_file():
+        _, at, split = name.partition("@")
+        return f"{root}{at}{split}"  # a data set outside the data root
     if not name:
         raise ConfigError(
             f"{path} does not contain the data set it was trained on. "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
@@ -100,6 +101,13 @@ def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
             current[-1][1](done, total)
 
         yield show
+
+
+def mean_cell(mean: float, std: float) -> str:
+    """Cell of a table: "81.2 ± 0.3"; "-" without a mean."""
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:.1f}" + ("" if math.isnan(std) else f" ± {std:.1f}")
 
 
 def print_table(header: list[str], rows: list[list[str]], *, title: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,11 +18,14 @@ from reidkit.cli.options import (
     SetOption,
     WorkersOption,
 )
-from reidkit.cli.output import print_json, print_table
+from reidkit.cli.output import mean_cell, print_json, print_table
+from reidkit.cli.smoke import run_smoke
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from reidkit.config import RunConfig
-    from reidkit.reproduce.runs import RowResult
+    from reidkit.reproduce.runs import RowResult, Runs
     from reidkit.reproduce.tables import Table
     from reidkit.types import Dataset
 
@@ -31,7 +33,8 @@ log = logging.getLogger(__name__)
 
 PANELS = {
     "Table": ("list_", "rows", "seeds", "epochs_scale", "set_"),
-    "Data": ("dataset", "data_root", "masks"),
+    "Data": ("dataset", "all_splits", "data_root", "masks"),
+    "Smoke test": ("smoke", "part"),
     "Run": ("out", "device", "workers", "json"),
 }
 
@@ -50,8 +53,28 @@ def reproduce(
     ] = 1.0,
     set_: SetOption = None,
     dataset: OptionalDatasetOption = None,
+    all_splits: Annotated[
+        bool,
+        typer.Option(
+            "--all-splits", help="Train on every split of the data set (CUHK03 classic: 20)."
+        ),
+    ] = False,
     data_root: DataRootOption = None,
     masks: PartMasksOption = None,
+    smoke: Annotated[
+        bool,
+        typer.Option(
+            "--smoke",
+            help="Train every row for two steps on synthetic data, evaluate it, and report "
+            "which rows failed.",
+        ),
+    ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N", help="Run part K of N of the smoke test.", show_default="the whole"
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -65,52 +88,66 @@ def reproduce(
     """Train the rows of a paper's table.
 
     Prints published beside measured results. Completed rows are kept, an interrupted one is
-    resumed, and failed ones are reported at the end.
+    resumed, and failed ones are reported at the end. Rows are trained in float32 and evaluated as
+    the paper's authors do: re-ranking, rule of average precision, best or last checkpoint.
+
+    --smoke takes PAPER, PAPER/TABLE or, for all tables, neither.
 
     \b
     Examples:
       reidkit reproduce --list
       reidkit reproduce iaunet/table7 --dataset market1501 --rows Baseline,SIA
+      reidkit reproduce ianet/table2 --dataset cuhk03-classic-labeled --all-splits
+      reidkit reproduce --smoke rga
     """
     from reidkit.config import require, set_layer
-    from reidkit.data.manifest import open_dataset
+    from reidkit.data.manifest import list_splits, open_dataset
     from reidkit.errors import ReidkitError
     from reidkit.reproduce.runs import Runs
-    from reidkit.reproduce.runs import reproduce as train_rows
     from reidkit.reproduce.tables import find_table
 
     if list_:
         _list(table, json=json)
         return
+    require(part is None or smoke, "--part divides the smoke test: add --smoke")
+    if smoke:
+        unused = {
+            "--dataset": dataset is not None,
+            "--rows": rows is not None,
+            "--masks": masks is not None,
+            "--all-splits": all_splits,
+            "--seeds": seeds != 1,
+            "--epochs-scale": epochs_scale != 1,
+        }
+        given = [name for name, is_given in unused.items() if is_given]
+        require(
+            not given,
+            f"--smoke generates its data and runs all rows: leave out {', '.join(given)}",
+        )
+        run_smoke(table, part, set_ or [], out, device, workers, json=json)
+        return
     require(table is not None, "no table given: reidkit reproduce PAPER/TABLE, or --list")
     require(dataset is not None, "no data set given: --dataset NAME")
     require(epochs_scale > 0, f"--epochs-scale must be positive, got {epochs_scale}")
     assert table is not None and dataset is not None
-    found = find_table(table)
-    data = open_dataset(dataset, data_root)
-
-    def train(settings: RunConfig, folder: Path, resume: bool) -> dict[str, Any]:
-        return _train(settings, data, folder, resume, masks, device, workers)
-
-    results = train_rows(
-        found,
-        data,
-        Runs(
-            rows=tuple(name.strip() for name in rows.split(",")) if rows else (),
-            seeds=seeds,
-            epochs_scale=epochs_scale,
-            overrides=(set_layer(set_ or []),),
-        ),
-        folder=out or Path("runs/reproduce") / f"{table.replace('/', '-')}-{data.name}",
-        train=train,
-        on_run=lambda row, seed: log.info("-- %s, row %s, seed %d", table, row, seed),
+    runs = Runs(
+        rows=tuple(name.strip() for name in rows.split(",")) if rows else (),
+        seeds=seeds,
+        epochs_scale=epochs_scale,
+        overrides=(set_layer(set_ or []),),
     )
-    notes = _notes(found, data, epochs_scale)
+    splits = list_splits(dataset)
+    require(bool(splits) or not all_splits, f"{dataset} has one split only: leave out --all-splits")
+    data = [open_dataset(name, data_root) for name in (splits if all_splits else [dataset])]
+    found = find_table(table)
+    results = _train_rows(table, data, runs, out, masks, device, workers)
+    notes = _notes(found, data, runs, splits=len(splits))
+    shown = _shown_name(data)
     if json:
-        document = {"table": table, "dataset": data.name, "rows": _document(results)}
-        print_json({**document, "notes": notes})
+        document = {"table": table, "dataset": shown, "splits": len(data)}
+        print_json({**document, "rows": _document(results), "notes": notes})
     else:
-        _print(results, title=f"{table} on {data.name}: {found.title}")
+        _print(results, title=f"{table} on {shown}: {found.title}")
         for note in notes:
             print(note, file=sys.stderr)
     failed = [result for result in results if result.failures]
@@ -122,40 +159,80 @@ def reproduce(
         )
 
 
-def _train(
-    settings: RunConfig,
-    data: Dataset,
-    folder: Path,
-    resume: bool,
+def _shown_name(data: Sequence[Dataset]) -> str:
+    """The data set's name, without the split if there are several."""
+    return data[0].name if len(data) == 1 else data[0].name.partition("@")[0]
+
+
+def _train_rows(
+    name: str,
+    data: list[Dataset],
+    runs: Runs,
+    out: Path | None,
     masks: Path | None,
     device: str,
     workers: int,
-) -> dict[str, Any]:
-    from reidkit.checkpoint import read_header
+) -> list[RowResult]:
     from reidkit.cli.train import open_masks_if_needed
     from reidkit.cli.training_progress import log_callbacks
     from reidkit.device import torch_device
-    from reidkit.training.trainer import RunOptions, Trainer
+    from reidkit.reproduce.runs import reproduce, train_and_evaluate
+    from reidkit.reproduce.tables import find_table
 
-    trainer = Trainer(
-        settings,
+    table = find_table(name)
+
+    def train(settings: RunConfig, dataset: Dataset, folder: Path, resume: bool) -> dict[str, Any]:
+        return train_and_evaluate(
+            table,
+            settings,
+            dataset,
+            folder,
+            masks=open_masks_if_needed(settings, dataset, masks),
+            device=torch_device(device),
+            workers=workers,
+            resume=resume,
+            callbacks=log_callbacks(settings.schedule.epochs),
+        )
+
+    return reproduce(
+        table,
         data,
-        folder=folder,
-        masks=open_masks_if_needed(settings, data, masks),
-        device=torch_device(device),
-        options=RunOptions(workers=workers),
-        callbacks=log_callbacks(settings.schedule.epochs),
+        runs,
+        folder=out or Path("runs/reproduce") / f"{name.replace('/', '-')}-{_shown_name(data)}",
+        train=train,
+        on_run=lambda row, run: log.info("-- %s, row %s, %s", name, row, run),
     )
-    return read_header(trainer.fit(resume=resume)).metrics
 
 
-def _notes(table: Table, data: Dataset, epochs_scale: float) -> list[str]:
+def _notes(table: Table, data: Sequence[Dataset], runs: Runs, *, splits: int) -> list[str]:
+    """What the numbers are based on."""
+    from reidkit.reproduce.runs import row_settings
+    from reidkit.retrieval.metrics import AP_NAMES
+
+    first = data[0]
+    settings = row_settings(table.rows[0], first.name, runs, seed=0)
     notes = [f"the paper's table: {table.note}"] if table.note else []
-    notes.append("the best checkpoint is chosen by the test set, as in the papers")
-    if data.synthetic:
+    if table.checkpoint == "last":
+        notes.append("the checkpoint of the last epoch is evaluated, as in the authors' code")
+    elif settings.test.val_fraction:
+        notes.append("the best checkpoint is chosen by held-out training identities")
+    elif table.checkpoint == "best":
+        notes.append("the best checkpoint is chosen by the test set, as in the authors' code")
+    else:
+        notes.append("the best checkpoint is chosen by the test set; the paper's rule is not known")
+    if first.task == "retrieval":
+        reranked = "after k-reciprocal re-ranking, " if table.rerank else ""
+        notes.append(f"{reranked}mAP is the mean of {AP_NAMES[table.ap]}")
+    if len(data) > 1:
+        notes.append(f"mean and standard deviation over {len(data)} splits")
+    elif splits:
+        notes.append(
+            f"one of {splits} splits; the published numbers are means over all: --all-splits"
+        )
+    if first.synthetic:
         notes.append("synthetic data: not comparable with published numbers")
-    if epochs_scale != 1:
-        notes.append(f"{epochs_scale:g} of the published epochs: not comparable")
+    if runs.epochs_scale != 1:
+        notes.append(f"{runs.epochs_scale:g} of the published epochs: not comparable")
     return notes
 
 
@@ -202,12 +279,7 @@ def _print(results: list[RowResult], *, title: str) -> None:
 
 
 def _cell(result: RowResult, metric: str) -> str:
-    if not result.values:
-        return "failed"
-    mean, std = result.mean(metric), result.std(metric)
-    if math.isnan(mean):
-        return "-"
-    return f"{mean:.1f}" + ("" if math.isnan(std) else f" ± {std:.1f}")
+    return mean_cell(*result.mean_and_std(metric)) if result.values else "failed"
 
 
 def _document(results: list[RowResult]) -> list[dict[str, Any]]:

@@ -298,10 +298,12 @@ def _train(
         print_json({"run": str(folder), "model": str(best), "metrics": metrics})
         return
     from reidkit.evaluation import percentages
+    from reidkit.retrieval.metrics import AP_NAMES
 
     scores = list(percentages(metrics).items())[:2]
+    rule = f" ({AP_NAMES[metrics['ap']]})" if "ap" in metrics else ""
     print(f"best checkpoint: epoch {metrics['epoch']}, chosen by the {metrics['chosen_by']}")
-    print("test set: " + "  ".join(f"{name} {value:.1f}" for name, value in scores))
+    print("test set: " + "  ".join(f"{name} {value:.1f}" for name, value in scores) + rule)
     print(best)
     if data.synthetic:
         print("synthetic data: not comparable with published numbers", file=sys.stderr)

@@ -99,22 +99,44 @@ def locate(dataset: str, data_root: Path | None = None) -> tuple[Manifest, Path]
     """The manifest and the folder of a data set.
 
     Args:
-        dataset: a known name (`name@variant` for one of several variants), a manifest file, or a
-            folder that contains a manifest.toml.
+        dataset: a known name, a manifest file, or a folder that contains a manifest.toml; a name
+            or folder may be followed by `@variant`.
         data_root: the folder of data sets; default `REIDKIT_DATA`, else `data`.
 
     A manifest.toml inside the data set's folder replaces the published one, so that a synthetic
     data set can be used in place of a published one; the name stays the requested one.
     """
-    file = find_manifest(dataset)
+    path, variant = _folder_and_variant(dataset)
+    file = find_manifest(path)
     manifest = load_manifest(file)
     if file.name == MANIFEST:
-        return choose_variant(manifest, "", file.parent), file.parent
+        return choose_variant(manifest, variant, file.parent), file.parent
     variant = dataset.partition("@")[2] if file.stem == dataset.partition("@")[0] else ""
     folder = find_root(manifest, data_root, beside=file.parent)
     if (folder / MANIFEST).is_file():
         manifest = replace(load_manifest(folder / MANIFEST), name=manifest.name)
     return choose_variant(manifest, variant, folder), folder
+
+
+def _folder_and_variant(dataset: str) -> tuple[str, str]:
+    """ "data/x@3" -> ("data/x", "3") if data/x contains a manifest.toml; else (dataset, "")."""
+    folder, _, variant = dataset.rpartition("@")
+    if folder and (Path(folder).expanduser() / MANIFEST).is_file():
+        return folder, variant
+    return dataset, ""
+
+
+def list_splits(dataset: str) -> list[str]:
+    """The splits of a data set as names for `locate`: ["cuhk03-classic-labeled@0", ...]; empty if
+    there is only one. They are the variants without folders of their own, which divide the same
+    images differently.
+    """
+    name, _ = _folder_and_variant(dataset)
+    file = find_manifest(name)
+    if file.name != MANIFEST:
+        name = name.partition("@")[0]
+    variants = load_manifest(file).variants
+    return [] if any(variants.values()) else [f"{name}@{variant}" for variant in variants]
 
 
 def find_root(

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reidkit.errors import MaskError
+from reidkit.masks.labels import default_grouping, load_label_set
+from reidkit.masks.matching import label_stem, match_labels
 from reidkit.masks.report import MaskReport, mask_report
-from reidkit.masks.sources import MaskSource
+from reidkit.masks.sources import MaskSource, index_maps
 from reidkit.masks.store import MaskStore
 from reidkit.masks.writer import write_store
-from reidkit.types import Dataset, Sample
+from reidkit.types import Dataset, Sample, frames
 
 log = logging.getLogger(__name__)
 
@@ -53,3 +55,23 @@ def prepare(
     else:
         write_store(path, dataset, samples, source, split=split, progress=progress)
     return mask_report(MaskStore.open(path, dataset=dataset, parts=source.parts))
+
+
+def prepare_synthetic(
+    path: Path,
+    dataset: Dataset,
+    labels: str,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> MaskReport:
+    """`prepare` for the training images of a synthetic data set, from its own label maps.
+
+    Args:
+        labels: folder of the label maps under the data set's, as in its manifest.
+    """
+    samples = list(frames(dataset.train))
+    matching = match_labels(
+        [sample.path for sample in samples], dataset.root / labels, stem=label_stem
+    )
+    source = index_maps(dataset.root, matching.complete(), default_grouping(load_label_set("lip")))
+    return prepare(path, dataset, samples, source, split="train", progress=progress)

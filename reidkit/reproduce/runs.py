@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
-import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from reidkit import checkpoint
 from reidkit.config import Layer, RunConfig, load_run_config, set_layer, to_table, with_recipe
 from reidkit.errors import ConfigError, ReidkitError, suggest
-from reidkit.evaluation import percentages
+from reidkit.evaluation import (
+    Evaluation,
+    EvaluationSettings,
+    evaluate_by_task,
+    mean_and_std,
+    percentages,
+)
 from reidkit.files import atomic
+from reidkit.masks.store import MaskStore
 from reidkit.reproduce.tables import Row, Table
+from reidkit.retrieval import RerankConfig
+from reidkit.runtime.embedder import load_embedder
+from reidkit.training.checkpoints import BEST, LAST, has_run
+from reidkit.training.trainer import Callbacks, RunOptions, Trainer
 from reidkit.types import Dataset
 
 log = logging.getLogger(__name__)
 
 RESULT = "result.json"
 
-Train = Callable[[RunConfig, Path, bool], dict[str, Any]]
-"""train(settings, folder, resume) -> metrics of the best checkpoint."""
+PAPER_PRECISION = Layer("reproduce", {"precision": "fp32"})
+"""The papers' networks were trained in float32."""
+
+Train = Callable[[RunConfig, Dataset, Path, bool], dict[str, Any]]
+"""train(settings, dataset, folder, resume) -> metrics of the evaluated checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -48,31 +65,26 @@ class RowResult:
     """A row's published and measured results.
 
     Attributes:
-        values: by metric, one number in % per completed seed.
-        failures: by seed, the error message.
+        values: by metric, one number in % per completed run: per seed, or per split and seed.
+        failures: by run ("seed 0", "split 3, seed 0"), the error message.
     """
 
     row: Row
     published: Mapping[str, float]
     values: dict[str, list[float]]
-    failures: dict[int, str]
+    failures: dict[str, str]
 
-    def mean(self, metric: str) -> float:
-        """Mean over seeds; NaN without results."""
-        values = self.values.get(metric)
-        return statistics.fmean(values) if values else float("nan")
-
-    def std(self, metric: str) -> float:
-        """Sample standard deviation over seeds; NaN for fewer than two."""
-        values = self.values.get(metric, [])
-        return statistics.stdev(values) if len(values) > 1 else float("nan")
+    def mean_and_std(self, metric: str) -> tuple[float, float]:
+        """Mean and sample standard deviation over runs; NaN without results, and for the spread of
+        one run."""
+        return mean_and_std(self.values.get(metric, ()))
 
 
 def row_settings(row: Row, dataset: str, runs: Runs, *, seed: int) -> RunConfig:
-    """The settings of a row, with `runs.epochs_scale` applied to its schedule."""
+    """The settings of a row in float32, with `runs.epochs_scale` applied to its schedule."""
     layers = [Layer(row.name, {"arch": {"name": row.arch}}), set_layer(row.set)]
     layers = with_recipe(layers, preset=row.preset or None, dataset=dataset)
-    layers += [*runs.overrides, Layer("seed", {"seed": seed})]
+    layers += [PAPER_PRECISION, *runs.overrides, Layer("seed", {"seed": seed})]
     config = load_run_config(layers)
     scale, schedule = runs.epochs_scale, config.schedule
     if scale == 1:
@@ -91,12 +103,12 @@ def row_settings(row: Row, dataset: str, runs: Runs, *, seed: int) -> RunConfig:
 
 def reproduce(
     table: Table,
-    dataset: Dataset,
+    datasets: Sequence[Dataset],
     runs: Runs,
     *,
     folder: Path,
     train: Train,
-    on_run: Callable[[str, int], None] = lambda row, seed: None,
+    on_run: Callable[[str, str], None] = lambda row, run: None,
 ) -> list[RowResult]:
     """Trains rows of a table and collects their results.
 
@@ -104,8 +116,9 @@ def reproduce(
     one is resumed.
 
     Args:
-        folder: receives a run folder per row and seed.
-        on_run: called with row name and seed before each run.
+        datasets: the data set, or its splits; each is trained on by itself.
+        folder: receives a run folder per row, split and seed.
+        on_run: called before each run with the row's name and the run's ("split 3, seed 0").
     Raises:
         ConfigError: if a row is unknown.
     """
@@ -115,24 +128,77 @@ def reproduce(
             raise ConfigError(f"{table.name} has no row {name!r}. {suggest(name, known)}")
     results = []
     for row in [known[name] for name in runs.rows] or table.rows:
-        result = RowResult(row, row.published(dataset.name), {}, {})
-        for seed in range(runs.seeds):
-            on_run(row.name, seed)
-            run = folder / f"{row.name.replace('/', '_').replace(' ', '_')}-seed{seed}"
+        result = RowResult(row, row.published(datasets[0].name), {}, {})
+        for dataset, seed in itertools.product(datasets, range(runs.seeds)):
+            split = dataset.name.partition("@")[2] if len(datasets) > 1 else ""
+            name = f"split {split}, seed {seed}" if split else f"seed {seed}"
+            on_run(row.name, name)
+            stem = f"{row.name}-split{split}" if split else row.name
+            run = folder / f"{stem.replace('/', '_').replace(' ', '_')}-seed{seed}"
             try:
                 settings = row_settings(row, dataset.name, runs, seed=seed)
-                metrics = _train_once(settings, run, train)
+                metrics = _train_once(settings, dataset, run, train)
             except (ReidkitError, RuntimeError, ValueError) as error:
-                result.failures[seed] = f"{error}" or type(error).__name__
-                log.warning("%s, seed %d failed: %s", row.name, seed, result.failures[seed])
+                result.failures[name] = f"{error}" or type(error).__name__
+                log.warning("%s, %s failed: %s", row.name, name, result.failures[name])
                 continue
-            for metric, value in percentages(metrics).items():
+            for metric, value in scores(metrics).items():
                 result.values.setdefault(metric, []).append(value)
         results.append(result)
     return results
 
 
-def _train_once(settings: RunConfig, folder: Path, train: Train) -> dict[str, Any]:
+def scores(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The main scores of an evaluation in %; for classification also the error rate of top-1."""
+    values = percentages(metrics)
+    return values | ({"error": 100 - values["top-1"]} if "top-1" in values else {})
+
+
+def train_and_evaluate(
+    table: Table,
+    config: RunConfig,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    masks: MaskStore | None,
+    device: torch.device,
+    workers: int,
+    resume: bool = False,
+    callbacks: Callbacks | None = None,
+) -> dict[str, Any]:
+    """Trains a network, or resumes it, and evaluates the checkpoint that the table's authors
+    evaluate, in their way.
+
+    Returns:
+        Metrics of that checkpoint, with its epoch as "epoch".
+    """
+    Trainer(
+        config,
+        dataset,
+        folder=folder,
+        masks=masks,
+        device=device,
+        callbacks=callbacks,
+        options=RunOptions(workers=workers),
+    ).fit(resume=resume)
+    path = folder / (LAST if table.checkpoint == "last" else BEST)
+    settings = EvaluationSettings(
+        metric=config.test.metric,
+        flip=config.test.flip,
+        batch=config.test.batch,
+        ap=table.ap,
+        rerank=RerankConfig() if table.rerank else None,
+    )
+    result = evaluate_by_task(load_embedder(path, device=str(device)), dataset, settings)
+    metrics = result.metrics()
+    if isinstance(result, Evaluation) and result.reranked is not None:
+        metrics = result.reranked.to_dict()
+    return {"epoch": checkpoint.read_header(path).metrics["epoch"], **metrics}
+
+
+def _train_once(
+    settings: RunConfig, dataset: Dataset, folder: Path, train: Train
+) -> dict[str, Any]:
     """The metrics of the run in `folder`, trained or resumed unless it is complete.
 
     Raises:
@@ -148,7 +214,7 @@ def _train_once(settings: RunConfig, folder: Path, train: Train) -> dict[str, An
             )
         metrics: dict[str, Any] = document["metrics"]
         return metrics
-    metrics = train(settings, folder, (folder / "resume.pt").is_file())
+    metrics = train(settings, dataset, folder, has_run(folder))
     with atomic(result) as partial:
         partial.write_text(json.dumps({"settings": table, "metrics": metrics}))
     return metrics

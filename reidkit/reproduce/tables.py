@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
+from reidkit.choices import ApRule
 from reidkit.config import from_table, read_toml
 from reidkit.errors import ConfigError, suggest
 
@@ -33,14 +35,27 @@ class Row:
         return self.paper.get(dataset.partition("@")[0].removeprefix("synth-"), {})
 
 
+CheckpointRule = Literal["best", "last", "unknown"]
+
+
 @dataclass(frozen=True)
 class Table:
-    """A table of a paper."""
+    """A table of a paper.
+
+    Attributes:
+        checkpoint: which one the authors' code evaluates: the best by rank-1 on the test set, or
+            that of the last epoch. For "unknown" the best is evaluated.
+        ap: rule of average precision of the authors' evaluator.
+        rerank: the published numbers are those after k-reciprocal re-ranking.
+    """
 
     name: str
     title: str
     rows: tuple[Row, ...]
     note: str = ""
+    checkpoint: CheckpointRule = "unknown"
+    ap: ApRule = "step"
+    rerank: bool = False
 
 
 def list_papers() -> list[str]:
@@ -49,16 +64,19 @@ def list_papers() -> list[str]:
 
 
 def read_tables(paper: str) -> list[Table]:
-    """A paper's tables, in order.
+    """A paper's tables, in order. Keys above the first table hold for all tables of the paper
+    without the same key.
 
     Raises:
         ConfigError: if the paper is unknown or its file is invalid.
     """
     if paper not in list_papers():
         raise ConfigError(f"unknown paper {paper!r}. {suggest(paper, list_papers())}")
+    document = read_toml(PAPERS / f"{paper}.toml")
+    entries: list[dict[str, Any]] = document.pop("tables")
     return [
-        from_table(Table, entry, where=f"{paper}.toml: table {number}")
-        for number, entry in enumerate(read_toml(PAPERS / f"{paper}.toml")["tables"], start=1)
+        from_table(Table, {**document, **entry}, where=f"{paper}.toml: table {number}")
+        for number, entry in enumerate(entries, start=1)
     ]
 
 

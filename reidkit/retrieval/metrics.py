@@ -5,20 +5,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.errors import DataError
+from reidkit.choices import ApRule
+from reidkit.errors import ConfigError, DataError, suggest
 from reidkit.retrieval.significance import Interval, bootstrap
 from reidkit.retrieval.thresholds import PairStatistics
 
+AP_NAMES: dict[str, str] = {"step": "step-wise AP", "trapezoid": "trapezoidal AP"}
+"""What reports call the rules of `average_precision`."""
 
-def average_precision(ranks: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """AP of each query: the mean of precision at each true match.
 
-    AP = (1/R) * sum_i i / rank_i      Zheng et al. 2015, sec. 5.1, without interpolation
+def check_ap_rule(rule: str) -> None:
+    """Raises ConfigError for an unknown rule of average precision."""
+    if rule not in get_args(ApRule):
+        raise ConfigError(f"unknown rule of AP {rule}. {suggest(rule, get_args(ApRule))}")
+
+
+def average_precision(
+    ranks: NDArray[np.int64], offsets: NDArray[np.int64], *, rule: ApRule = "step"
+) -> NDArray[np.float64]:
+    """AP of each query: the area under its precision-recall curve.
+
+    step: AP = (1/R) * sum_i i / rank_i, the mean of precision at each true match (Zheng et al.
+    2015, sec. 5.1; scikit-learn from 0.19 on).
+
+    trapezoid: AP = (1/R) * sum_i (i / rank_i + (i - 1) / (rank_i - 1)) / 2, where the second
+    fraction is 1 for rank_i = 1: the curve begins at recall 0, precision 1 (scikit-learn up to
+    0.18). Ties are broken by gallery order, which scikit-learn joins to one point of the curve.
 
     Args:
         ranks: int64 [total], from 1; query q owns ranks[offsets[q]:offsets[q + 1]], ascending.
@@ -28,12 +45,27 @@ def average_precision(ranks: NDArray[np.int64], offsets: NDArray[np.int64]) -> N
     """
     position = np.arange(1, len(ranks) + 1) - np.repeat(offsets[:-1], np.diff(offsets))
     precision = position / ranks
+    if rule == "trapezoid":
+        precision = (precision + _precision_before(position, ranks)) / 2
     counts = np.diff(offsets)
     values = np.full(len(counts), np.nan)
     matched = counts > 0
     if matched.any():
         values[matched] = np.add.reduceat(precision, offsets[:-1][matched]) / counts[matched]
     return values
+
+
+def _precision_before(position: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Precision of the ranking just above each true match: 1 above the first rank."""
+    return np.where(ranks == 1, 1.0, (position - 1) / np.maximum(ranks - 1, 1))
+
+
+def single_match_precision(
+    ranks: NDArray[np.int64], *, rule: ApRule = "step"
+) -> NDArray[np.float64]:
+    """AP of rankings with one true match each, at these ranks from 1; any shape."""
+    precision: NDArray[np.float64] = 1 / ranks
+    return precision if rule == "step" else (precision + (ranks == 1)) / 2
 
 
 def inverse_negative_penalty(
@@ -96,6 +128,7 @@ class RetrievalMetrics:
 
     Attributes:
         protocol, metric: how it was ranked.
+        ap: rule of `average_precision`.
         rerank: k1, k2 and lambda of the re-ranking, or None.
         average_precision: float64 [Q], NaN where a query has no true match.
         inverse_negative_penalty: float64 [Q], likewise.
@@ -114,6 +147,7 @@ class RetrievalMetrics:
 
     protocol: str
     metric: str
+    ap: ApRule
     rerank: dict[str, float] | None
     average_precision: NDArray[np.float64]
     inverse_negative_penalty: NDArray[np.float64]
@@ -181,6 +215,7 @@ class RetrievalMetrics:
         document: dict[str, Any] = {
             "protocol": self.protocol,
             "metric": self.metric,
+            "ap": self.ap,
             "rerank": self.rerank,
             "mAP": _number(self.mAP),
             "mINP": _number(self.mINP),

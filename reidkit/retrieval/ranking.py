@@ -17,6 +17,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from reidkit.choices import ApRule
 from reidkit.errors import DataError
 from reidkit.retrieval.blocks import Progress, block_rows, chunks, parallel_for, plan_blocks
 from reidkit.retrieval.distance import (
@@ -30,9 +31,11 @@ from reidkit.retrieval.metrics import (
     CameraPair,
     RetrievalMetrics,
     average_precision,
+    check_ap_rule,
     cmc_curve,
     first_ranks,
     inverse_negative_penalty,
+    single_match_precision,
 )
 from reidkit.retrieval.protocols import (
     GalleryLabels,
@@ -60,6 +63,7 @@ class RankingConfig:
         protocol: a name in `protocols.PROTOCOLS`.
         metric: "cosine" (features are L2-normalised on the fly) or "euclidean".
         rerank: k-reciprocal re-ranking, or None.
+        ap: "step" or "trapezoid", see `metrics.average_precision`.
         seed: of the sampled galleries ("cuhk03-classic").
         max_memory: budget in bytes in addition to the features; None: the fastest block sizes.
         device: of the matrix products; None is the CPU.
@@ -68,6 +72,7 @@ class RankingConfig:
     protocol: str = "market"
     metric: str = "cosine"
     rerank: RerankConfig | None = None
+    ap: ApRule = "step"
     seed: int = 0
     max_memory: int | None = None
     device: torch.device | str | None = None
@@ -75,6 +80,7 @@ class RankingConfig:
     def __post_init__(self) -> None:
         get_protocol(self.protocol)
         check_metric(self.metric)
+        check_ap_rule(self.ap)
 
 
 _DEFAULTS = RankingConfig()
@@ -126,6 +132,7 @@ def metrics_from_distances(
     thresholds: bool = False,
     by_camera: bool = False,
     seed: int = 0,
+    ap: ApRule = "step",
 ) -> RetrievalMetrics:
     """The same from a distance matrix [Q, G], float32 or float64.
 
@@ -154,7 +161,7 @@ def metrics_from_distances(
         chunks(len(pids), block_rows(len(gallery.pids))),
         (pids, camids),
         gallery,
-        RankingConfig(protocol, seed=seed),
+        RankingConfig(protocol, seed=seed, ap=ap),
         _Options(max_rank, thresholds, by_camera),
         None,
     )
@@ -235,14 +242,17 @@ def _metrics_of_blocks(
     ranks, offsets = whole.sorted(), matches.offsets
     first = first_ranks(ranks, offsets)
     matched = first > 0
-    AP, INP = average_precision(ranks, offsets), inverse_negative_penalty(ranks, offsets)
+    AP = average_precision(ranks, offsets, rule=config.ap)
+    INP = inverse_negative_penalty(ranks, offsets)
     nearest = first[:, None] if sampled is None else sampled.ranks  # [Q, 1] or [Q, S]
-    if protocol.sampled_precision:  # one true match in each sampled gallery: AP = INP = 1 / rank
-        AP[matched] = INP[matched] = (1 / nearest[matched]).mean(axis=1)
+    if protocol.sampled_precision:  # one true match in each sampled gallery: INP = 1 / rank
+        AP[matched] = single_match_precision(nearest[matched], rule=config.ap).mean(axis=1)
+        INP[matched] = (1 / nearest[matched]).mean(axis=1)
     junk = int(np.count_nonzero(gallery.roles == JUNK))
     return RetrievalMetrics(
         protocol=protocol.name,
         metric="precomputed" if isinstance(distances, PrecomputedDistances) else config.metric,
+        ap=config.ap,
         rerank=None if config.rerank is None else config.rerank.to_dict(),
         average_precision=AP,
         inverse_negative_penalty=INP,
@@ -255,7 +265,7 @@ def _metrics_of_blocks(
         gallery_size=len(gallery.pids) - junk,
         junk=junk,
         pairs=None if pairs is None else pairs.statistics(),
-        cameras=_camera_pairs(camids, cameras) if options.by_camera else None,
+        cameras=_camera_pairs(camids, cameras, config.ap) if options.by_camera else None,
     )
 
 
@@ -419,13 +429,13 @@ class _SampledGalleries:
 
 
 def _camera_pairs(
-    query_camids: NDArray[np.int64], cameras: list[tuple[int, _MatchRanks]]
+    query_camids: NDArray[np.int64], cameras: list[tuple[int, _MatchRanks]], ap: ApRule
 ) -> tuple[CameraPair, ...]:
     """Means over the queries of each camera pair that has any."""
     pairs = []
     for gallery_camid, part in cameras:
         ranks, offsets = part.sorted(), part.matches.offsets
-        AP, first = average_precision(ranks, offsets), first_ranks(ranks, offsets)
+        AP, first = average_precision(ranks, offsets, rule=ap), first_ranks(ranks, offsets)
         for query_camid in np.unique(query_camids[first > 0]).tolist():
             chosen = (query_camids == query_camid) & (first > 0)
             pairs.append(

@@ -132,15 +132,21 @@ def compare(
     """Paired tests of mAP, mINP and rank-1 between two `RetrievalMetrics.to_dict(per_query=True)`.
 
     Raises:
-        DataError: a document lacks per-query values, or the queries are not the same.
+        DataError: a document lacks per-query values, or the queries or the rules of AP differ.
     """
     lists = []
     for document in (first, second):
-        if "per_query" not in document:
+        if "per_query" not in document or "ap" not in document:
             raise DataError(
-                "one of the two results has no per-query scores. Run reidkit eval again"
+                "one of the two results has no per-query scores or no rule of AP. "
+                "Run reidkit eval again"
             )
         lists.append(document["per_query"])
+    if first["ap"] != second["ap"]:
+        raise DataError(
+            f"the two runs were evaluated with different rules of AP ({first['ap']} and "
+            f"{second['ap']}). Evaluate both with the same one: reidkit eval MODEL --ap step"
+        )
     for key in ("pid", "camid"):
         if lists[0][key] != lists[1][key]:
             raise DataError(

@@ -76,7 +76,9 @@ def plot_curves(results: Mapping[str, RetrievalMetrics], path: Path, *, title: s
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     for name, metrics in results.items():
         ranks = range(1, len(metrics.cmc) + 1)
-        cmc.plot(ranks, 100 * metrics.cmc, label=f"{name}, mAP {100 * metrics.mAP:.1f}")
+        cmc.plot(
+            ranks, 100 * metrics.cmc, label=f"{name}, mAP ({metrics.ap}) {100 * metrics.mAP:.1f}"
+        )
         if metrics.pairs is not None:
             false, true = metrics.pairs.roc()
             roc.plot(false, true, label=name)

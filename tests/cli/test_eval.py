@@ -230,3 +230,47 @@ def test_embeddings_before_or_after_batch_norm_can_be_evaluated(
     assert before["mAP"] != after["mAP"] == same["mAP"]
     message = refuse("eval", model, "--dataset", market, "--embedding", "mid-bn")
     assert "'mid-bn' is not one of 'post-bn', 'pre-bn'" in message
+
+
+def test_the_rule_of_average_precision_is_set_and_reported(
+    market: Path, trained: Path, run: Run, refuse: Run
+) -> None:
+    model, options = trained / "runs/one", ("--dataset", market, "--device", "cpu")
+    assert "step-wise AP;" in run("eval", model, *options)
+    step = json.loads((model / "metrics.json").read_text())["results"][0]
+    assert "trapezoidal AP;" in run("eval", model, *options, "--ap", "trapezoid", "-o", "other")
+    trapezoid = score(run, model, "--dataset", market, "--ap", "trapezoid")
+    assert (step["ap"], trapezoid["ap"]) == ("step", "trapezoid")
+    assert trapezoid["mAP"] < step["mAP"] and trapezoid["cmc"] == step["cmc"]
+    run("eval", model, *options)
+    assert "different rules of AP (step and trapezoid)" in refuse("compare", model, "other")
+    assert "step-wise AP)" in run("compare", model, model)
+    assert "'steps' is not one of 'step', 'trapezoid'" in refuse("eval", model, "--ap", "steps")
+
+
+def test_several_runs_are_evaluated_on_their_own_splits_and_averaged(
+    synthetic_dataset: Callable[[str], Path], run: Run, refuse: Run
+) -> None:
+    root = synthetic_dataset("cuhk03-classic-labeled")
+    for split in (1, 4):
+        run(
+            *("train", "--arch", "baseline", "--dataset", f"{root}@{split}", "-o", f"runs/{split}"),
+            *("--set", "arch.backbone=resnet18", "--size", "64x32", "--weights", "none"),
+            *("--epochs", 1, "--batch", 8, "--workers", 0, "--device", "cpu"),
+        )
+    found = json.loads(run("eval", "runs/1", "runs/4", "--device", "cpu", "--json"))
+    first, second = found["results"]
+    assert first["dataset"] == "synth-cuhk03-classic-labeled@1"
+    assert second["dataset"] == "synth-cuhk03-classic-labeled@4"
+    (mean,) = found["means"]
+    assert (mean["dataset"], mean["runs"]) == ("synth-cuhk03-classic-labeled", 2)
+    scores = [100 * first["mAP"], 100 * second["mAP"]]
+    assert mean["mAP"]["mean"] == pytest.approx(np.mean(scores))
+    assert mean["mAP"]["std"] == pytest.approx(np.std(scores, ddof=1))
+    stored = json.loads(Path("runs/4/metrics.json").read_text())["results"]
+    assert [result["dataset"] for result in stored] == [second["dataset"]]
+
+    table = run("eval", "runs/1", "runs/4", "--device", "cpu")
+    assert "2 models" in table and "mean ± standard deviation" in table
+    assert f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}" in table
+    assert "the results of one model" in refuse("eval", "runs/1", "runs/4", "-o", "both")

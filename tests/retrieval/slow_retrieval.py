@@ -42,6 +42,30 @@ def scores(flags):
     return (total / hits, hits / last, first) if hits else None
 
 
+def precision_recall_curve(flags):
+    """scikit-learn's precision_recall_curve for a ranking of distinct scores: precision and recall
+    with each item as the threshold, from the last one to the first, up to full recall; then the
+    point (precision 1, recall 0)."""
+    flags = np.asarray(flags, dtype=bool)
+    true_positives = np.cumsum(flags)
+    precision = true_positives / np.arange(1, len(flags) + 1)
+    recall = true_positives / true_positives[-1]
+    last = np.searchsorted(true_positives, true_positives[-1])
+    return np.r_[precision[last::-1], 1.0], np.r_[recall[last::-1], 0.0]
+
+
+def step_ap(flags):
+    """average_precision_score of scikit-learn from 0.19 on: sum_n (R_n - R_(n-1)) P_n."""
+    precision, recall = precision_recall_curve(flags)
+    return -np.sum(np.diff(recall) * precision[:-1])
+
+
+def trapezoid_ap(flags):
+    """average_precision_score of scikit-learn up to 0.18: auc(recall, precision)."""
+    precision, recall = precision_recall_curve(flags)
+    return -np.trapezoid(precision, recall)
+
+
 def evaluation(distances, q_pids, q_cams, pids, camids, roles, cameras=True, max_rank=50):
     """mAP, mINP, CMC and the per-query (AP, INP, first rank) by loops."""
     found = [

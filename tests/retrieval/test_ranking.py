@@ -137,6 +137,53 @@ def test_average_precision_by_hand():
     assert metrics.cmc.tolist() == [1, 1, 1, 1, 1]
 
 
+def ranking(flags, **options):
+    """Metrics of one query whose gallery, nearest first, matches where a flag is set."""
+    count = len(flags)
+    gallery = GalleryLabels(
+        np.where(flags, 7, 8), np.full(count, 2), np.zeros(count, dtype=np.uint8)
+    )
+    distances = np.arange(count, dtype=np.float64)[None]
+    return metrics_from_distances(distances, np.array([7]), np.array([1]), gallery, **options)
+
+
+def test_trapezoidal_ap_by_hand():
+    # points (recall, precision) of match, other, match, from (0, 1): (1/2, 1), (1/2, 1/2), (1, 2/3)
+    found = ranking([True, False, True], ap="trapezoid")
+    assert found.mAP == pytest.approx((1 + 1) / 2 / 2 + (1 / 2 + 2 / 3) / 2 / 2)
+    assert found.to_dict()["ap"] == "trapezoid"
+    # a match in second place only: the curve rises from (0, 0) to (1, 1/2)
+    assert ranking([False, True], ap="trapezoid").mAP == pytest.approx(1 / 4)
+    assert ranking([True, True], ap="trapezoid").mAP == 1.0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_both_rules_of_ap_equal_those_of_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    flags = rng.random(60) < rng.uniform(0.02, 0.9)
+    flags[rng.integers(60)] = True
+    step, trapezoid = (ranking(flags, ap=rule) for rule in ("step", "trapezoid"))
+    assert step.mAP == pytest.approx(slow.step_ap(flags), abs=1e-12)
+    assert trapezoid.mAP == pytest.approx(slow.trapezoid_ap(flags), abs=1e-12)
+    assert (step.mINP, step.cmc.tolist()) == (trapezoid.mINP, trapezoid.cmc.tolist())
+
+
+def test_the_rule_of_ap_is_step_unless_set_and_also_that_of_camera_pairs():
+    rng = np.random.default_rng(4)
+    query, gallery = make(rng, 20), make(rng, 120)
+    default = compute_metrics(query, gallery, by_camera=True)
+    step, trapezoid = (
+        compute_metrics(query, gallery, RankingConfig(ap=rule), by_camera=True)
+        for rule in ("step", "trapezoid")
+    )
+    assert default.ap == "step" and default.mAP == step.mAP > trapezoid.mAP
+    for by_step, by_trapezoid in zip(step.cameras, trapezoid.cameras, strict=True):
+        assert by_step.mAP > by_trapezoid.mAP
+        assert by_step.rank_1 == by_trapezoid.rank_1
+    with pytest.raises(ConfigError, match=r"unknown rule of AP steps. Did you mean step\?"):
+        RankingConfig(ap="steps")
+
+
 def test_ties_are_broken_by_gallery_order():
     labels = GalleryLabels(np.array([8, 7]), np.array([2, 2]), np.zeros(2, dtype=np.uint8))
     tied = np.array([[0.5, 0.5]])

@@ -99,3 +99,15 @@ def test_same_camera_and_junk_are_never_sampled_and_unmatched_queries_are_counte
     assert np.isnan(metrics.rank_1[1])
     assert metrics.rank(1) == 1.0
     assert metrics.queries_without_match == 1
+
+
+def test_trapezoidal_ap_of_sampled_galleries_halves_all_but_first_ranks():
+    rng = np.random.default_rng(5)
+    setting = (rng.random((1, 40)), [3], [0], labels(rng.integers(0, 10, 40)))
+    options = {"protocol": "cuhk03-classic-sampled", "max_rank": 10}
+    step = metrics_from_distances(*setting, **options)
+    trapezoid = metrics_from_distances(*setting, **options, ap="trapezoid")
+    # one match at rank r: 1/r by steps; 1 for r = 1 and 1/(2r) otherwise by trapezoids
+    assert 0 < step.rank_1[0] < 1
+    assert trapezoid.mAP == pytest.approx((step.mAP + step.rank_1[0]) / 2)
+    assert trapezoid.mINP == step.mINP

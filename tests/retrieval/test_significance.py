@@ -111,6 +111,8 @@ def test_comparing_needs_per_query_scores_of_the_same_queries():
     documents = [r.to_dict(per_query=True) for r in results()]
     with pytest.raises(DataError, match="no per-query scores"):
         compare(documents[0], {"mAP": 0.5})
+    with pytest.raises(DataError, match=r"different rules of AP \(step and trapezoid\)"):
+        compare(documents[0], {**documents[1], "ap": "trapezoid"})
     documents[1]["per_query"]["pid"] = documents[1]["per_query"]["pid"][1:]
     with pytest.raises(DataError, match=r"different queries \(60 and 59"):
         compare(*documents)
