@@ -146,6 +146,26 @@ class Evaluation:
             return None
         return self.plain.pairs.operating_point(self.settings.target_fpr)
 
+    @property
+    def rule(self) -> str:
+        """How the plain metrics were obtained: results by the same rule can be compared."""
+        settings = self.settings
+        expansion = settings.query_expansion or settings.database_augmentation
+        parts = {
+            f"protocol {self.plain.protocol}": True,
+            self.plain.metric: True,
+            f"{self.plain.ap} AP": True,
+            "flip": self.flip,
+            f"clips {self.clips}": self.clips,
+            f"query expansion {settings.query_expansion}": settings.query_expansion,
+            f"database augmentation {settings.database_augmentation}": (
+                settings.database_augmentation
+            ),
+            f"alpha {settings.alpha:g}": expansion and settings.alpha,
+            "multi-query": self.multi_query,
+        }
+        return ", ".join(part for part, holds in parts.items() if holds)
+
     def metrics(self) -> dict[str, Any]:
         """The plain metrics, which checkpoints and metrics.jsonl store."""
         return self.plain.to_dict()
@@ -162,6 +182,7 @@ class Evaluation:
             "dataset": self.dataset,
             "dataset_fingerprint": self.dataset_fingerprint,
             "synthetic": self.synthetic,
+            "rule": self.rule,
             "flip": self.flip,
             "frames": self.frames,
             "clips": self.clips or None,

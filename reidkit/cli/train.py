@@ -26,6 +26,7 @@ from reidkit.cli.options import (
     parse_size,
 )
 from reidkit.cli.output import print_json
+from reidkit.cli.runs import newest_run
 from reidkit.cli.training_progress import training_progress
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def train(
 
     options = LaunchOptions(dataset, data_root, masks, device, workers)
     if resume:
-        out = out or newest_folder()
+        out = out or newest_run()
         require((out / "config.toml").is_file(), f"no such run: {out}. Start one without --resume")
         options = options.resumed(out)
     require(options.dataset is not None, "no data set given: --dataset NAME")
@@ -429,13 +430,3 @@ def load_resumed_settings(folder: Path, overrides: ConfigOverrides) -> RunConfig
     if overrides.preset not in (None, "none"):
         layers.insert(1, preset_layer(str(overrides.preset)))
     return load_run_config(layers)
-
-
-def newest_folder(runs: Path = Path("runs")) -> Path:
-    """The run folder that was written to last."""
-    from reidkit.errors import ConfigError
-
-    found = sorted(runs.glob("*/config.toml"), key=lambda path: path.parent.stat().st_mtime)
-    if not found:
-        raise ConfigError(f"no run to resume under {runs}. Start a new one without --resume")
-    return found[-1].parent
