@@ -69,16 +69,18 @@ def verify(
     deep: Annotated[bool, typer.Option("--deep", help="Decode every image as well.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Compare a data set on disk with its published counts.
+    """Compare a data set on disk with the counts of its manifest.
 
-    The exit status is 2 if a count differs or an image cannot be decoded.
+    These are the published ones, unless the data set's folder contains a manifest.toml, as
+    synthetic data sets and your own do. The exit status is 2 if a count differs or an image cannot
+    be decoded.
 
     \b
     Examples:
       reidkit datasets verify market1501 --data-root /data
       reidkit datasets verify photos/ --deep
     """
-    from reidkit.data.manifest import locate, read_dataset
+    from reidkit.data.manifest import MANIFEST, list_manifests, locate, read_dataset
     from reidkit.data.verify import unreadable
     from reidkit.data.verify import verify as check_counts
     from reidkit.errors import DataError
@@ -91,12 +93,14 @@ def verify(
         with progress("decoding images") as on_progress:
             problems = unreadable(data, on_progress=on_progress)
     wrong = [check for check in checks if not check.passed]
+    own_manifest = None if data.folder is None else str(data.folder / MANIFEST)
     if json:
         print_json(
             {
                 "dataset": manifest.name,
                 "root": str(root),
                 "synthetic": manifest.synthetic,
+                "own_manifest": own_manifest,
                 "checks": [{**dataclasses.asdict(c), "passed": c.passed} for c in checks],
                 "unreadable": problems if deep else None,
                 "passed": not wrong and not problems,
@@ -104,6 +108,13 @@ def verify(
         )
     else:
         print(f"{manifest.name} in {root}")
+        if own_manifest is not None:
+            is_published = manifest.name.partition("@")[0] in list_manifests()
+            what = ", synthetic data" if manifest.synthetic else ""
+            print(
+                f"  expected counts: {own_manifest}{what}"
+                + (f"; not the published counts of {manifest.name}" if is_published else "")
+            )
         print(f"  {'split':8} {'count':28} {'found':>9} {'expected':>9}")
         for check in checks:
             expected = "-" if check.expected is None else f"{check.expected:,}"

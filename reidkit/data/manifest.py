@@ -22,6 +22,8 @@ from reidkit.errors import DataError, suggest
 from reidkit.types import SPLITS, Dataset, Item, frames
 
 MANIFEST = "manifest.toml"
+LABELS = "labels"
+"""Folder of a data set's own label maps where its manifest does not name one."""
 PROTOCOL_NAMES: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 
@@ -49,6 +51,8 @@ def load_manifest(path: Path) -> Manifest:
         raise DataError(
             f"{path}: unknown reader {manifest.reader!r}. {suggest(manifest.reader, READERS)}"
         )
+    if manifest.root and manifest.reader != "csv":
+        raise DataError(f'{path}: only reader = "csv" has the key root. Remove it')
     for split in manifest.splits:
         if split not in SPLITS:
             raise DataError(f"{path}: unknown split {split!r}. Known: {', '.join(SPLITS)}.")
@@ -177,15 +181,18 @@ def choose_variant(manifest: Manifest, variant: str, root: Path) -> Manifest:
     return replace(manifest, name=f"{manifest.name}@{chosen}", variant=chosen, splits=splits)
 
 
-def read_dataset(manifest: Manifest, root: Path) -> Dataset:
+def read_dataset(manifest: Manifest, folder: Path) -> Dataset:
     """Reads every split of a data set.
 
+    Args:
+        folder: as found by `locate`.
     Raises:
         DataError: with all problems found: missing folders, names that do not match, empty splits,
             images that occur twice, queries without a match in the gallery.
     """
     problems: list[str] = []
-    rows = READERS[manifest.reader](manifest, root, problems)
+    root = folder / manifest.root
+    rows = READERS[manifest.reader](manifest, folder, problems)
     splits = build_splits(rows, roles=manifest.roles, problems=problems)
     if not problems:
         for name in SPLITS:
@@ -204,6 +211,8 @@ def read_dataset(manifest: Manifest, root: Path) -> Dataset:
         synthetic=manifest.synthetic,
         dense=manifest.dense,
         task=manifest.task,
+        labels=_labels(manifest, folder),
+        folder=folder if (folder / MANIFEST).is_file() else None,
     )
     if not problems:
         problems += duplicates(dataset)
@@ -217,6 +226,13 @@ def read_dataset(manifest: Manifest, root: Path) -> Dataset:
             )
     raise_problems(manifest.name, problems)
     return dataset
+
+
+def _labels(manifest: Manifest, folder: Path) -> Path | None:
+    """The data set's own label maps; a published manifest does not mention those of a copy."""
+    if manifest.labels:
+        return folder / manifest.labels
+    return folder / LABELS if (folder / LABELS).is_dir() else None
 
 
 def open_dataset(dataset: str, data_root: Path | None = None) -> Dataset:
