@@ -7,8 +7,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 SyntheticDataset = Callable[[str], Path]
 Run = Callable[..., str]
 Command = Callable[..., tuple[object, str, str]]
