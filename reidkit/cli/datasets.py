@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from reidkit.choices import SyntheticLayout
-from reidkit.cli.options import DataRootOption, JsonOption
+from reidkit.cli.options import DataRootOption, JsonOption, option_panels
 from reidkit.cli.output import print_json, progress
+
+if TYPE_CHECKING:
+    from reidkit.data.scaffold import Scaffold
 
 app = typer.Typer(
     help="List, verify, create and generate data sets.",
@@ -167,38 +171,101 @@ def stats(
         print(f"    {' = '.join(group)}")
 
 
-@app.command()
+INIT_PANELS = {
+    "File names": ("pattern", "cameras", "camera_map", "tracklets"),
+    "Splits": ("test_fraction", "seed"),
+    "Output": ("dry_run",),
+}
+
+
+@app.command(cls=option_panels(INIT_PANELS))
 def init(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder with one subfolder per person.", metavar="FOLDER")
-    ],
+    folder: Annotated[Path, typer.Argument(help="Folder of images.", metavar="FOLDER")],
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="Regular expression with the group pid, and optionally camid, that is searched in"
+            " file names, or in paths if it contains a slash.",
+            show_default="the person is the folder",
+        ),
+    ] = None,
     cameras: Annotated[
         str,
         typer.Option(
             help="Regular expression with one group that matches the camera in a path, or none."
         ),
     ] = "none",
+    camera_map: Annotated[
+        str | None,
+        typer.Option(help="Cameras of the captured texts, such as 1=1,2=1,3=2,4=2."),
+    ] = None,
+    test_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Fraction of the people that are for testing.")
+    ] = 0.5,
     tracklets: Annotated[
         bool, typer.Option("--tracklets", help="Treat each innermost folder as a tracklet.")
     ] = False,
     seed: Annotated[
         int, typer.Option(min=0, help="Random seed of the training and test split.")
     ] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the summary and examples; write nothing.")
+    ] = False,
 ) -> None:
     """Create a data set from your own folder of images.
 
-    Writes manifest.toml and data.csv into the folder; both can be edited afterwards.
+    Writes manifest.toml and data.csv into the folder; both can be edited afterwards. Without
+    --pattern, each subfolder is a person. Whole people are for training or for testing; of a test
+    person, the first image of each camera is a query and the others are the gallery.
 
     \b
     Examples:
       reidkit datasets init photos/ --cameras 'cam(\\w+)'
+      reidkit datasets init photos/ --pattern '^(?P<pid>\\d+)_c(?P<camid>\\d+)' --dry-run
       reidkit datasets init videos/ --tracklets
     """
-    from reidkit.data.scaffold import MANIFEST, TABLE, init_dataset
+    from reidkit.data.names import NamePattern, parse_camera_map
+    from reidkit.data.scaffold import MANIFEST, TABLE, check_new, plan_dataset
 
-    init_dataset(folder, cameras=cameras, tracklets=tracklets, seed=seed)
+    mapping = parse_camera_map(camera_map) if camera_map is not None else {}
+    names = NamePattern(pattern or "", cameras, mapping, tracklets)
+    if not dry_run:
+        check_new(folder)
+    scaffold = plan_dataset(folder, names, test_fraction=test_fraction, seed=seed)
+    print_summary(scaffold)
+    if dry_run:
+        print("examples:")
+        for row in scaffold.examples():
+            camera = f", camera {row.camid}" if scaffold.has_cameras else ""
+            tracklet = f", tracklet {row.tracklet}" if row.tracklet else ""
+            print(f"  {row.path}: person {row.pid}{camera}{tracklet}, {row.split}")
+        print("nothing written (--dry-run)")
+        return
+    scaffold.write()
     print(folder / MANIFEST)
     print(folder / TABLE)
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """(2, "image") -> "2 images"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def print_summary(scaffold: Scaffold) -> None:
+    """Prints people, images and cameras, in all and of each split; warnings go to stderr."""
+    from reidkit.types import SPLITS
+
+    def text(split: str | None = None) -> str:
+        people, images, cameras = scaffold.counts(split)
+        of_cameras = count(cameras, "camera") if scaffold.has_cameras else "cameras unknown"
+        return f"{count(people, 'person', 'people')}, {count(images, 'image')}, {of_cameras}"
+
+    print(f"{scaffold.folder}: {text()}")
+    for split in SPLITS:
+        if scaffold.counts(split)[1]:
+            print(f"  {split:8} {text(split)}")
+    for warning in scaffold.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 @app.command()

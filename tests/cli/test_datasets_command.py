@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -47,3 +48,45 @@ def test_masks_of_a_synthetic_mars_come_from_its_own_label_maps(
     Path("MARS/manifest.toml").unlink()  # only the published manifest, which has no label maps
     copy = run("prepare-masks", "--dataset", "mars", *ROOT, "-o", "copy.h5", "--json")
     assert json.loads(copy)["source"] == "index maps (lip)"
+
+
+PATTERN = ("--pattern", r"^(?P<pid>\d{4})(?P<camid>\d{3})\.", "--camera-map", "1=1,2=1,3=2,4=2")
+
+
+def save_cuhk01(folder: Path) -> None:
+    """Files named as CUHK01's: ten people, two images in each of two cameras."""
+    folder.mkdir(parents=True)
+    for pid in range(1, 11):
+        for number in range(1, 5):
+            Image.new("RGB", (60, 160), (20 * pid, 50 * number, 0)).save(
+                folder / f"{pid:04d}{number:03d}.png"
+            )
+
+
+def test_init_prints_a_summary_and_with_dry_run_writes_nothing(run: Run) -> None:
+    save_cuhk01(Path("campus"))
+    printed = run("datasets", "init", "campus", *PATTERN, "--dry-run")
+    assert "campus: 10 people, 40 images, 2 cameras" in printed
+    assert "train    5 people, 20 images, 2 cameras" in printed
+    assert "  0001001.png: person 0001, camera 1, train" in printed
+    assert not list(Path("campus").glob("*.toml")) + list(Path("campus").glob("*.csv"))
+    written = run("datasets", "init", "campus", *PATTERN, "--test-fraction", "0.2")
+    assert "query    2 people, 4 images, 2 cameras" in written
+    assert "examples" not in written and "campus/manifest.toml" in written
+    assert json.loads(run("datasets", "verify", "campus", "--json"))["passed"]
+
+
+def test_init_warns_of_one_person_and_its_advice_can_be_typed(command: Command, run: Run) -> None:
+    save_cuhk01(Path("my images/campus"))
+    status, out, err = command("datasets", "init", "my images", "--dry-run")
+    assert status == 0 and "1 person, 40 images, cameras unknown" in out
+    assert "warning: all 40 images are of one person, campus." in err
+    assert "warning: no training split" in err
+    advice = shlex.split(err.partition("Run: reidkit ")[2].splitlines()[0])
+    assert "10 people, 40 images, 2 cameras" in run(*advice)
+
+
+def test_a_pattern_without_its_group_says_so(refuse: Run) -> None:
+    save_cuhk01(Path("campus"))
+    message = refuse("datasets", "init", "campus", "--pattern", r"\d{4}")
+    assert "has no group pid" in message and r"--pattern '(?P<pid>\d+)_c(?P<camid>\d+)'" in message
