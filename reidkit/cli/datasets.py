@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -268,38 +269,54 @@ def print_summary(scaffold: Scaffold) -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-@app.command()
+@app.command(cls=option_panels({}))
 def unpack(
     dataset: DatasetArgument,
     archive: Annotated[
-        Path | None, typer.Option(help="Unpack this zip or tar file into the data root first.")
+        list[Path] | None,
+        typer.Option(help="Zip, tar or .mat file to unpack into the data root; repeatable."),
     ] = None,
     data_root: DataRootOption = None,
 ) -> None:
-    """Unpack an archive, cuhk-03.mat or CIFAR-100 into images.
+    """Unpack archives, cuhk-03.mat or CIFAR-100 into images.
+
+    Archives may be as published, or contain the data set's files in any folder. Archives with links
+    or with members that point outside the target are refused before anything is written.
 
     \b
     Examples:
       reidkit datasets unpack market1501 --archive Market-1501-v15.09.15.zip
-      reidkit datasets unpack cuhk03-np-labeled --data-root /data
+      reidkit datasets unpack msmt17@v2 --archive MSMT17_V2.tar.gz
+      reidkit datasets unpack mars --archive bbox_train.zip --archive bbox_test.zip
+      reidkit datasets unpack cuhk03-np-labeled --archive cuhk03_release.zip
     """
     import os
 
+    from reidkit.data.archives import protocol_file, unpack_archive
     from reidkit.data.manifest import find_manifest, find_root, load_manifest
-    from reidkit.data.unpack import extract_archive, unpack_cifar100, unpack_cuhk03
+    from reidkit.data.unpack import unpack_records
 
     manifest = load_manifest(find_manifest(dataset))
-    if archive is not None:
+    for file in archive or []:
         target = data_root or Path(os.environ.get("REIDKIT_DATA", "data"))
-        with progress(f"unpacking {archive.name}") as on_progress:
-            extract_archive(archive, target, on_progress=on_progress)
-    root = find_root(manifest, data_root)
-    with progress("writing images") as on_progress:
-        if (root / "cuhk-03.mat").exists():
-            unpack_cuhk03(root, on_progress=on_progress)
-        elif (root / "train.bin").exists():
-            unpack_cifar100(root, on_progress=on_progress)
+        with progress(f"unpacking {file.name}") as on_progress:
+            unpack_archive(file, manifest, target, on_progress=on_progress)
+    root = find_root(manifest, data_root, variant=dataset.partition("@")[2])
+    if any((root / name).exists() for name in ("cuhk-03.mat", "train.bin")):
+        with progress("writing images") as on_progress:
+            unpack_records(root, on_progress=on_progress)
     print(root)
+    where = "" if data_root is None else f" --data-root {shlex.quote(str(data_root))}"
+    if manifest.reader == "cuhk03" and not manifest.variants and (root / "cuhk-03.mat").exists():
+        protocol = protocol_file(manifest)
+        if not (root / protocol).exists():
+            print(
+                f"also needed: {protocol} from {manifest.home}. Then run: reidkit datasets unpack "
+                f"{dataset} --archive {protocol}{where}",
+                file=sys.stderr,
+            )
+            return
+    print(f"check it: reidkit datasets verify {dataset}{where}", file=sys.stderr)
 
 
 @app.command()

@@ -115,25 +115,31 @@ def locate(dataset: str, data_root: Path | None = None) -> tuple[Manifest, Path]
     if file.name == MANIFEST:
         return choose_variant(manifest, "", file.parent), file.parent
     variant = dataset.partition("@")[2] if file.stem == dataset.partition("@")[0] else ""
-    folder = find_root(manifest, data_root, beside=file.parent)
+    folder = find_root(manifest, data_root, beside=file.parent, variant=variant)
     if (folder / MANIFEST).is_file():
         manifest = replace(load_manifest(folder / MANIFEST), name=manifest.name)
     return choose_variant(manifest, variant, folder), folder
 
 
 def find_root(
-    manifest: Manifest, data_root: Path | None = None, *, beside: Path | None = None
+    manifest: Manifest,
+    data_root: Path | None = None,
+    *,
+    beside: Path | None = None,
+    variant: str = "",
 ) -> Path:
-    """The data set's folder under the data root (or `beside`), recognised by its `marks`.
+    """The data set's folder under the data root (or `beside`), recognised by its `marks`; the one
+    with the variant's folders if there are several.
 
     Raises:
         DataError: if there is none; names the expected folder.
     """
     root = data_root or Path(os.environ.get("REIDKIT_DATA", "data"))
     places = [*(root / name for name in manifest.folders), root, *([beside] if beside else [])]
-    for folder in places:
-        if any((folder / mark).exists() for mark in _marks(manifest)):
-            return folder
+    found = [f for f in places if any((f / mark).exists() for mark in _marks(manifest))]
+    own = manifest.variants.get(variant, {}).values()
+    for folder in [f for f in found if all((f / name).is_dir() for name in own)] or found:
+        return folder
     published = manifest.folders[0] if manifest.folders else manifest.name
     raise DataError(
         f"{manifest.name} is not under {root}: expected {root / published}"

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
+
 SyntheticDataset = Callable[[str], Path]
 Run = Callable[..., str]
 Command = Callable[..., tuple[object, str, str]]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from reidkit.data.archives import extract_archive
 from reidkit.data.manifest import find_manifest, open_dataset
 from reidkit.data.names import NamePattern, parse_camera_map
 from reidkit.data.scaffold import Scaffold, plan_dataset
 from reidkit.data.statistics import measure
-from reidkit.data.unpack import extract_archive
 from reidkit.errors import ConfigError, DataError
 from reidkit.types import Sample, Tracklet
 
