@@ -1,4 +1,4 @@
-"""reidkit datasets: list, show, verify, stats, init, unpack, synth."""
+"""reidkit datasets: list, show, verify, stats, init, subset, unpack, synth."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from reidkit.choices import SyntheticLayout
 from reidkit.cli.options import DataRootOption, JsonOption, option_panels
 from reidkit.cli.output import print_json, progress
+from reidkit.types import SPLITS, frames
 
 if TYPE_CHECKING:
     from reidkit.data.scaffold import Scaffold
@@ -254,7 +255,6 @@ def count(number: int, one: str, many: str = "") -> str:
 
 def print_summary(scaffold: Scaffold) -> None:
     """Prints people, images and cameras, in all and of each split; warnings go to stderr."""
-    from reidkit.types import SPLITS
 
     def text(split: str | None = None) -> str:
         people, images, cameras = scaffold.counts(split)
@@ -267,6 +267,65 @@ def print_summary(scaffold: Scaffold) -> None:
             print(f"  {split:8} {text(split)}")
     for warning in scaffold.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+
+
+@app.command(cls=option_panels({}))
+def subset(
+    dataset: DatasetArgument,
+    ids: Annotated[
+        int, typer.Option(min=1, help="Number of training identities and of test identities.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; new or empty.")],
+    images: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Largest number of images (or tracklets) of an identity in each split.",
+            show_default="all",
+        ),
+    ] = None,
+    data_root: DataRootOption = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Random seed; equal seeds give equal subsets.")
+    ] = 0,
+) -> None:
+    """Write a small part of a data set for quick trials.
+
+    The protocol is that of the whole data set, and every query has a match. Images are linked, not
+    copied, where the file system allows it: do not edit them.
+
+    \b
+    Examples:
+      reidkit datasets subset market1501 --ids 50 -o data/market-50
+      reidkit datasets subset msmt17 --ids 20 --images 4 -o data/msmt17-20
+    """
+    from reidkit.data.manifest import locate, open_dataset, read_dataset
+    from reidkit.data.subset import select_subset, write_subset
+
+    manifest, folder = locate(dataset, data_root)
+    whole = read_dataset(manifest, folder)
+    part = select_subset(whole, ids=ids, images=images, seed=seed)
+    limit = "" if images is None else f", at most {images} images each"
+    with progress("linking images") as on_progress:
+        kinds = write_subset(
+            out,
+            part,
+            manifest,
+            name=f"{manifest.name.replace('@', '-')}-{ids}ids",
+            title=f"{count(ids, 'identity', 'identities')} of {manifest.title}{limit}, seed {seed}",
+            on_progress=on_progress,
+        )
+    written = open_dataset(str(out))
+    made = ", ".join(
+        count(number, kind, "copies" if kind == "copy" else "") for kind, number in kinds.items()
+    )
+    print(f"{out}: {written.name} ({made})")
+    for split in SPLITS:
+        items = getattr(written, split)
+        people = len({item.pid for item in items if item.role == "person"})
+        total = sum(1 for _ in frames(items))
+        if items:
+            print(f"  {split:8} {count(people, 'person', 'people')}, {count(total, 'image')}")
 
 
 @app.command(cls=option_panels({}))

@@ -92,3 +92,34 @@ def test_a_pattern_without_its_group_says_so(refuse: Run) -> None:
     save_cuhk01(Path("campus"))
     message = refuse("datasets", "init", "campus", "--pattern", r"\d{4}")
     assert "has no group pid" in message and r"--pattern '(?P<pid>\d+)_c(?P<camid>\d+)'" in message
+
+
+def test_a_subset_is_a_data_set_for_every_command(
+    synthetic_dataset: SyntheticDataset, run: Run, refuse: Run
+) -> None:
+    mars = synthetic_dataset("mars")
+    arguments = ("datasets", "subset", "mars", "--data-root", mars, "--ids", "2", "-o", "small")
+    printed = run(*arguments, "--images", "2")
+    assert "small: mars-2ids (" in printed and "hard links)" in printed
+    assert "train    2 people" in printed
+    assert "synthetic data" in run("datasets", "verify", "small", "--deep")
+    run("prepare-masks", "--dataset", "small")
+    tiny = ("--set", "arch.backbone=resnet18", "--size", "32x16", "--preset", "none")
+    options = (*tiny, "--weights", "none", "--epochs", "1", "--batch", "4", "--workers", "0")
+    options = (*options, "--arch", "iaunet", "--set", "arch.stages=[2]", "--precision", "fp32")
+    run("train", "--dataset", "small", *options, "--device", "cpu", "-o", "r")
+    scores = json.loads(run("eval", "r", "--dataset", "small", "--device", "cpu", "--json"))
+    assert scores["synthetic"] and scores["queries_without_match"] == 0
+    assert "is not an empty folder" in refuse(*arguments)
+
+
+def test_unpack_names_the_next_command(
+    synthetic_dataset: SyntheticDataset, command: Command, run: Run
+) -> None:
+    shutil.make_archive("bbox_train", "zip", synthetic_dataset("mars"), "bbox_train")
+    shutil.make_archive("rest", "gztar", synthetic_dataset("mars"))
+    archives = ("--archive", "bbox_train.zip", "--archive", "rest.tar.gz")
+    status, out, err = command("datasets", "unpack", "mars", *archives, "--data-root", "my data")
+    assert status == 0 and out.strip() == "my data/MARS"
+    advice = shlex.split(err.partition("check it: reidkit ")[2])
+    assert "synthetic data" in run(*advice)
