@@ -85,7 +85,7 @@ def find_manifest(dataset: str) -> Path:
     if path.suffix == ".csv" and path.is_file():
         raise DataError(
             f"{path} is a table without a {MANIFEST} next to it. "
-            f"Write one: reidkit datasets init {path.parent}"
+            f"Write one: reidkit datasets init {path}"
         )
     if path.is_dir():
         raise DataError(

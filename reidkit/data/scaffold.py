@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import random
 import re
@@ -12,7 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reidkit.data.names import ImageRow, NamePattern, mismatch, suggestion
-from reidkit.data.readers.rows import list_images
+from reidkit.data.readers.rows import list_images, raise_problems
+from reidkit.data.readers.table import read_csv
+from reidkit.data.schema import Manifest
 from reidkit.errors import DataError
 from reidkit.files import atomic
 from reidkit.types import SPLITS
@@ -26,16 +29,20 @@ class Scaffold:
     """A data set that is ready to be written.
 
     Attributes:
-        folder: of the images, where manifest and table are written.
-        rows: of the table, sorted by path.
+        folder: where manifest and table are written.
+        rows: of the table.
         has_cameras: whether cameras are known.
+        own_table: file name of your own table, which is not written; "": data.csv is written.
+        root: the manifest's key: the folder of the images, if it is not `folder`.
         warnings: what makes it unfit for training or evaluation.
     """
 
     folder: Path
     rows: tuple[ImageRow, ...]
     has_cameras: bool
-    warnings: tuple[str, ...]
+    own_table: str = ""
+    root: str = ""
+    warnings: tuple[str, ...] = ()
 
     def counts(self, split: str | None = None) -> tuple[int, int, int]:
         """(people, images, cameras) of a split, or of all."""
@@ -65,7 +72,8 @@ class Scaffold:
             DataError: as `check_new`.
         """
         check_new(self.folder, self)
-        for name, text in ((TABLE, self.table()), (MANIFEST, self._manifest())):
+        texts = {} if self.own_table else {TABLE: self.table()}
+        for name, text in {**texts, MANIFEST: self._manifest()}.items():
             with atomic(self.folder / name) as partial:
                 partial.write_text(text, "utf-8", newline="")
 
@@ -78,8 +86,10 @@ class Scaffold:
             'title = ""',
             'licence = ""               # who owns the images, and who may use them',
             'reader = "csv"',
-            f'table = "{TABLE}"          # {",".join(COLUMNS)}',
+            f'table = "{self.own_table or TABLE}"          # {",".join(COLUMNS)}',
         ]
+        if self.root:
+            lines += [f"root = {json.dumps(self.root)}   # folder that its paths are relative to"]
         if self.has_cameras:
             lines += [
                 f"cameras = {self.counts()[2]}",
@@ -107,7 +117,7 @@ def check_new(folder: Path, scaffold: Scaffold | None = None) -> None:
     if (folder / MANIFEST).exists():
         raise DataError(f"{folder} already has a {MANIFEST}. Edit or remove it first")
     table = folder / TABLE
-    if scaffold is not None and table.exists():
+    if scaffold is not None and not scaffold.own_table and table.exists():
         found = table.read_bytes() if table.is_file() else b""
         if found != scaffold.table().encode():
             raise DataError(f"{folder} already has another {TABLE}. Rename or remove it first")
@@ -153,15 +163,52 @@ def plan_dataset(
             f"{len(outside)} images under {folder} are not in its folders {', '.join(SPLITS)}, the "
             f"first is {outside[0]}. Move them into one of these folders, or rename the folders"
         )
-    scaffold = Scaffold(folder, tuple(divided), names.has_cameras, ())
+    scaffold = Scaffold(folder, tuple(divided), names.has_cameras)
     return replace(scaffold, warnings=tuple(_warnings(scaffold, names)))
+
+
+def plan_table(table: Path, root: Path | None = None) -> Scaffold:
+    """The manifest of your own table, not yet written.
+
+    Args:
+        table: a CSV with the columns split, path, pid and optionally camid, tracklet and frame.
+        root: folder that its paths are relative to, or that absolute paths are below; default: the
+            table's.
+    Raises:
+        DataError: with all problems of the table.
+    """
+    if not table.is_file():
+        raise DataError(f"no such table: {table}")
+    with table.open(newline="", encoding="utf-8-sig") as text:
+        has_cameras = "camid" in next(csv.reader(text), [])
+    images = "" if root is None else str(root.resolve())
+    manifest = Manifest(
+        format=1,
+        name=table.stem,
+        reader="csv",
+        splits={},
+        cameras=0 if has_cameras else "none",
+        table=table.name,
+        root=images,
+    )
+    problems: list[str] = []
+    rows = tuple(
+        ImageRow(row.split, row.path, row.pid, row.camid, row.tracklet)
+        for row in read_csv(manifest, table.parent, problems)
+    )
+    raise_problems(str(table), problems)
+    if not rows:
+        raise DataError(f"{table} contains no images")
+    scaffold = Scaffold(table.parent, rows, has_cameras, table.name, images)
+    return replace(scaffold, warnings=tuple(_warnings(scaffold, NamePattern())))
 
 
 def _warnings(scaffold: Scaffold, names: NamePattern) -> list[str]:
     warnings = []
     people, images, cameras = scaffold.counts()
     paths = [row.path for row in scaffold.rows]
-    better = "" if names.pattern else suggestion(scaffold.folder, paths, more_than=people)
+    is_stated = bool(names.pattern or scaffold.own_table)
+    better = "" if is_stated else suggestion(scaffold.folder, paths, more_than=people)
     if people == 1:
         warnings.append(
             f"all {images} images are of one person, {scaffold.rows[0].pid}. "

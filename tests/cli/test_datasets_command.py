@@ -41,7 +41,7 @@ def test_masks_of_a_synthetic_mars_come_from_its_own_label_maps(
     train = ("train", "--dataset", "mars", "--data-root", mars, "--arch", "iaunet", "--device=cpu")
     advice = refuse(*train).partition("Run: ")[2].split()
     assert "--labels" not in advice
-    run(*advice[1:])  # the line that the user is told to type
+    run(*advice[1:])  # the line printed for pasting
     assert Path("masks/mars.h5").is_file()
     status, _, err = command(*train, "--set", "arch.absent=1")  # the masks are found
     assert status == 2 and "part masks" not in err
@@ -123,3 +123,26 @@ def test_unpack_names_the_next_command(
     assert status == 0 and out.strip() == "my data/MARS"
     advice = shlex.split(err.partition("check it: reidkit ")[2])
     assert "synthetic data" in run(*advice)
+
+
+def test_init_writes_the_manifest_of_a_table_whose_images_are_elsewhere(
+    run: Run, refuse: Run
+) -> None:
+    save_cuhk01(Path("images"))
+    Path("tables").mkdir()
+    images = sorted(Path("images").resolve().glob("*.png"))
+    lines = ["split,path,pid,camid"]
+    for image in images:
+        pid, number = image.name[:4], int(image.name[4:7])
+        split = "train" if int(pid) < 6 else "query" if number == 1 else "gallery"
+        lines.append(f"{split},{image},{pid},{'A' if number < 3 else 'B'}")
+    Path("tables/people.csv").write_text("\n".join(lines))
+    message = refuse("datasets", "verify", "tables/people.csv")
+    advice = shlex.split(message.partition("Run: ")[2] or message.partition("one: ")[2])
+    assert advice[1:] == ["datasets", "init", "tables/people.csv"]
+    assert "point outside" in refuse(*advice[1:])
+    assert "pass only --root" in refuse(*advice[1:], "--pattern", "(?P<pid>.)")
+    printed = run(*advice[1:], "--root", "images")
+    assert "tables: 10 people, 40 images, 2 cameras" in printed
+    assert json.loads(run("datasets", "verify", "tables", "--deep", "--json"))["passed"]
+    assert "is for a table" in refuse("datasets", "init", "images", "--root", "images")
