@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from reidkit.data.checks import unmatched_queries
 from reidkit.data.manifest import locate, open_dataset, read_dataset
-from reidkit.data.subset import select_subset, write_subset
+from reidkit.data.subset import LinkKind, select_subset, write_subset
 from reidkit.data.verify import verify
 from reidkit.errors import DataError
 from reidkit.synthetic import LAYOUTS
@@ -23,9 +24,11 @@ def quiet(done: int, total: int) -> None:
     pass
 
 
-def make(source: Path, target: Path, *, ids: int = 2, images: int | None = None, seed: int = 0):
+def make(
+    source: Path, target: Path, *, ids: int = 2, images: int | None = None
+) -> Counter[LinkKind]:
     manifest, folder = locate(str(source))
-    part = select_subset(read_dataset(manifest, folder), ids=ids, images=images, seed=seed)
+    part = select_subset(read_dataset(manifest, folder), ids=ids, images=images)
     return write_subset(target, part, manifest, name="part", title="Part", on_progress=quiet)
 
 
