@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from reidkit.choices import ApRule, ClipRule, EmbeddingSide
+from reidkit.choices import ApRule, ChannelOrder, ClipRule, EmbeddingSide, Interpolation
 from reidkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,6 +57,22 @@ DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda
 EmbeddingOption = Annotated[
     EmbeddingSide | None,
     typer.Option(help="Embedding before or after batch norm.", show_default="as trained"),
+]
+SizeOption = Annotated[
+    str | None, typer.Option(help="Input size as HEIGHTxWIDTH.", show_default="256x128")
+]
+MeanOption = Annotated[
+    str | None, typer.Option(help="Channel means, three numbers.", show_default="ImageNet")
+]
+StdOption = Annotated[
+    str | None,
+    typer.Option(help="Channel standard deviations, three numbers.", show_default="ImageNet"),
+]
+ChannelsOption = Annotated[
+    ChannelOrder | None, typer.Option(help="Channel order.", show_default="rgb")
+]
+ResizeOption = Annotated[
+    Interpolation | None, typer.Option(help="Interpolation of resizing.", show_default="bicubic")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 

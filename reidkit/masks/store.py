@@ -67,10 +67,10 @@ class Header:
 
 def how_to_make(path: Path, dataset: Dataset, *, more: str = "") -> str:
     """The line that says what to type for masks of `dataset` at `path`."""
-    own = (dataset.root / "manifest.toml").is_file()  # such a set is known by its folder
-    where = "" if path == Path("masks") / f"{dataset.name}.h5" else f" -o {path}"
-    name = dataset.root if own else dataset.name
-    labels = "" if (dataset.root / "labels").is_dir() else " --labels DIR"
+    name = dataset.folder or dataset.name
+    is_default = dataset.folder is None and path == Path("masks") / f"{dataset.name}.h5"
+    where = "" if is_default else f" -o {path}"
+    labels = "" if dataset.labels else " --labels DIR"
     return f"\n       Run: reidkit prepare-masks --dataset {name}{labels}{where}{more}"
 
 
