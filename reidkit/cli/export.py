@@ -41,11 +41,11 @@ def export(
     from reidkit.cli.runs import find_model
     from reidkit.config import require
 
-    source = find_model(model)
     require(
-        source.suffix != ".onnx",
-        f"{source} is an ONNX file already. Export the checkpoint that it was made from",
+        model is None or model.suffix != ".onnx",
+        f"{model} is an ONNX file already. Export the checkpoint that it was made from",
     )
+    source = find_model(model)
 
     from reidkit.runtime.export import export_onnx
 

@@ -40,6 +40,8 @@ def find_model(path: Path | None) -> Path:
         raise CheckpointError(
             f"{path} is a folder without model.safetensors, so not a completed run"
             if path.is_dir()
+            else f"{path} does not exist"
+            if path.suffix == ".onnx"
             else f"no such checkpoint: {path}. Train one: reidkit train --dataset NAME"
         )
     return file
@@ -73,9 +75,10 @@ def trained_on(model: Path) -> str:
 
     run = run_folder(model)
     root = read_toml(run / "config.toml").get("dataset", {}).get("root") if run else None
-    if root and (Path(root) / "manifest.toml").is_file():
-        return str(root)  # a data set outside the data root
     name = read_header(model).dataset if model.suffix == ".safetensors" else ""
+    if root and (Path(root) / "manifest.toml").is_file():
+        _, at, split = name.partition("@")
+        return f"{root}{at}{split}"  # a data set outside the data root
     if not name:
         raise ConfigError(
             f"{model} does not contain the data set it was trained on. "

@@ -25,8 +25,8 @@ from reidkit.cli.options import (
     open_data,
     parse_size,
 )
-from reidkit.cli.output import print_json
-from reidkit.cli.runs import newest_run
+from reidkit.cli.output import print_json, progress
+from reidkit.cli.runs import find_model, newest_run
 from reidkit.cli.training_progress import training_progress
 
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ log = logging.getLogger(__name__)
 RECIPE = "from the recipe"
 
 PANELS = {
-    "Data": ("dataset", "data_root", "masks", "size", "val_fraction"),
+    "Data": ("dataset", "data_root", "masks", "size", "val_fraction", "patience"),
     "Recipe": (
-        *("arch", "preset", "config", "set_", "weights", "epochs", "batch", "lr"),
-        *("ema", "seed"),
+        *("arch", "preset", "config", "set_", "weights", "init", "init_partial", "freeze"),
+        *("epochs", "batch", "lr", "ema", "seed"),
     ),
     "Hardware": ("device", "precision", "compile_", "workers"),
-    "Run": ("out", "resume", "keep_resume", "dry_run", "tensorboard", "json"),
+    "Run": ("out", "resume", "keep_resume", "dry_run", "find_lr", "tensorboard", "json"),
 }
 
 LAUNCH = "launch.toml"
@@ -73,6 +73,14 @@ def train(
             show_default="0, choose by the test set",
         ),
     ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Stop after this many evaluations on held-out identities without a better result.",
+            show_default="never",
+        ),
+    ] = None,
     arch: Annotated[
         str | None,
         typer.Option(help="Architecture, see `reidkit models`.", show_default="iaunet"),
@@ -89,11 +97,28 @@ def train(
             help="ImageNet weights: auto (download), none, or a file.", show_default=RECIPE
         ),
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint to start from, in place of ImageNet weights."),
+    ] = None,
+    init_partial: Annotated[
+        bool | None,
+        typer.Option("--init-partial", help="Start from those tensors of --init that fit."),
+    ] = None,
+    freeze: Annotated[
+        int | None,
+        typer.Option(min=0, help="Epochs in which the backbone is not trained.", show_default="0"),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Number of epochs.", show_default=RECIPE)
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Batch size, over all processes.", show_default=RECIPE)
+        str | None,
+        typer.Option(
+            metavar="INT|auto",
+            help="Batch size, over all processes; auto is the largest that fits.",
+            show_default=RECIPE,
+        ),
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default=RECIPE)] = None,
     ema: Annotated[
@@ -131,6 +156,10 @@ def train(
         bool,
         typer.Option("--dry-run", help="Time three steps, estimate the run, and write nothing."),
     ] = False,
+    find_lr: Annotated[
+        bool,
+        typer.Option("--find-lr", help="Run a learning-rate range test, plot it, and stop."),
+    ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")
     ] = False,
@@ -164,11 +193,15 @@ def train(
     flags = {
         "arch.name": arch,
         "schedule.epochs": epochs,
-        "sampler.batch": batch,
+        "sampler.batch": None if batch in (None, "auto") else parse_batch(str(batch)),
         "optim.lr": lr,
         "optim.ema": ema,
         "test.val_fraction": val_fraction,
         "input.size": None if size is None else parse_size(size),
+        "test.patience": patience,
+        "schedule.freeze_epochs": freeze,
+        "init": None if init is None else str(find_model(init).resolve()),
+        "init_partial": init_partial,
         "weights": weights,
         "seed": seed,
         "precision": precision,
@@ -179,8 +212,12 @@ def train(
         if not group.is_main:
             logging.getLogger().setLevel(logging.WARNING)
         args = TrainArgs(options, out, local_device, keep_resume, tensorboard)
+        if batch == "auto" and not resume:
+            overrides = overrides.with_flag("sampler.batch", find_batch(args, overrides, group))
         if dry_run:
             _dry_run(args, overrides, json=json)
+        elif find_lr:
+            _find_lr(args, overrides, json=json)
         else:
             _train(args, overrides, group, resume=resume, json=json)
 
@@ -193,6 +230,10 @@ class ConfigOverrides:
     preset: str | None
     file: Path | None
     assignments: tuple[str, ...]
+
+    def with_flag(self, name: str, value: object) -> ConfigOverrides:
+        """These overrides with one more flag."""
+        return dataclasses.replace(self, flags={**self.flags, name: value})
 
     def layers(self) -> list[Layer]:
         """File, environment, --set and flags, in that order."""
@@ -308,6 +349,47 @@ def _train(
     print(best)
     if data.synthetic:
         print("synthetic data: not comparable with published numbers", file=sys.stderr)
+
+
+def find_batch(args: TrainArgs, overrides: ConfigOverrides, group: ProcessGroup) -> int:
+    """The largest batch size that fits, for `--batch auto`."""
+    from reidkit.training.search import largest_batch
+
+    data = args.open_data()
+    trainer = build_trainer(args, load_settings(data.name, overrides), data, Path(), group=group)
+    found = largest_batch(trainer)
+    log.info("the largest batch that fits %s is %d", args.device, found)
+    return found
+
+
+def _find_lr(args: TrainArgs, overrides: ConfigOverrides, *, json: bool) -> None:
+    from reidkit.training.search import (
+        learning_rate_test,
+        plot_learning_rates,
+        suggest_learning_rate,
+    )
+
+    data = args.open_data()
+    trainer = build_trainer(args, load_settings(data.name, overrides), data, Path())
+    with progress("learning rates") as on_progress:
+        rates, losses = learning_rate_test(trainer, on_progress=on_progress)
+    suggestion = suggest_learning_rate(rates, losses)
+    path = (args.out or Path()) / "learning-rates.png"
+    plot_learning_rates(rates, losses, suggestion, path)
+    if json:
+        print_json({"plot": str(path), "lr": suggestion, "rates": rates, "losses": losses})
+        return
+    print(f"the loss falls most steeply at {suggestion:.2g}: --lr {suggestion:.2g}")
+    print(f"the recipe's learning rate is {trainer.config.optim.lr:g}")
+    print(path)
+
+
+def parse_batch(text: str) -> int:
+    """ "64" -> 64."""
+    from reidkit.config import require
+
+    require(text.isdigit() and int(text) > 0, f"--batch {text}: write a number from 1, or auto")
+    return int(text)
 
 
 def _dry_run(args: TrainArgs, overrides: ConfigOverrides, *, json: bool) -> None:

@@ -162,7 +162,8 @@ class ScheduleConfig:
     """`[schedule]`: the learning rate of each epoch.
 
     step: multiplied by gamma at each milestone. cosine: half a cosine over the epochs, updated per
-    step. Both after a linear warm-up from warmup_lr over warmup_epochs.
+    step. Both after a linear warm-up from warmup_lr over warmup_epochs. freeze_epochs: first epochs
+    in which the backbone is not trained.
     """
 
     epochs: int = 60
@@ -171,8 +172,13 @@ class ScheduleConfig:
     gamma: float = 0.1
     warmup_epochs: int = 0
     warmup_lr: float = 0.0
+    freeze_epochs: int = 0
 
     def __post_init__(self) -> None:
+        require(
+            self.freeze_epochs >= 0,
+            f"schedule.freeze_epochs must be >= 0, got {self.freeze_epochs}",
+        )
         require(self.epochs > 0, f"schedule.epochs must be positive, got {self.epochs}")
         increasing = list(self.milestones) == sorted(set(self.milestones))
         require(increasing, f"schedule.milestones must be increasing, got {list(self.milestones)}")
@@ -184,7 +190,8 @@ class EvalConfig:
 
     flip: add the embedding of the mirrored image. every: epochs between evaluations; 0: only after
     the last. val_fraction: share of the training identities held out to choose the best checkpoint;
-    0 chooses on the test set, as the papers do.
+    0 chooses on the test set, as the papers do. patience: evaluations on held-out identities
+    without a better score after which training stops; 0: never.
     """
 
     metric: Metric = "cosine"
@@ -192,8 +199,15 @@ class EvalConfig:
     every: int = 10
     batch: int = 64
     val_fraction: float = 0.0
+    patience: int = 0
 
     def __post_init__(self) -> None:
+        require(self.patience >= 0, f"test.patience must be >= 0, got {self.patience}")
+        require(
+            not self.patience or self.val_fraction > 0,
+            "test.patience needs held-out identities, so that the test set does not end the run: "
+            "set test.val_fraction (--val-fraction 0.1)",
+        )
         require(
             0 <= self.val_fraction < 1,
             f"test.val_fraction must lie in [0, 1), got {self.val_fraction}",
@@ -214,6 +228,8 @@ class RunConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     test: EvalConfig = field(default_factory=EvalConfig)
     weights: str = "auto"  # ImageNet weights of the backbone: auto (download), none, or a file
+    init: str = ""  # checkpoint to start from, in place of ImageNet weights
+    init_partial: bool = False  # start from those of its tensors that fit
     seed: int = 0
     precision: Precision = "auto"
     compile: bool = False  # torch.compile of the network

@@ -83,7 +83,7 @@ def require_store(path: Path, *, arch: str, dataset: Dataset) -> None:
     if not path.exists():
         raise MaskError(
             f"{arch} needs part masks and {_absent(path, dataset)}\n"
-            "       Without label maps of a parser: --source stripes in place of --labels DIR.\n"
+            "       Without a parser's label maps: the same with --source stripes.\n"
             "       Without masks: reidkit train ... --set arch.part_supervision=false"
         )
 

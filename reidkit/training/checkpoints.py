@@ -37,12 +37,14 @@ class Position:
 
     Attributes:
         best: score of the best evaluation so far (rank-1, or top-1); -1 before the first.
+        unimproved: evaluations since then.
         running: metrics of this epoch's steps so far.
     """
 
     epoch: int = 0
     step: int = 0
     best: float = -1.0
+    unimproved: int = 0
     running: RunningMetrics = field(default_factory=RunningMetrics)
 
 
@@ -135,7 +137,7 @@ def save_resume_point(
         return
     running = position.running.to(torch.device("cpu"))
     document = {
-        "position": [position.epoch, position.step, position.best],
+        "position": [position.epoch, position.step, position.best, position.unimproved],
         "running": [getattr(running, f.name) for f in dataclasses.fields(running)],
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
@@ -170,8 +172,8 @@ def load_resume_point(folder: Path, state: TrainState, group: ProcessGroup) -> P
     torch.set_rng_state(host)
     if devices and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(devices)
-    epoch, step, best = document["position"]
-    return Position(epoch, step, best, RunningMetrics(*document["running"]))
+    epoch, step, best, unimproved = document["position"]
+    return Position(epoch, step, best, unimproved, RunningMetrics(*document["running"]))
 
 
 def has_run(folder: Path) -> bool:

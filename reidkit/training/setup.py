@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from reidkit import checkpoint
 from reidkit.config import RunConfig
 from reidkit.data.clips import train_items
 from reidkit.data.loading import Masks, RawBatch, TrainImages
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import CheckpointError, ConfigError, DataError
 from reidkit.losses import needs_masks as loss_needs_masks
 from reidkit.models.base import ReidModel
 from reidkit.registry import get_arch
 from reidkit.types import Batch, Dataset, Item
+
+log = logging.getLogger(__name__)
 
 
 def needs_masks(config: RunConfig) -> bool:
@@ -31,6 +36,52 @@ def build_model(config: RunConfig, *, num_ids: int) -> ReidModel:
         config.arch.options, num_ids=num_ids, input_size=config.input.size
     )
     return model
+
+
+def load_initial_weights(model: ReidModel, config: RunConfig, *, num_ids: int) -> None:
+    """Loads `config.init` into a network of `num_ids` identities; the classifiers stay new.
+
+    Raises:
+        CheckpointError: if another tensor is missing, superfluous or of another shape, unless
+            `config.init_partial`.
+    """
+    from safetensors.torch import load_file
+
+    path = Path(config.init)
+    header = checkpoint.read_header(path)
+    tensors, own = load_file(path), model.state_dict()
+    with torch.device("meta"):
+        other = build_model(config, num_ids=num_ids + 1).state_dict()
+    classifiers = {name for name, tensor in own.items() if tensor.shape != other[name].shape}
+    wanted = own.keys() - classifiers
+    fitting = {
+        name: tensors[name]
+        for name in wanted
+        if name in tensors and tensors[name].shape == own[name].shape
+    }
+    missing = sorted(wanted - fitting.keys())
+    unused = sorted(tensors.keys() - own.keys())
+    if missing or unused:
+        found = (
+            f"{path} ({header.arch}) and {config.arch.name} differ in {len(missing)} tensors of "
+            f"the network{_first(missing)} and {len(unused)} of the checkpoint{_first(unused)}"
+        )
+        if not config.init_partial:
+            raise CheckpointError(f"{found}. Start from what fits with --init-partial")
+        log.warning("%s; %d tensors are loaded", found, len(fitting))
+    model.load_state_dict(fitting, strict=False)
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f" ({', '.join(names[:3])}{more})" if names else ""
+
+
+def freeze_backbone(model: ReidModel, frozen: bool) -> None:
+    """Excludes the backbone from training, batch norm's statistics included, or includes it again.
+    Blocks between its stages are trained either way. Call it after `model.train()`."""
+    model.backbone.requires_grad_(not frozen)
+    model.backbone.train(not frozen)
 
 
 def build_images(config: RunConfig, dataset: Dataset, masks: Masks | None) -> TrainImages:

@@ -60,7 +60,14 @@ from reidkit.training.optim import (
     resolve_precision,
     set_learning_rate,
 )
-from reidkit.training.setup import build_images, build_model, hold_out, prefetch
+from reidkit.training.setup import (
+    build_images,
+    build_model,
+    freeze_backbone,
+    hold_out,
+    load_initial_weights,
+    prefetch,
+)
 from reidkit.types import Batch, Dataset, ModelOutput
 
 log = logging.getLogger(__name__)
@@ -153,6 +160,7 @@ class Trainer:
         if config.compile:
             nn.Module.compile(self.model)
         self.network = wrap(self.model, device, group)
+        self.frozen = False
         self.steps = len(self.batches().epoch(0))
         self.position = Position()
         self.saved_at: float | None = None
@@ -160,7 +168,10 @@ class Trainer:
     def _build_model(self) -> ReidModel:
         torch.manual_seed(self.config.seed)
         model = build_model(self.config, num_ids=self.images.num_ids)
-        load_imagenet(model, self.config.weights)
+        if self.config.init:
+            load_initial_weights(model, self.config, num_ids=self.images.num_ids)
+        else:
+            load_imagenet(model, self.config.weights)
         if self.group.size > 1:
             convert_batch_norms(model, self.device)
             # equal weights, but dropout of its own in each process
@@ -206,7 +217,7 @@ class Trainer:
             for epoch in range(self.position.epoch, epochs):
                 running = self.position.running.to(self.device)
                 started = time.perf_counter() - running.seconds
-                self.network.train()
+                self._train_mode(epoch)
                 with explain_failures(self, epoch):
                     for step in range(self.position.step, self.steps):
                         self._set_learning_rate(epoch, step)
@@ -229,17 +240,22 @@ class Trainer:
                 self.callbacks.on_epoch(summary)
                 logger.message(summary.line(epochs))
                 record = dataclasses.asdict(summary)
-                best = self.position.best
+                best, unimproved = self.position.best, self.position.unimproved
                 if is_due(epoch + 1, self.config.test.every, epochs):
                     result = self._evaluate_and_keep(epoch + 1, best)
+                    unimproved = 0 if result.score > best else unimproved + 1
                     best = max(best, result.score)
                     key = "validation" if self.validation else "test"
                     record[key] = {"epoch": epoch + 1, **result.metrics()}
                     self.callbacks.on_evaluation(epoch + 1, result)
                     logger.message(evaluation_line(epoch + 1, result))
-                logger.epoch(record, last=epoch + 1 == epochs)
-                self.position = Position(epoch + 1, 0, best)
+                stop = 0 < self.config.test.patience <= unimproved
+                logger.epoch(record, last=stop or epoch + 1 == epochs)
+                self.position = Position(epoch + 1, 0, best, unimproved)
                 self._save()
+                if stop:
+                    log.info("stopped: no better result in %d evaluations", unimproved)
+                    break
             if self.validation is not None:
                 self._evaluate_best_on_test_set()
         if self.group.is_main and not self.options.keep_resume:
@@ -283,9 +299,10 @@ class Trainer:
 
     def _resume(self, earlier: ScheduleConfig) -> Position:
         schedule = self.config.schedule
-        if completed(self.folder):
-            if schedule.epochs > earlier.epochs:
-                log.warning("continuing from %s with a new optimizer", self.folder / LAST)
+        if completed(self.folder) and schedule.epochs == earlier.epochs:
+            position = Position(schedule.epochs)
+        elif completed(self.folder):
+            log.warning("continuing from %s with a new optimizer", self.folder / LAST)
             position = load_last_checkpoint(self.folder, self.state)
         else:
             position = load_resume_point(self.folder, self.state, self.group)
@@ -338,6 +355,15 @@ class Trainer:
         )
         with contextlib.closing(loader):
             yield prefetch(loader, self.images, self.device)
+
+    def _train_mode(self, epoch: int) -> None:
+        self.network.train()
+        frozen = epoch < self.config.schedule.freeze_epochs
+        if frozen or self.frozen:
+            freeze_backbone(self.model, frozen)
+            if frozen != self.frozen:  # DistributedDataParallel looks at it once
+                self.network = wrap(self.model, self.device, self.group)
+            self.frozen = frozen
 
     def _learning_rate(self, epoch: int, step: int) -> float:
         return learning_rate(self.config.schedule, self.config.optim.lr, epoch + step / self.steps)

@@ -193,7 +193,8 @@ def test_a_broken_training_image_is_one_line_even_from_a_worker_process(
     victim = sorted((tmp_path / "copy/bounding_box_train").glob("*.jpg"))[0]
     victim.write_bytes(victim.read_bytes()[:300])
     for workers in ("0", "2"):
-        options = [*TINY, *NO_PARTS, "--workers", workers, "-o", f"run{workers}"]
+        tiny = [workers if TINY[i - 1] == "--workers" else TINY[i] for i in range(len(TINY))]
+        options = [*tiny, *NO_PARTS, "-o", f"run{workers}"]
         message = refuse("train", "--dataset", "copy", *options)
         assert victim.name in message and message.count("\n") == 1
 

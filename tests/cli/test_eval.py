@@ -104,7 +104,7 @@ def test_results_are_stored_in_the_run_folder_and_can_be_compared(
     model = trained / "runs/one"
     options = ("--dataset", market, "--target-fpr", "0.05", "--device", "cpu")
     table = run("eval", model, *options)
-    stored = json.loads((model / "metrics.json").read_text())["results"][0]
+    stored = json.loads((model / "metrics.json").read_text())["results"][-1]
     assert f"{100 * stored['mAP']:.2f}" in table
     assert stored["intervals"]["mAP"]["low"] <= stored["mAP"] <= stored["intervals"]["mAP"]["high"]
     assert stored["operating_point"]["fpr"] <= 0.05
@@ -118,6 +118,34 @@ def test_results_are_stored_in_the_run_folder_and_can_be_compared(
     assert 0 < tests["mAP"]["p_value"] <= 1
     same = json.loads(run("compare", model, model, "--json"))["tests"]
     assert same["mAP"]["difference"] == 0 and same["mAP"]["p_value"] == 1
+
+
+def test_results_are_kept_by_data_set_model_and_rule(
+    market: Path, trained: Path, tmp_path: Path, run: Run, refuse: Run
+) -> None:
+    folder = shutil.copytree(trained / "runs/one", tmp_path / "one")
+    (folder / "metrics.json").unlink(missing_ok=True)
+    options = ("--dataset", market, "--device", "cpu")
+    run("export", folder, "--onnx")
+    run("eval", folder, *options)
+    run("eval", folder, *options, "--flip")
+    run("eval", folder / "model.onnx", *options)
+    run("eval", folder, *options)  # replaces the first
+
+    def stored() -> list[tuple[str, str]]:
+        found = json.loads((folder / "metrics.json").read_text())["results"]
+        return [(Path(result["model"]).name, result["rule"]) for result in found]
+
+    rule = "protocol market, cosine, step AP"
+    assert stored() == [
+        ("model.safetensors", f"{rule}, flip"),
+        ("model.onnx", rule),
+        ("model.safetensors", rule),
+    ]
+    run("eval", folder, *options, "--flip", "-o", "flipped")
+    assert f"{rule}, flip" in run("compare", folder, "flipped")
+    run("eval", folder, *options, "--metric", "euclidean", "-o", "euclidean")
+    assert "nothing in common" in refuse("compare", folder, "euclidean")
 
 
 def test_several_data_sets_are_evaluated_in_one_call(
@@ -237,13 +265,13 @@ def test_the_rule_of_average_precision_is_set_and_reported(
 ) -> None:
     model, options = trained / "runs/one", ("--dataset", market, "--device", "cpu")
     assert "step-wise AP;" in run("eval", model, *options)
-    step = json.loads((model / "metrics.json").read_text())["results"][0]
+    step = json.loads((model / "metrics.json").read_text())["results"][-1]
     assert "trapezoidal AP;" in run("eval", model, *options, "--ap", "trapezoid", "-o", "other")
     trapezoid = score(run, model, "--dataset", market, "--ap", "trapezoid")
     assert (step["ap"], trapezoid["ap"]) == ("step", "trapezoid")
     assert trapezoid["mAP"] < step["mAP"] and trapezoid["cmc"] == step["cmc"]
     run("eval", model, *options)
-    assert "different rules of AP (step and trapezoid)" in refuse("compare", model, "other")
+    assert "cosine, trapezoid AP): nothing in common" in refuse("compare", model, "other")
     assert "step-wise AP)" in run("compare", model, model)
     assert "'steps' is not one of 'step', 'trapezoid'" in refuse("eval", model, "--ap", "steps")
 

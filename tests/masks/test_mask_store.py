@@ -201,7 +201,7 @@ def test_a_missing_store_says_what_to_type(toy: Dataset):
     assert str(caught.value) == (
         "iaunet needs part masks and masks/market1501.h5 is missing.\n"
         "       Run: reidkit prepare-masks --dataset market1501 --labels DIR\n"
-        "       Without label maps of a parser: --source stripes in place of --labels DIR.\n"
+        "       Without a parser's label maps: the same with --source stripes.\n"
         "       Without masks: reidkit train ... --set arch.part_supervision=false"
     )
     (toy.root / "labels").mkdir(exist_ok=True)

@@ -11,9 +11,10 @@ from test_trainer import settings
 
 from reidkit import checkpoint
 from reidkit.data.manifest import open_dataset
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import CheckpointError, ConfigError, DataError
 from reidkit.training.dry_run import dry_run
-from reidkit.training.setup import hold_out
+from reidkit.training.logging import read_history
+from reidkit.training.setup import build_model, hold_out, load_initial_weights
 from reidkit.training.trainer import RunOptions, Trainer
 
 CPU = torch.device("cpu")
@@ -81,3 +82,68 @@ def test_a_classification_data_set_has_no_identities_to_hold_out(market: Path) -
     with pytest.raises(ConfigError, match="--val-fraction 0"):
         hold_out(data, fraction=0.5, seed=0)
     assert hold_out(data, fraction=0.0, seed=0) == (data, None)
+
+
+def fit(market: Path, folder: Path, **tables: object) -> Path:
+    return Trainer(
+        settings(**tables),
+        open_dataset(str(market)),
+        folder=folder,
+        masks=None,
+        device=CPU,
+        options=RunOptions(workers=0),
+    ).fit()
+
+
+def test_a_run_starts_from_a_checkpoint_with_a_new_classifier(market: Path, tmp_path: Path) -> None:
+    first = fit(market, tmp_path / "first")
+    config = settings(init=str(first))
+    model = build_model(config, num_ids=9)  # other identities than the checkpoint's six
+    before = model.head.classifier.weight.clone()
+    load_initial_weights(model, config, num_ids=9)
+    loaded, _ = checkpoint.load(first)
+    assert torch.equal(model.backbone.conv1.weight, loaded.backbone.conv1.weight)
+    assert torch.equal(model.head.classifier.weight, before)
+    fit(market, tmp_path / "second", init=str(first))
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_unless_partial_is_allowed(
+    market: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = fit(market, tmp_path / "first", arch={"stages": []})
+    config = settings(init=str(first))
+    model = build_model(config, num_ids=6)
+    with pytest.raises(CheckpointError, match=r"blocks.*Start from what fits with --init-partial"):
+        load_initial_weights(model, config, num_ids=6)
+    config = settings(init=str(first), init_partial=True)
+    load_initial_weights(model, config, num_ids=6)
+    assert "differ in" in caplog.text and "0 of the checkpoint" in caplog.text
+    loaded, _ = checkpoint.load(first)
+    assert torch.equal(model.backbone.conv1.weight, loaded.backbone.conv1.weight)
+
+
+def test_a_frozen_backbone_stays_as_it_was(market: Path, tmp_path: Path) -> None:
+    first = fit(market, tmp_path / "first")
+    frozen = fit(market, tmp_path / "frozen", init=str(first), schedule={"freeze_epochs": 2})
+    before, after = (checkpoint.load(path)[0].state_dict() for path in (first, frozen))
+    for name, tensor in before.items():
+        same = torch.equal(tensor, after[name])
+        assert same == ("backbone." in name) or "running" in name or "batches" in name, name
+        assert same or "backbone." not in name, name
+
+
+def test_patience_ends_a_run_that_does_not_improve(market: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"test\.patience needs held-out identities"):
+        settings(test={"every": 1, "patience": 2})
+    config = settings(
+        schedule={"epochs": 9},
+        optim={"lr": 1e-12},  # learns nothing
+        test={"every": 1, "patience": 2, "val_fraction": 0.4},
+    )
+    data = open_dataset(str(market))
+    options = RunOptions(workers=0)
+    Trainer(config, data, folder=tmp_path, masks=None, device=CPU, options=options).fit()
+    epochs = [record["epoch"] for record in read_history(tmp_path)]
+    assert epochs[-1] < 9 and not (tmp_path / "resume.pt").exists()
+    Trainer(config, data, folder=tmp_path, masks=None, device=CPU, options=options).fit(resume=True)
+    assert [record["epoch"] for record in read_history(tmp_path)] == epochs  # it stays ended
