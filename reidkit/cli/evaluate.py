@@ -49,7 +49,7 @@ def evaluate(
     models: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[MODEL]...",
+            metavar="MODEL",
             help="Checkpoints, run folders or ONNX files.",
             show_default="the newest run",
         ),
