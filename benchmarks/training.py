@@ -25,7 +25,7 @@ from reidkit.synthetic import LAYOUTS
 from reidkit.training.diagnostics import peak_memory
 from reidkit.training.optim import AUTOCAST_DTYPE, TrainState, build_optimizer, build_scaler
 from reidkit.training.setup import build_model
-from reidkit.training.trainer import Trainer
+from reidkit.training.trainer import RunOptions, Trainer
 from reidkit.types import Batch
 
 
@@ -121,16 +121,16 @@ def main() -> None:
             folder=Path(folder),
             masks=None,
             device=device,
-            workers=arguments.workers,
+            options=RunOptions(workers=arguments.workers),
         )
         trainer.network.train()
-        batches = trainer.load_batches()
 
         def train_on(batch: Batch) -> None:
             trainer.state.update(trainer.losses(batch)[1]["total"])
 
-        loading = timed(lambda: train_on(next(batches)), arguments.steps, device)
-        batch = next(batches)
+        with trainer.load_batches() as batches:
+            loading = timed(lambda: train_on(next(batches)), arguments.steps, device)
+            batch = next(batches)
         loaded = timed(lambda: train_on(batch), arguments.steps, device)
     name = f"{trainer.config.precision}, with data loading"
     print(f"{name:34} {loading:8.3f} {B / loading:9.1f} {first / loading:8.2f}")

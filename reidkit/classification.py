@@ -66,6 +66,11 @@ class ClassificationResult:
         """Top-1 accuracy, by which training chooses a checkpoint."""
         return self.top1
 
+    @property
+    def rule(self) -> str:
+        """How probabilities were obtained: results by the same rule can be compared."""
+        return "flip" if self.flip else "one view"
+
     def metrics(self) -> dict[str, Any]:
         """What checkpoints and metrics.jsonl store."""
         return {
@@ -87,6 +92,7 @@ class ClassificationResult:
             "dataset": self.dataset,
             "dataset_fingerprint": self.dataset_fingerprint,
             "synthetic": self.synthetic,
+            "rule": self.rule,
             "flip": self.flip,
             **self.metrics(),
         }

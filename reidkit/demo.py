@@ -32,7 +32,7 @@ from reidkit.runtime.export import Parity, export_onnx
 from reidkit.runtime.extraction import extract_split
 from reidkit.synthetic import LAYOUTS
 from reidkit.training.setup import build_model
-from reidkit.training.trainer import Callbacks, Trainer
+from reidkit.training.trainer import Callbacks, RunOptions, Trainer
 from reidkit.types import PARTS, SPLITS, Dataset
 from reidkit.visualize.plots import RankedList, plot_ranked_lists
 
@@ -205,7 +205,7 @@ class Demo:
             folder=self.run_folder,
             masks=MaskStore.open(self.masks, dataset=data, parts=PARTS),
             device=torch_device(self.device),
-            workers=1,
+            options=RunOptions(workers=1),
             callbacks=self.callbacks.training,
         ).fit()
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from reidkit.choices import ApRule, ClipRule, Metric, ProtocolName
+from reidkit.choices import ApRule, Metric, ProtocolName
 from reidkit.classification import ClassificationResult, evaluate_classification
 from reidkit.errors import ConfigError
 from reidkit.features import Features, read_features
@@ -35,7 +35,7 @@ from reidkit.retrieval.distance import check_metric
 from reidkit.retrieval.metrics import check_ap_rule
 from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from reidkit.runtime.embedder import Embedder
-from reidkit.runtime.extraction import extract_split
+from reidkit.runtime.extraction import ExtractionSettings, extract_split
 from reidkit.types import Dataset, Split
 
 Progress = Callable[[str, int, int], None]
@@ -45,9 +45,9 @@ RANKS = (1, 5, 10, 20)
 """CMC ranks in tables."""
 
 
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """How features are extracted and ranked.
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(ExtractionSettings):
+    """How features are extracted and ranked, and what is computed from the ranking.
 
     Attributes:
         protocol: evaluation protocol; None: the data set's.
@@ -58,10 +58,9 @@ class EvaluationSettings:
         alpha: exponent of the similarities that weight these neighbours (Radenovic et al. 2018);
             0 weights them equally (Chum et al. 2007).
         target_fpr: false positive rate at which to report the verification threshold.
+        thresholds: count all distances, for ROC and verification thresholds.
+        by_camera: also evaluate each pair of cameras.
         max_memory: bytes of ranking in addition to the features; None: the fastest block sizes.
-        flip: add the embedding of the mirrored image.
-        clips: how tracklets are divided into clips.
-        batch: images per batch.
 
     Raises:
         ConfigError: a value is unknown or out of range.
@@ -75,10 +74,9 @@ class EvaluationSettings:
     database_augmentation: int = 0
     alpha: float = 0.0
     target_fpr: float | None = None
+    thresholds: bool = False
+    by_camera: bool = False
     max_memory: int | None = None
-    flip: bool = False
-    clips: ClipRule = "tclnet"
-    batch: int = 64
 
     def __post_init__(self) -> None:
         check_metric(self.metric)
@@ -148,6 +146,26 @@ class Evaluation:
             return None
         return self.plain.pairs.operating_point(self.settings.target_fpr)
 
+    @property
+    def rule(self) -> str:
+        """How the plain metrics were obtained: results by the same rule can be compared."""
+        settings = self.settings
+        expansion = settings.query_expansion or settings.database_augmentation
+        parts = {
+            f"protocol {self.plain.protocol}": True,
+            self.plain.metric: True,
+            f"{self.plain.ap} AP": True,
+            "flip": self.flip,
+            f"clips {self.clips}": self.clips,
+            f"query expansion {settings.query_expansion}": settings.query_expansion,
+            f"database augmentation {settings.database_augmentation}": (
+                settings.database_augmentation
+            ),
+            f"alpha {settings.alpha:g}": expansion and settings.alpha,
+            "multi-query": self.multi_query,
+        }
+        return ", ".join(part for part, holds in parts.items() if holds)
+
     def metrics(self) -> dict[str, Any]:
         """The plain metrics, which checkpoints and metrics.jsonl store."""
         return self.plain.to_dict()
@@ -164,6 +182,7 @@ class Evaluation:
             "dataset": self.dataset,
             "dataset_fingerprint": self.dataset_fingerprint,
             "synthetic": self.synthetic,
+            "rule": self.rule,
             "flip": self.flip,
             "frames": self.frames,
             "clips": self.clips or None,
@@ -208,8 +227,6 @@ def evaluate(
     *,
     device: torch.device | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
-    thresholds: bool = False,
-    by_camera: bool = False,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Extracts query and gallery and computes retrieval metrics.
@@ -218,8 +235,6 @@ def evaluate(
         device: of the ranking; None is the CPU.
         group: the processes that share extraction; the main process ranks, and all of them get
             the result.
-        thresholds: also count all distances, for ROC and verification thresholds.
-        by_camera: also evaluate each pair of cameras.
 
     Raises:
         ConfigError: the data set is for classification, or the memory budget is too small.
@@ -239,9 +254,7 @@ def evaluate(
             embedder,
             dataset,
             split,
-            flip=settings.flip,
-            batch=settings.batch,
-            clips=settings.clips,
+            settings,
             group=group,
             on_progress=on_progress
             and (lambda done, total: on_progress(f"embedding {dataset.name} {split}", done, total)),
@@ -251,13 +264,7 @@ def evaluate(
     evaluation = None
     if group.is_main:
         evaluation = evaluate_features(
-            query,
-            gallery,
-            settings,
-            device=device,
-            thresholds=thresholds,
-            by_camera=by_camera,
-            on_progress=on_progress,
+            query, gallery, settings, device=device, on_progress=on_progress
         )
     evaluation = group.broadcast(evaluation)
     assert evaluation is not None, "the main process has it"
@@ -270,8 +277,6 @@ def evaluate_features(
     settings: EvaluationSettings = _DEFAULTS,
     *,
     device: torch.device | None = None,
-    thresholds: bool = False,
-    by_camera: bool = False,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Retrieval metrics of features in memory or in features files.
@@ -304,8 +309,8 @@ def evaluate_features(
         Q,
         G,
         ranking,
-        thresholds=thresholds or settings.target_fpr is not None,
-        by_camera=by_camera,
+        thresholds=settings.thresholds or settings.target_fpr is not None,
+        by_camera=settings.by_camera,
         on_progress=on_progress,
     )
     reranked = None
@@ -337,8 +342,6 @@ def evaluate_by_task(
     *,
     device: torch.device | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
-    thresholds: bool = False,
-    by_camera: bool = False,
     on_progress: Progress | None = None,
 ) -> EvaluationResult:
     """`evaluate`, or `evaluate_classification` if that is the data set's task; it uses `flip` and
@@ -353,14 +356,7 @@ def evaluate_by_task(
             on_progress=on_progress,
         )
     return evaluate(
-        embedder,
-        dataset,
-        settings,
-        device=device,
-        group=group,
-        thresholds=thresholds,
-        by_camera=by_camera,
-        on_progress=on_progress,
+        embedder, dataset, settings, device=device, group=group, on_progress=on_progress
     )
 
 

@@ -178,6 +178,8 @@ FORMATS: Mapping[ExternalFormat, KeyMapping] = {
         options=lambda tensors: {
             "backbone": _resnet_name(tensors, "base."),
             "rescaling": "l1",
+            "deep_reduction": "conv",
+            "deep_pooling": "mean",
         },
     ),
     "torchreid": KeyMapping(

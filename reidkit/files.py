@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,30 @@ def atomic(path: Path) -> Iterator[Path]:
         raise ReidkitError(f"cannot write {path}: {os_error_text(error)}") from error
     except BaseException:
         partial.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields the new folder `<path>.partial` to fill; on success it becomes `path`, which must be
+    absent or empty, and on failure it is removed, as is one that a killed process has left.
+
+    Raises:
+        ReidkitError: if the disk is full or the folder cannot be written to.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if path.is_dir():
+            path.rmdir()
+        partial.replace(path)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise ReidkitError(f"cannot write {path}: {os_error_text(error)}") from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
         raise
 
 

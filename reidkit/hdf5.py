@@ -109,7 +109,7 @@ def _is_string(data: h5py.Dataset) -> bool:
 
 
 def _names(kinds: str) -> str:
-    names = {"i": "integers", "u": "unsigned integers", "f": "numbers", "S": "strings"}
+    names = {"f": "numbers", "i": "integers", "u": "unsigned integers", "S": "strings"}
     return next(name for kind, name in names.items() if kind in kinds)
 
 

@@ -93,6 +93,8 @@ class Dataset:
         synthetic: rendered by reidkit; results are not comparable with published ones.
         task: "retrieval", or "classification" of the training classes.
         dense: length in frames of the chunks that training tracklets are split into; 0: not split.
+        labels: folder of label maps that the data set contains, if any.
+        folder: of the manifest.toml that describes it; None: a manifest from elsewhere.
     """
 
     name: str
@@ -105,6 +107,8 @@ class Dataset:
     synthetic: bool = False
     dense: int = 0
     task: Task = "retrieval"
+    labels: Path | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)

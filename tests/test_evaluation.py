@@ -49,8 +49,8 @@ def data(market: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def evaluation(data: Dataset) -> Evaluation:
-    settings = EvaluationSettings(rerank=RerankConfig(5, 2), target_fpr=0.05)
-    return evaluate(ColourEmbedder(), data, settings, by_camera=True)
+    settings = EvaluationSettings(rerank=RerankConfig(5, 2), target_fpr=0.05, by_camera=True)
+    return evaluate(ColourEmbedder(), data, settings)
 
 
 def test_an_evaluation_contains_model_data_set_settings_and_metrics(
@@ -69,12 +69,12 @@ def test_features_in_memory_and_in_files_give_the_same_metrics(
     data: Dataset, evaluation: Evaluation, tmp_path: Path
 ) -> None:
     query, gallery = (extract_split(ColourEmbedder(), data, s) for s in ("query", "gallery"))
-    in_memory = evaluate_features(query, gallery, evaluation.settings, by_camera=True)
+    in_memory = evaluate_features(query, gallery, evaluation.settings)
     assert in_memory.to_dict() == evaluation.to_dict()
     files = tmp_path / "q.h5", tmp_path / "g.h5"
     for path, features in zip(files, (query, gallery), strict=True):
         write_features(path, features)
-    from_files = evaluate_features(*files, evaluation.settings, by_camera=True)
+    from_files = evaluate_features(*files, evaluation.settings)
     expected = {**evaluation.to_dict(), "query_features": str(files[0])}
     assert from_files.to_dict() == {**expected, "gallery_features": str(files[1])}
 

@@ -31,6 +31,7 @@ from reidkit.cli import (
     train,
 )
 from reidkit.cli.options import option_panels
+from reidkit.cli.output import LogHandler
 from reidkit.errors import ReidkitError
 
 GROUPS = {
@@ -58,10 +59,13 @@ app = typer.Typer(
     help="Person re-identification from a folder of images to a deployed model.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
     cls=OrderedGroup,
 )
 for name, group in (("datasets", datasets.app), ("masks", masks.app)):
+    for command in group.registered_commands:
+        command.cls = option_panels({})
     app.add_typer(group, name=name, rich_help_panel=PANEL_OF[name])
 for name, function, panels in (
     ("demo", demo.demo, {}),
@@ -103,7 +107,7 @@ def options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `reidkit`."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, handlers=[LogHandler()])
     try:
         app(arguments)
     except ReidkitError as error:

@@ -35,15 +35,19 @@ def attention(
     import dataclasses
 
     from reidkit import checkpoint
+    from reidkit.cli.runs import find_model
     from reidkit.data.manifest import open_dataset
+
+    path = find_model(model)
+    data = open_dataset(dataset, data_root)
+
     from reidkit.device import torch_device
     from reidkit.masks.store import MaskStore
     from reidkit.types import PARTS, Sample
     from reidkit.visualize.part_attention import part_agreement
 
-    data = open_dataset(dataset, data_root)
     store = MaskStore.open(masks, dataset=data, parts=PARTS)
-    network, header = checkpoint.load(model / "model.safetensors" if model.is_dir() else model)
+    network, header = checkpoint.load(path)
     samples = [item for item in getattr(data, split) if isinstance(item, Sample)]
     with progress("attention") as on_progress:
         found = part_agreement(

@@ -28,27 +28,28 @@ def compare(
       reidkit compare runs/x runs/y
       reidkit compare runs/x/metrics.json other/metrics.json --dataset market1501
     """
-    from reidkit import retrieval
+    from reidkit.cli.runs import read_results
     from reidkit.errors import DataError
-    from reidkit.retrieval.metrics import AP_NAMES
 
     results = [read_results(path) for path in (first, second)]
-    shared = [name for name in results[0] if name in results[1]]
-    if dataset is not None:
-        shared = [name for name in shared if name == dataset]
-    if dataset is not None and not shared:
-        raise DataError(f"{first} and {second} were not both evaluated on {dataset}")
-    if not shared:
-        raise DataError(
-            f"{first} was evaluated on {', '.join(results[0])}, {second} on "
-            f"{', '.join(results[1])}: no data set in common. "
-            "Run: reidkit eval MODEL --dataset NAME"
+    pair = find_pair(results, dataset)
+    if pair is None:
+        evaluated = (
+            ", ".join(dict.fromkeys(f"{r['dataset']} ({r.get('rule')})" for r in found))
+            for found in results
         )
-    name = shared[0]
-    if results[0][name].get("task") == "classification":
+        raise DataError(
+            f"{first} was evaluated on {next(evaluated)}; {second} on {next(evaluated)}: nothing "
+            "in common. Run: reidkit eval MODEL --dataset NAME, with the same options"
+        )
+    name, ap = str(pair[0]["dataset"]), str(pair[0].get("ap"))
+    if pair[0].get("task") == "classification":
         raise DataError(f"{name} is a classification data set: compare tests retrieval metrics")
-    tests = retrieval.compare(results[0][name], results[1][name])
-    ap = results[0][name]["ap"]
+
+    from reidkit import retrieval
+    from reidkit.retrieval.metrics import AP_NAMES
+
+    tests = retrieval.compare(*pair)
     if json:
         tables = {score: vars(test) for score, test in tests.items()}
         document = {"first": str(first), "second": str(second), "dataset": name, "ap": ap}
@@ -66,7 +67,7 @@ def compare(
         for score, test in tests.items()
     ]
     header = ["", "first", "second", "difference", "95 %", "p"]
-    print_table(header, rows, title=f"{first} and {second} on {name}")
+    print_table(header, rows, title=f"{first} and {second} on {name}: {pair[0]['rule']}")
     test = tests["mAP"]
     verdict = "is" if test.p_value < 0.05 else "is not"
     print(
@@ -75,26 +76,21 @@ def compare(
     )
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """Results in a metrics.json by data set name.
-
-    Raises:
-        DataError: the file is missing or was not written by `reidkit eval`.
-    """
-    import json
-
-    from reidkit.errors import DataError
-
-    file = path / "metrics.json" if path.is_dir() else path
-    try:
-        results = json.loads(file.read_text())["results"]
-        return {result["dataset"]: result for result in results}
-    except FileNotFoundError as error:
-        is_run = (path / "model.safetensors").is_file()
-        advice = f"Run: reidkit eval {path}" if is_run else "Pass a run folder or a metrics.json"
-        raise DataError(f"{file} does not exist. {advice}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{file} was not written by reidkit eval. Run: reidkit eval MODEL --dataset NAME -o "
-            f"{file.parent}"
-        ) from error
+def find_pair(
+    results: list[list[dict[str, Any]]], dataset: str | None
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The newest results of two models on the same data set by the same rule, those of checkpoints
+    before those of exported models."""
+    for name in dict.fromkeys(r["dataset"] for r in results[0] if dataset in (None, r["dataset"])):
+        first, second = (
+            sorted(
+                (r for r in found if r["dataset"] == name),
+                key=lambda result: not str(result["model"]).endswith(".onnx"),
+            )
+            for found in results
+        )
+        for one in reversed(first):
+            for other in reversed(second):
+                if one.get("rule") == other.get("rule"):
+                    return one, other
+    return None

@@ -1,4 +1,4 @@
-"""reidkit datasets: list, show, verify, stats, init, unpack, synth."""
+"""reidkit datasets: list, show, verify, stats, init, subset, unpack, synth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated, get_args
 import typer
 
 from reidkit.choices import SyntheticLayout
-from reidkit.cli.options import DataRootOption, JsonOption
+from reidkit.cli.datasets_create import INIT_PANELS, DatasetArgument, init, subset, unpack
+from reidkit.cli.options import DataRootOption, JsonOption, option_panels
 from reidkit.cli.output import print_json, progress
 
 app = typer.Typer(
@@ -19,9 +20,6 @@ app = typer.Typer(
 )
 
 LAYOUT_NAMES: tuple[SyntheticLayout, ...] = get_args(SyntheticLayout)
-DatasetArgument = Annotated[
-    str, typer.Argument(help="Data set name, manifest file or folder.", metavar="DATASET")
-]
 
 
 @app.command("list")
@@ -69,16 +67,18 @@ def verify(
     deep: Annotated[bool, typer.Option("--deep", help="Decode every image as well.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Compare a data set on disk with its published counts.
+    """Compare a data set on disk with the counts of its manifest.
 
-    The exit status is 2 if a count differs or an image cannot be decoded.
+    These are the published ones, unless the data set's folder contains a manifest.toml, as
+    synthetic data sets and your own do. The exit status is 2 if a count differs or an image cannot
+    be decoded.
 
     \b
     Examples:
       reidkit datasets verify market1501 --data-root /data
       reidkit datasets verify photos/ --deep
     """
-    from reidkit.data.manifest import locate, read_dataset
+    from reidkit.data.manifest import MANIFEST, list_manifests, locate, read_dataset
     from reidkit.data.verify import unreadable
     from reidkit.data.verify import verify as check_counts
     from reidkit.errors import DataError
@@ -91,12 +91,14 @@ def verify(
         with progress("decoding images") as on_progress:
             problems = unreadable(data, on_progress=on_progress)
     wrong = [check for check in checks if not check.passed]
+    own_manifest = None if data.folder is None else str(data.folder / MANIFEST)
     if json:
         print_json(
             {
                 "dataset": manifest.name,
                 "root": str(root),
                 "synthetic": manifest.synthetic,
+                "own_manifest": own_manifest,
                 "checks": [{**dataclasses.asdict(c), "passed": c.passed} for c in checks],
                 "unreadable": problems if deep else None,
                 "passed": not wrong and not problems,
@@ -104,6 +106,13 @@ def verify(
         )
     else:
         print(f"{manifest.name} in {root}")
+        if own_manifest is not None:
+            is_published = manifest.name.partition("@")[0] in list_manifests()
+            what = ", synthetic data" if manifest.synthetic else ""
+            print(
+                f"  expected counts: {own_manifest}{what}"
+                + (f"; not the published counts of {manifest.name}" if is_published else "")
+            )
         print(f"  {'split':8} {'count':28} {'found':>9} {'expected':>9}")
         for check in checks:
             expected = "-" if check.expected is None else f"{check.expected:,}"
@@ -156,72 +165,8 @@ def stats(
         print(f"    {' = '.join(group)}")
 
 
-@app.command()
-def init(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder with one subfolder per person.", metavar="FOLDER")
-    ],
-    cameras: Annotated[
-        str,
-        typer.Option(
-            help="Regular expression with one group that matches the camera in a path, or none."
-        ),
-    ] = "none",
-    tracklets: Annotated[
-        bool, typer.Option("--tracklets", help="Treat each innermost folder as a tracklet.")
-    ] = False,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Random seed of the training and test split.")
-    ] = 0,
-) -> None:
-    """Create a data set from your own folder of images.
-
-    Writes manifest.toml and data.csv into the folder; both can be edited afterwards.
-
-    \b
-    Examples:
-      reidkit datasets init photos/ --cameras 'cam(\\w+)'
-      reidkit datasets init videos/ --tracklets
-    """
-    from reidkit.data.scaffold import MANIFEST, TABLE, init_dataset
-
-    init_dataset(folder, cameras=cameras, tracklets=tracklets, seed=seed)
-    print(folder / MANIFEST)
-    print(folder / TABLE)
-
-
-@app.command()
-def unpack(
-    dataset: DatasetArgument,
-    archive: Annotated[
-        Path | None, typer.Option(help="Unpack this zip or tar file into the data root first.")
-    ] = None,
-    data_root: DataRootOption = None,
-) -> None:
-    """Unpack an archive, cuhk-03.mat or CIFAR-100 into images.
-
-    \b
-    Examples:
-      reidkit datasets unpack market1501 --archive Market-1501-v15.09.15.zip
-      reidkit datasets unpack cuhk03-np-labeled --data-root /data
-    """
-    import os
-
-    from reidkit.data.manifest import find_manifest, find_root, load_manifest
-    from reidkit.data.unpack import extract_archive, unpack_cifar100, unpack_cuhk03
-
-    manifest = load_manifest(find_manifest(dataset))
-    if archive is not None:
-        target = data_root or Path(os.environ.get("REIDKIT_DATA", "data"))
-        with progress(f"unpacking {archive.name}") as on_progress:
-            extract_archive(archive, target, on_progress=on_progress)
-    root = find_root(manifest, data_root)
-    with progress("writing images") as on_progress:
-        if (root / "cuhk-03.mat").exists():
-            unpack_cuhk03(root, on_progress=on_progress)
-        elif (root / "train.bin").exists():
-            unpack_cifar100(root, on_progress=on_progress)
-    print(root)
+for create, panels in ((init, INIT_PANELS), (subset, {}), (unpack, {})):
+    app.command(cls=option_panels(panels))(create)
 
 
 @app.command()

@@ -23,6 +23,7 @@ from reidkit.cli.options import (
     open_data,
 )
 from reidkit.cli.output import mean_cell, print_json, print_table, stage_progress
+from reidkit.cli.runs import find_model, run_folder, store_results, trained_on
 from reidkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -165,10 +166,19 @@ def evaluate(
     """
     from reidkit.cli.options import embedding_option, external_inputs, parse_memory
     from reidkit.config import require
+    from reidkit.data.manifest import locate
+
+    for name in dataset or []:
+        locate(name, data_root)
+    for features in (query_features, gallery_features):
+        require(features is None or features.is_file(), f"no such features file: {features}")
+    from_files = query_features is not None or gallery_features is not None
+    files = [] if from_files else [find_model(path) for path in models or (None,)]
+
     from reidkit.device import torch_device
     from reidkit.evaluation import EvaluationSettings, evaluate_features, run_statistics
     from reidkit.retrieval import RerankConfig
-    from reidkit.runtime.embedder import load_embedder, newest_run
+    from reidkit.runtime.embedder import load_embedder
 
     settings = EvaluationSettings(
         protocol=protocol,
@@ -180,15 +190,17 @@ def evaluate(
         alpha=alpha,
         target_fpr=target_fpr,
         max_memory=None if max_memory is None else parse_memory(max_memory),
+        thresholds=True,
+        by_camera=True,
         flip=flip,
         clips=clips,
         batch=batch,
     )
     inputs = external_inputs(size=size, mean=mean, std=std, channels=channels, resize=resize)
     where = torch_device(device)
-    options: dict[str, Any] = {"device": where, "thresholds": True, "by_camera": True}
+    options: dict[str, Any] = {"device": where}
     results: list[EvaluationResult] = []
-    if query_features is not None or gallery_features is not None:
+    if from_files:
         require(not models and not dataset, "pass either features files or a model, not both")
         if query_features is None or gallery_features is None:
             raise ConfigError("pass both --query-features and --gallery-features")
@@ -201,11 +213,11 @@ def evaluate(
             write_results(out, results)
     else:
         require(
-            out is None or not models or len(models) == 1,
+            out is None or len(files) == 1,
             "--out takes the results of one model. Leave it out: those of a run are written to its "
             "run folder",
         )
-        for path in models or [newest_run()]:
+        for path in files:
             embedder = load_embedder(
                 path, device=str(where), inputs=inputs, options=embedding_option(embedding)
             )
@@ -219,7 +231,7 @@ def evaluate(
                 write_results(folder, with_distinct_names(found))
             results += found
     results = with_distinct_names(results)
-    means = run_statistics(results) if models and len(models) > 1 else []
+    means = run_statistics(results) if len(files) > 1 else []
     if json:
         documents = [result.to_dict() for result in results]
         table = {"means": [mean.to_dict() for mean in means]} if means else {}
@@ -276,9 +288,7 @@ def evaluate_multi_query(
             embedder,
             dataset,
             split,
-            flip=settings.flip,
-            batch=settings.batch,
-            clips=settings.clips,
+            settings,
             on_progress=lambda done, total: on_progress(
                 f"embedding {dataset.name} {split}", done, total
             ),
@@ -313,16 +323,11 @@ def with_distinct_names(results: Sequence[EvaluationResult]) -> list[EvaluationR
 
 
 def write_results(folder: Path, results: Sequence[EvaluationResult]) -> None:
-    """Writes metrics.json, and for retrieval curves-<data set>.png."""
-    import json
-
+    """Adds to metrics.json, and for retrieval writes curves-<data set>.png."""
     from reidkit.evaluation import Evaluation
-    from reidkit.files import atomic
     from reidkit.visualize.plots import plot_curves
 
-    documents = [result.to_dict(per_query=True) for result in results]
-    with atomic(folder / "metrics.json") as partial:
-        partial.write_text(json.dumps({"results": documents}, indent=1))
+    store_results(folder, results)
     for result in results:
         if isinstance(result, Evaluation):
             path = folder / f"curves-{result.dataset}.png"
@@ -382,33 +387,3 @@ def print_means(means: Sequence[RunStatistics]) -> None:
         ]
         title = "mean ± standard deviation"
         print_table(["data set", "", "runs", *metrics], rows, title=title)
-
-
-def run_folder(path: Path) -> Path | None:
-    """The run folder that a model belongs to and where its results are stored, if any."""
-    folder = path if path.is_dir() else path.parent
-    return folder if (folder / "config.toml").is_file() else None
-
-
-def trained_on(path: Path) -> str:
-    """The data set of a checkpoint's header, for `eval` without --dataset.
-
-    Raises:
-        ConfigError: the model does not contain it.
-    """
-    from reidkit.checkpoint import read_header
-    from reidkit.config.tables import read_toml
-
-    file = path / "model.safetensors" if path.is_dir() else path
-    run = run_folder(path)
-    root = read_toml(run / "config.toml").get("dataset", {}).get("root") if run else None
-    name = read_header(file).dataset if file.suffix == ".safetensors" else ""
-    if root and (Path(root) / "manifest.toml").is_file():
-        _, at, split = name.partition("@")
-        return f"{root}{at}{split}"  # a data set outside the data root
-    if not name:
-        raise ConfigError(
-            f"{path} does not contain the data set it was trained on. "
-            f"Run: reidkit eval {path} --dataset NAME"
-        )
-    return name

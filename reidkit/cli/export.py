@@ -38,17 +38,17 @@ def export(
       reidkit export --onnx
       reidkit export model.safetensors --onnx -o model.onnx
     """
+    from reidkit.cli.runs import find_model
     from reidkit.config import require
-    from reidkit.runtime.embedder import newest_run
-    from reidkit.runtime.export import export_onnx
 
-    source = model or newest_run()
-    if source.is_dir():
-        source = source / "model.safetensors"
+    source = find_model(model)
     require(
         source.suffix != ".onnx",
         f"{source} is an ONNX file already. Export the checkpoint that it was made from",
     )
+
+    from reidkit.runtime.export import export_onnx
+
     target = out or source.with_name("model.onnx")
     parities = export_onnx(source, target, input_name=input_name, output_name=output_name)
     if json:

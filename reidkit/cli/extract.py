@@ -11,15 +11,21 @@ import typer
 
 from reidkit.cli.options import (
     BatchOption,
+    ChannelsOption,
     ClipsOption,
     DataRootOption,
     DeviceOption,
     EmbeddingOption,
     FlipOption,
     JsonOption,
+    MeanOption,
     ModelArgument,
     OptionalDatasetOption,
+    ResizeOption,
+    SizeOption,
+    StdOption,
     embedding_option,
+    external_inputs,
     open_data,
 )
 from reidkit.cli.output import print_json, progress
@@ -30,6 +36,7 @@ log = logging.getLogger(__name__)
 PANELS = {
     "Images": ("dataset", "split", "data_root", "images", "tracklets"),
     "Embedding": ("clips", "flip", "embedding", "batch", "device"),
+    "Third-party ONNX models": ("size", "mean", "std", "channels", "resize"),
     "Output": ("out", "json"),
 }
 
@@ -51,54 +58,67 @@ def extract(
     embedding: EmbeddingOption = None,
     batch: BatchOption = 64,
     device: DeviceOption = "auto",
-    out: Annotated[Path, typer.Option("--out", "-o", help="HDF5 file to write.")] = Path(
-        "features.h5"
-    ),
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channels: ChannelsOption = None,
+    resize: ResizeOption = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="File to write; its suffix is .h5, .npz, .csv or .parquet."
+        ),
+    ] = Path("features.h5"),
     json: JsonOption = False,
 ) -> None:
     """Extract embeddings to a features file.
 
-    Under torchrun, several processes share a data set's split.
+    eval reads .h5 and .npz files; .csv and .parquet are for other tools. Under torchrun, several
+    processes share a data set's split.
 
     \b
     Examples:
       reidkit extract --dataset market1501 --split gallery -o gallery.h5
       reidkit extract model.onnx --images photos/ -o features.h5
+      reidkit extract third-party.onnx --images photos/ --size 224x224 -o features.csv
     """
+    from reidkit.cli.runs import find_model
     from reidkit.config import require
-    from reidkit.features import write_features
-    from reidkit.runtime.distributed import join_process_group
-    from reidkit.runtime.embedder import load_embedder, newest_run
-    from reidkit.runtime.extraction import extract_images, extract_split
+    from reidkit.data.manifest import locate
+    from reidkit.features import check_features_path, write_features
 
     require(
         sum(source is not None for source in (dataset, images, tracklets)) == 1,
         "give exactly one of --dataset NAME, --images PATH and --tracklets FOLDER",
     )
+    check_features_path(out)
+    path = find_model(model)
+    if dataset is not None:
+        locate(dataset, data_root)
+        files = []
+    else:
+        files = find_tracklets(tracklets) if tracklets else [[p] for p in find_images(images)]
+    inputs = external_inputs(size=size, mean=mean, std=std, channels=channels, resize=resize)
+
+    from reidkit.runtime.distributed import join_process_group
+    from reidkit.runtime.embedder import load_embedder
+    from reidkit.runtime.extraction import ExtractionSettings, extract_images, extract_split
+
+    settings = ExtractionSettings(flip, clips, batch)
     with join_process_group(device) as (group, local_device), progress("embedding") as on_progress:
         embedder = load_embedder(
-            model or newest_run(), device=local_device, options=embedding_option(embedding)
+            path,
+            device=local_device,
+            inputs=inputs,
+            options=embedding_option(embedding),
         )
         if dataset is not None:
+            data = open_data(dataset, data_root)
             features = extract_split(
-                embedder,
-                open_data(dataset, data_root),
-                split,
-                flip=flip,
-                batch=batch,
-                clips=clips,
-                group=group,
-                on_progress=on_progress,
+                embedder, data, split, settings, group=group, on_progress=on_progress
             )
         else:
-            features = extract_images(
-                embedder,
-                find_tracklets(tracklets) if tracklets else [[p] for p in find_images(images)],
-                flip=flip,
-                batch=batch,
-                clips=clips,
-                on_progress=on_progress,
-            )
+            features = extract_images(embedder, files, settings, on_progress=on_progress)
         if not group.is_main:
             return
         write_features(out, features)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from reidkit.choices import ClipRule, EmbeddingSide
+from reidkit.choices import ChannelOrder, ClipRule, EmbeddingSide, Interpolation
 from reidkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,11 +54,28 @@ EmbeddingOption = Annotated[
     EmbeddingSide | None,
     typer.Option(help="Embedding before or after batch norm.", show_default="as trained"),
 ]
+SizeOption = Annotated[
+    str | None, typer.Option(help="Input size as HEIGHTxWIDTH.", show_default="256x128")
+]
+MeanOption = Annotated[
+    str | None, typer.Option(help="Channel means, three numbers.", show_default="ImageNet")
+]
+StdOption = Annotated[
+    str | None,
+    typer.Option(help="Channel standard deviations, three numbers.", show_default="ImageNet"),
+]
+ChannelsOption = Annotated[
+    ChannelOrder | None, typer.Option(help="Channel order.", show_default="rgb")
+]
+ResizeOption = Annotated[
+    Interpolation | None, typer.Option(help="Interpolation of resizing.", show_default="bicubic")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 
 
 def option_panels(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
-    """A command class whose `--help` shows parameters (by Python name) in panels."""
+    """A command class whose `--help` shows parameters (by Python name) in panels, and which
+    refuses an option that is given twice and is not a list: click would drop the first."""
     panel_of = {name: panel for panel, names in panels.items() for name in names}
 
     class PanelCommand(TyperCommand):
@@ -66,6 +83,13 @@ def option_panels(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
             for parameter in kwargs.get("params") or []:
                 parameter.rich_help_panel = panel_of.get(parameter.name)
             super().__init__(*args, help=_join_lines(help), **kwargs)
+
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            order: list[Any] = self.make_parser(ctx).parse_args(list(args))[2]
+            for option in order:
+                if not option.multiple and option.nargs == 1 and order.count(option) > 1:
+                    raise typer.BadParameter("given more than once", ctx=ctx, param=option)
+            return super().parse_args(ctx, args)
 
         def get_help_option(self, ctx: Any) -> Any:
             option = super().get_help_option(ctx)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
 
 def print_json(document: Any) -> None:
@@ -29,38 +30,62 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
         print(f"{title}: {seen[0]} of {seen[1]}", file=sys.stderr)
         return
 
-    with progress_bar(title) as update:
-        yield lambda done, total: update(completed=done, total=total)
+    with progress_bars() as add:
+        update = add(title)
+        yield lambda done, total: update(completed=done, total=total, count=f"{done:,}/{total:,}")
 
 
 @contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Callable[..., None]]:
-    """Yields `update(completed=, total=, note=)` of a bar with rate and time left."""
+def progress_bars() -> Iterator[Callable[..., Callable[..., None]]]:
+    """Yields `add(title, shown=True)`, which adds a bar and returns its `update(**fields)`.
+
+    Fields are those of rich's `Progress.update`, and the texts `count`, `main` and `note`. Only
+    `note` is cut off where the terminal is narrow. Log lines appear above the bars.
+    """
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    def fixed() -> Column:
+        return Column(no_wrap=True, overflow="ignore")
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}", table_column=fixed()),
+        BarColumn(bar_width=12),
+        TextColumn("{task.fields[count]}", table_column=fixed()),
+        TimeRemainingColumn(table_column=fixed()),
+        TextColumn("{task.fields[main]}", table_column=fixed()),
+        TextColumn(
+            "{task.fields[rate]}  {task.fields[note]}",
+            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+        ),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, rate="", note="")
+    with Progress(*columns, console=Console(stderr=True), expand=True) as bars:
 
-        def update(**fields: Any) -> None:
-            speed = bar.tasks[0].speed
-            bar.update(task, **fields, rate=f"{speed:.3g}/s" if speed else "")
+        def add(title: str, *, shown: bool = True) -> Callable[..., None]:
+            task = bars.add_task(
+                title, total=None, visible=shown, count="", main="", rate="", note=""
+            )
 
-        yield update
+            def update(**fields: Any) -> None:
+                speed = next(t.speed for t in bars.tasks if t.id == task)
+                bars.update(task, **fields, rate=f"{speed:.3g}/s" if speed else "")
+
+            return update
+
+        yield add
+
+
+class LogHandler(logging.StreamHandler[TextIO]):
+    """Writes to the current sys.stderr, which rich replaces while it shows progress bars."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # logging assigns it once
+        return sys.stderr
 
 
 @contextlib.contextmanager

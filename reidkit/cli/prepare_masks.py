@@ -123,7 +123,7 @@ def prepare_masks(
       reidkit prepare-masks --dataset market1501 --labels parsing/
       reidkit prepare-masks --dataset market1501 --parser schp.onnx --preset schp
     """
-    from reidkit.data.manifest import locate, read_dataset
+    from reidkit.data.manifest import open_dataset
     from reidkit.errors import ConfigError
     from reidkit.masks.contact_sheet import save_contact_sheet
     from reidkit.masks.labels import default_grouping, load_grouping, load_label_set
@@ -142,8 +142,8 @@ def prepare_masks(
         raise ConfigError(f"{' and '.join(chosen)} are different sources of masks; choose one")
     if grouping and (seg_part4 or source == "stripes"):
         raise ConfigError("--grouping groups a parser's labels; these masks are parts already")
-    manifest, root = locate(dataset, data_root)
-    data = read_dataset(manifest, root)
+    data = open_dataset(dataset, data_root)
+    root = data.root
     samples, splits = select_splits(data, split or [MaskSplit.TRAIN])
     images = [sample.path for sample in samples]
     names = load_label_set(label_set) if label_set else None
@@ -170,7 +170,7 @@ def prepare_masks(
         }
         masks = open_parser(parser, root, groups, device=device, preset=preset, options=options)
     else:
-        folder = labels or (root / manifest.labels if manifest.labels else None)
+        folder = labels or data.labels
         if folder is None:
             raise ConfigError(
                 f"{data.name} has no label maps of its own. Add --labels DIR, --parser FILE.onnx,"

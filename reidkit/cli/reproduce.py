@@ -103,7 +103,6 @@ def reproduce(
     from reidkit.config import require, set_layer
     from reidkit.data.manifest import list_splits, open_dataset
     from reidkit.errors import ReidkitError
-    from reidkit.reproduce.runs import Runs
     from reidkit.reproduce.tables import find_table
 
     if list_:
@@ -130,16 +129,19 @@ def reproduce(
     require(dataset is not None, "no data set given: --dataset NAME")
     require(epochs_scale > 0, f"--epochs-scale must be positive, got {epochs_scale}")
     assert table is not None and dataset is not None
+    found = find_table(table)
+    splits = list_splits(dataset)
+    require(bool(splits) or not all_splits, f"{dataset} has one split only: leave out --all-splits")
+    data = [open_dataset(name, data_root) for name in (splits if all_splits else [dataset])]
+
+    from reidkit.reproduce.runs import Runs
+
     runs = Runs(
         rows=tuple(name.strip() for name in rows.split(",")) if rows else (),
         seeds=seeds,
         epochs_scale=epochs_scale,
         overrides=(set_layer(set_ or []),),
     )
-    splits = list_splits(dataset)
-    require(bool(splits) or not all_splits, f"{dataset} has one split only: leave out --all-splits")
-    data = [open_dataset(name, data_root) for name in (splits if all_splits else [dataset])]
-    found = find_table(table)
     results = _train_rows(table, data, runs, out, masks, device, workers)
     notes = _notes(found, data, runs, splits=len(splits))
     shown = _shown_name(data)

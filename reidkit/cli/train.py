@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,16 +17,16 @@ import typer
 from reidkit.choices import Precision
 from reidkit.cli.options import (
     DataRootOption,
-    DatasetOption,
     DeviceOption,
     JsonOption,
+    OptionalDatasetOption,
     PartMasksOption,
     SetOption,
-    WorkersOption,
     open_data,
     parse_size,
 )
 from reidkit.cli.output import print_json
+from reidkit.cli.runs import newest_run
 from reidkit.cli.training_progress import training_progress
 
 if TYPE_CHECKING:
@@ -47,12 +48,15 @@ PANELS = {
         *("ema", "seed"),
     ),
     "Hardware": ("device", "precision", "compile_", "workers"),
-    "Run": ("out", "resume", "dry_run", "tensorboard", "json"),
+    "Run": ("out", "resume", "keep_resume", "dry_run", "tensorboard", "json"),
 }
+
+LAUNCH = "launch.toml"
+"""What the command line says beside the settings, for `--resume`: data, masks and hardware."""
 
 
 def train(
-    dataset: DatasetOption,
+    dataset: OptionalDatasetOption = None,
     data_root: DataRootOption = None,
     masks: PartMasksOption = None,
     size: Annotated[
@@ -82,7 +86,7 @@ def train(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="ImageNet weights: auto (download), none, or a file.", show_default="auto"
+            help="ImageNet weights: auto (download), none, or a file.", show_default=RECIPE
         ),
     ] = None,
     epochs: Annotated[
@@ -108,13 +112,20 @@ def train(
     compile_: Annotated[
         bool | None, typer.Option("--compile", help="Compile the network with torch.compile.")
     ] = None,
-    workers: WorkersOption = 2,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Number of data loading processes.", show_default="2"),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Run folder.", show_default="runs/ARCH-DATASET-TIME"),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Resume the run in --out, or the newest one.")
+        bool,
+        typer.Option("--resume", help="Resume the run in --out, or the newest one."),
+    ] = False,
+    keep_resume: Annotated[
+        bool, typer.Option("--keep-resume", help="Keep resume.pt after the last epoch.")
     ] = False,
     dry_run: Annotated[
         bool,
@@ -128,14 +139,26 @@ def train(
     """Train a network.
 
     Settings come from the recipe, --config, REIDKIT_* variables, --set and flags; later ones win.
-    Under torchrun, several processes share each batch.
+    Under torchrun, several processes share each batch. --resume takes data set, masks, device and
+    workers from the run.
 
     \b
     Examples:
       reidkit train --dataset market1501
+      reidkit train --resume
       reidkit train --arch rga-sc --dataset msmt17 --set optim.lr=3e-4
       torchrun --nproc-per-node 4 -m reidkit train --dataset market1501
     """
+    from reidkit.config import require
+
+    options = LaunchOptions(dataset, data_root, masks, device, workers)
+    if resume:
+        out = out or newest_run()
+        require((out / "config.toml").is_file(), f"no such run: {out}. Start one without --resume")
+        options = options.resumed(out)
+    require(options.dataset is not None, "no data set given: --dataset NAME")
+    check_paths(options, config)
+
     from reidkit.runtime.distributed import join_process_group
 
     flags = {
@@ -152,10 +175,10 @@ def train(
         "compile": compile_,
     }
     overrides = ConfigOverrides(flags, preset, config, tuple(set_ or ()))
-    with join_process_group(device) as (group, local_device):
+    with join_process_group(options.device) as (group, local_device):
         if not group.is_main:
             logging.getLogger().setLevel(logging.WARNING)
-        args = TrainArgs(dataset, data_root, masks, out, local_device, workers, tensorboard)
+        args = TrainArgs(options, out, local_device, keep_resume, tensorboard)
         if dry_run:
             _dry_run(args, overrides, json=json)
         else:
@@ -182,16 +205,60 @@ class ConfigOverrides:
 
 
 @dataclass(frozen=True)
-class TrainArgs:
-    """Everything else on the command line."""
+class LaunchOptions:
+    """Where data and masks are, and on what to train: stored in `launch.toml` for `--resume`.
 
-    dataset: str
-    data_root: Path | None
-    masks: Path | None
+    Attributes:
+        device: "auto" also if the command line does not say.
+        workers: None if the command line does not say: 2.
+    """
+
+    dataset: str | None = None
+    data_root: Path | None = None
+    masks: Path | None = None
+    device: str = "auto"
+    workers: int | None = None
+
+    def resumed(self, folder: Path) -> LaunchOptions:
+        """These options, completed by those that the run in `folder` was started with."""
+        from reidkit.config import from_table, read_toml
+
+        if not (folder / LAUNCH).is_file():
+            return self
+        stored = from_table(LaunchOptions, read_toml(folder / LAUNCH), where=str(folder / LAUNCH))
+        given = {name: value for name, value in vars(self).items() if value not in (None, "auto")}
+        return dataclasses.replace(stored, **given)
+
+    def write(self, folder: Path, data: Dataset) -> None:
+        """Stores the options with absolute paths, so that they hold in any working directory."""
+        from reidkit.config import to_toml
+        from reidkit.files import atomic
+
+        dataset = self.dataset or ""
+        masks = self.masks or default_masks(data)
+        root = self.data_root or Path(os.environ.get("REIDKIT_DATA", "data"))
+        stored = dataclasses.replace(
+            self,
+            dataset=str(Path(dataset).resolve()) if Path(dataset).exists() else dataset,
+            data_root=root.resolve(),
+            masks=masks.resolve() if masks.exists() else None,
+        )
+        with atomic(folder / LAUNCH) as partial:
+            partial.write_text(to_toml(vars(stored)))
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """Everything else on the command line; `device` is this process's."""
+
+    launch: LaunchOptions
     out: Path | None
     device: str
-    workers: int
+    keep_resume: bool
     tensorboard: bool
+
+    def open_data(self) -> Dataset:
+        return open_data(str(self.launch.dataset), self.launch.data_root)
 
 
 def _train(
@@ -199,29 +266,31 @@ def _train(
 ) -> None:
     from reidkit.checkpoint import read_header
     from reidkit.config import require
-    from reidkit.training.checkpoints import new_folder
+    from reidkit.training.checkpoints import create_folder, has_run, new_folder
 
-    data = open_data(args.dataset, args.data_root)
+    data = args.open_data()
     if resume:
-        folder = group.broadcast(args.out or newest_folder())
+        assert args.out is not None
+        folder = group.broadcast(args.out)
         settings = load_resumed_settings(folder, overrides)
     else:
         settings = load_settings(data.name, overrides)
         folder = group.broadcast(args.out or new_folder(settings.arch.name, data.name))
-        taken = group.broadcast((folder / "config.toml").exists())
+        taken = group.broadcast(has_run(folder))
         require(
             not taken,
             f"{folder} contains a run. Resume it with --resume, or choose another folder with -o",
         )
     log.info("run: %s", folder)
+    if group.is_main and not resume:
+        create_folder(folder)
+        args.launch.write(folder, data)
     with training_progress(settings.schedule.epochs, shown=group.is_main) as callbacks:
         trainer = build_trainer(args, settings, data, folder, group=group, callbacks=callbacks)
         try:
             best = trainer.fit(resume=resume)
         except KeyboardInterrupt:
-            log.info(
-                "stopped. Resume: reidkit train --dataset %s --resume -o %s", args.dataset, folder
-            )
+            log.info("stopped. Resume: reidkit train --resume -o %s", folder)
             raise
     if not group.is_main:
         return
@@ -244,7 +313,7 @@ def _train(
 def _dry_run(args: TrainArgs, overrides: ConfigOverrides, *, json: bool) -> None:
     from reidkit.training.dry_run import dry_run
 
-    data = open_data(args.dataset, args.data_root)
+    data = args.open_data()
     settings = load_settings(data.name, overrides)
     found = dry_run(build_trainer(args, settings, data, Path()))
     if json:
@@ -280,19 +349,37 @@ def build_trainer(
     """A trainer with the part masks that its loss needs."""
     from reidkit.device import torch_device
     from reidkit.runtime.distributed import SINGLE_PROCESS
-    from reidkit.training.trainer import Trainer
+    from reidkit.training.trainer import RunOptions, Trainer
 
+    workers = 2 if args.launch.workers is None else args.launch.workers
     return Trainer(
         settings,
         data,
         folder=folder,
-        masks=open_masks_if_needed(settings, data, args.masks),
+        masks=open_masks_if_needed(settings, data, args.launch.masks),
         device=torch_device(args.device),
-        workers=args.workers,
         group=group or SINGLE_PROCESS,
         callbacks=callbacks,
-        tensorboard=args.tensorboard,
+        options=RunOptions(
+            workers=workers, keep_resume=args.keep_resume, tensorboard=args.tensorboard
+        ),
     )
+
+
+def check_paths(options: LaunchOptions, config: Path | None) -> None:
+    """Stops at a missing file or an unknown data set before torch is imported, which takes
+    seconds."""
+    from reidkit.config import require
+    from reidkit.data.manifest import locate
+
+    locate(str(options.dataset), options.data_root)
+    for option, path in (("--masks", options.masks), ("--config", config)):
+        require(path is None or path.is_file(), f"{option} {path}: no such file")
+
+
+def default_masks(data: Dataset) -> Path:
+    """Where `prepare-masks` writes the masks of a data set."""
+    return Path("masks") / f"{data.name}.h5"
 
 
 def open_masks_if_needed(settings: RunConfig, data: Dataset, path: Path | None) -> MaskStore | None:
@@ -303,7 +390,7 @@ def open_masks_if_needed(settings: RunConfig, data: Dataset, path: Path | None) 
 
     if not needs_masks(settings):
         return None
-    path = path or Path("masks") / f"{data.name}.h5"
+    path = path or default_masks(data)
     require_store(path, arch=settings.arch.name, dataset=data)
     return MaskStore.open(path, dataset=data, parts=PARTS)
 
@@ -335,25 +422,11 @@ def _warn_about_batch_size(recipe: RunConfig, settings: RunConfig) -> None:
 def load_resumed_settings(folder: Path, overrides: ConfigOverrides) -> RunConfig:
     """The settings of an earlier run with the overrides on top; `Trainer.fit` checks that they are
     still the run's own."""
-    from reidkit.config import Layer, load_run_config, preset_layer, read_toml, require
+    from reidkit.config import Layer, load_run_config, preset_layer, read_toml
 
-    require(
-        (folder / "config.toml").is_file(),
-        f"{folder} is not a run folder (config.toml is missing). Start a new run without --resume",
-    )
     table = read_toml(folder / "config.toml")
     table.pop("dataset", None)
     layers = [Layer(f"{folder}/config.toml", table), *overrides.layers()]
     if overrides.preset not in (None, "none"):
         layers.insert(1, preset_layer(str(overrides.preset)))
     return load_run_config(layers)
-
-
-def newest_folder(runs: Path = Path("runs")) -> Path:
-    """The run folder that was written to last."""
-    from reidkit.errors import ConfigError
-
-    found = sorted(runs.glob("*/config.toml"), key=lambda path: path.parent.stat().st_mtime)
-    if not found:
-        raise ConfigError(f"no run to resume under {runs}. Start a new one without --resume")
-    return found[-1].parent

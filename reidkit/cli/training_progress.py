@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from reidkit.cli.output import progress_bar
+from reidkit.cli.output import progress_bars
 
 if TYPE_CHECKING:
     from reidkit.evaluation import EvaluationResult
@@ -35,8 +35,9 @@ def log_callbacks(epochs: int) -> Callbacks:
 
 @contextlib.contextmanager
 def training_progress(epochs: int, *, shown: bool) -> Iterator[Callbacks]:
-    """Callbacks that log epochs and evaluations, and show a progress bar with losses, steps per
-    second and memory on a terminal."""
+    """Callbacks that log epochs and evaluations. On a terminal, a bar shows epoch, step, time left
+    and total loss, and as much of the other losses, speed and memory as fits; a second one shows
+    evaluations."""
     from reidkit.training.trainer import Callbacks
 
     if not shown:
@@ -47,16 +48,30 @@ def training_progress(epochs: int, *, shown: bool) -> Iterator[Callbacks]:
         yield callbacks
         return
 
-    with progress_bar("training") as update:
+    with progress_bars() as add:
+        training, evaluation = add("training"), add("evaluating", shown=False)
+        width = len(str(epochs))
 
         def on_step(epoch: int, step: int, steps: int) -> None:
-            update(completed=epoch * steps + step, total=epochs * steps)
+            evaluation(visible=False)
+            training(
+                description=f"epoch {epoch:{width}}/{epochs}",
+                completed=(epoch - 1) * steps + step,
+                total=epochs * steps,
+                count=f"{step:{len(str(steps))}}/{steps}",
+            )
 
         def on_losses(losses: dict[str, float]) -> None:
-            text = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
-            update(note=f"{text}  {_memory()}")
+            rest = {name: value for name, value in losses.items() if name != "total"}
+            text = "  ".join(f"{name} {value:.3f}" for name, value in rest.items())
+            training(main=f"loss {losses['total']:.3f}", note=f"{text}  {_memory()}")
 
-        yield dataclasses.replace(callbacks, on_step=on_step, on_losses=on_losses)
+        def on_progress(stage: str, done: int, total: int) -> None:
+            evaluation(description=stage, completed=done, total=total, visible=done < total)
+
+        yield dataclasses.replace(
+            callbacks, on_step=on_step, on_losses=on_losses, on_progress=on_progress
+        )
 
 
 def _memory() -> str:

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -176,8 +177,9 @@ class TrainImages(TorchDataset[RawBatch | ReidkitError]):
 
 def train_loader(
     images: TrainImages, batches: TrainBatches, *, workers: int, pin: bool
-) -> Iterator[RawBatch]:
-    """Raw batches in the order of `batches`, for any number of workers.
+) -> Generator[RawBatch, None, None]:
+    """Raw batches in the order of `batches`, for any number of workers. Close it: its workers
+    ignore SIGTERM.
 
     Raises:
         DataError: at the first image that cannot be read.
@@ -188,6 +190,7 @@ def train_loader(
         collate_fn=_identity,
         num_workers=workers,
         pin_memory=pin,
+        worker_init_fn=_leave_signals_to_the_parent,
         generator=torch.Generator().manual_seed(0),  # leaves the global generator alone
     )
     for batch in loader:
@@ -199,6 +202,12 @@ def train_loader(
 def _clips(frames: Tensor, T: int) -> Tensor:
     """[B*T, ...] -> [B, T, ...]."""
     return frames.reshape(-1, T, *frames.shape[1:])
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C and cluster schedulers signal all processes at once; the parent stops its workers."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
 
 
 def _identity(batch: Any) -> Any:

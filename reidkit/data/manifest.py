@@ -22,6 +22,8 @@ from reidkit.errors import DataError, suggest
 from reidkit.types import SPLITS, Dataset, Item, frames
 
 MANIFEST = "manifest.toml"
+LABELS = "labels"
+"""Folder of a data set's own label maps where its manifest does not name one."""
 PROTOCOL_NAMES: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 
@@ -49,6 +51,8 @@ def load_manifest(path: Path) -> Manifest:
         raise DataError(
             f"{path}: unknown reader {manifest.reader!r}. {suggest(manifest.reader, READERS)}"
         )
+    if manifest.root and manifest.reader != "csv":
+        raise DataError(f'{path}: only reader = "csv" has the key root. Remove it')
     for split in manifest.splits:
         if split not in SPLITS:
             raise DataError(f"{path}: unknown split {split!r}. Known: {', '.join(SPLITS)}.")
@@ -81,7 +85,7 @@ def find_manifest(dataset: str) -> Path:
     if path.suffix == ".csv" and path.is_file():
         raise DataError(
             f"{path} is a table without a {MANIFEST} next to it. "
-            f"Write one: reidkit datasets init {path.parent}"
+            f"Write one: reidkit datasets init {path}"
         )
     if path.is_dir():
         raise DataError(
@@ -112,7 +116,7 @@ def locate(dataset: str, data_root: Path | None = None) -> tuple[Manifest, Path]
     if file.name == MANIFEST:
         return choose_variant(manifest, variant, file.parent), file.parent
     variant = dataset.partition("@")[2] if file.stem == dataset.partition("@")[0] else ""
-    folder = find_root(manifest, data_root, beside=file.parent)
+    folder = find_root(manifest, data_root, beside=file.parent, variant=variant)
     if (folder / MANIFEST).is_file():
         manifest = replace(load_manifest(folder / MANIFEST), name=manifest.name)
     return choose_variant(manifest, variant, folder), folder
@@ -140,18 +144,24 @@ def list_splits(dataset: str) -> list[str]:
 
 
 def find_root(
-    manifest: Manifest, data_root: Path | None = None, *, beside: Path | None = None
+    manifest: Manifest,
+    data_root: Path | None = None,
+    *,
+    beside: Path | None = None,
+    variant: str = "",
 ) -> Path:
-    """The data set's folder under the data root (or `beside`), recognised by its `marks`.
+    """The data set's folder under the data root (or `beside`), recognised by its `marks`; the one
+    with the variant's folders if there are several.
 
     Raises:
         DataError: if there is none; names the expected folder.
     """
     root = data_root or Path(os.environ.get("REIDKIT_DATA", "data"))
     places = [*(root / name for name in manifest.folders), root, *([beside] if beside else [])]
-    for folder in places:
-        if any((folder / mark).exists() for mark in _marks(manifest)):
-            return folder
+    found = [f for f in places if any((f / mark).exists() for mark in _marks(manifest))]
+    own = manifest.variants.get(variant, {}).values()
+    for folder in [f for f in found if all((f / name).is_dir() for name in own)] or found:
+        return folder
     published = manifest.folders[0] if manifest.folders else manifest.name
     raise DataError(
         f"{manifest.name} is not under {root}: expected {root / published}"
@@ -199,15 +209,18 @@ def choose_variant(manifest: Manifest, variant: str, root: Path) -> Manifest:
     return replace(manifest, name=f"{manifest.name}@{chosen}", variant=chosen, splits=splits)
 
 
-def read_dataset(manifest: Manifest, root: Path) -> Dataset:
+def read_dataset(manifest: Manifest, folder: Path) -> Dataset:
     """Reads every split of a data set.
 
+    Args:
+        folder: as found by `locate`.
     Raises:
         DataError: with all problems found: missing folders, names that do not match, empty splits,
             images that occur twice, queries without a match in the gallery.
     """
     problems: list[str] = []
-    rows = READERS[manifest.reader](manifest, root, problems)
+    root = folder / manifest.root
+    rows = READERS[manifest.reader](manifest, folder, problems)
     splits = build_splits(rows, roles=manifest.roles, problems=problems)
     if not problems:
         for name in SPLITS:
@@ -226,6 +239,8 @@ def read_dataset(manifest: Manifest, root: Path) -> Dataset:
         synthetic=manifest.synthetic,
         dense=manifest.dense,
         task=manifest.task,
+        labels=_labels(manifest, folder),
+        folder=folder if (folder / MANIFEST).is_file() else None,
     )
     if not problems:
         problems += duplicates(dataset)
@@ -239,6 +254,13 @@ def read_dataset(manifest: Manifest, root: Path) -> Dataset:
             )
     raise_problems(manifest.name, problems)
     return dataset
+
+
+def _labels(manifest: Manifest, folder: Path) -> Path | None:
+    """The data set's own label maps; a published manifest does not mention those of a copy."""
+    if manifest.labels:
+        return folder / manifest.labels
+    return folder / LABELS if (folder / LABELS).is_dir() else None
 
 
 def open_dataset(dataset: str, data_root: Path | None = None) -> Dataset:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
+import math
 import random
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reidkit.data.readers.rows import list_images
+from reidkit.data.names import ImageRow, NamePattern, mismatch, suggestion
+from reidkit.data.readers.rows import list_images, raise_problems
+from reidkit.data.readers.table import read_csv
+from reidkit.data.schema import Manifest
 from reidkit.errors import DataError
 from reidkit.files import atomic
 from reidkit.types import SPLITS
@@ -16,86 +24,239 @@ COLUMNS = ("split", "path", "pid", "camid", "tracklet", "frame")
 TABLE, MANIFEST = "data.csv", "manifest.toml"
 
 
-def init_dataset(folder: Path, *, cameras: str, tracklets: bool = False, seed: int = 0) -> None:
-    """Writes manifest.toml and data.csv for a folder with one subfolder per person.
+@dataclass(frozen=True)
+class Scaffold:
+    """A data set that is ready to be written.
 
-    `folder` contains <person>/<images>, or train/, query/ and gallery/ with such subfolders; they
-    may be nested deeper. Without split folders, a random half of the persons is the training split;
-    of the others the first image of each camera is a query, the rest is the gallery.
+    Attributes:
+        folder: where manifest and table are written.
+        rows: of the table.
+        has_cameras: whether cameras are known.
+        own_table: file name of your own table, which is not written; "": data.csv is written.
+        root: the manifest's key: the folder of the images, if it is not `folder`.
+        warnings: what makes it unfit for training or evaluation.
+    """
+
+    folder: Path
+    rows: tuple[ImageRow, ...]
+    has_cameras: bool
+    own_table: str = ""
+    root: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def counts(self, split: str | None = None) -> tuple[int, int, int]:
+        """(people, images, cameras) of a split, or of all."""
+        rows = [row for row in self.rows if split in (None, row.split)]
+        cameras = len({row.camid for row in rows}) if self.has_cameras else 0
+        return len({row.pid for row in rows}), len(rows), cameras
+
+    def examples(self, count: int = 8) -> list[ImageRow]:
+        """Some rows of every split."""
+        by_split = [[row for row in self.rows if row.split == split] for split in SPLITS]
+        present = [rows for rows in by_split if rows]
+        return [row for rows in present for row in rows[: max(1, count // len(present))]]
+
+    def table(self) -> str:
+        """The text of data.csv."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(COLUMNS)
+        writer.writerows((r.split, r.path, r.pid, r.camid, r.tracklet, "") for r in self.rows)
+        return text.getvalue()
+
+    def write(self) -> None:
+        """Writes data.csv, then manifest.toml, each atomically: without the manifest, a repetition
+        completes what was interrupted.
+
+        Raises:
+            DataError: as `check_new`.
+        """
+        check_new(self.folder, self)
+        texts = {} if self.own_table else {TABLE: self.table()}
+        for name, text in {**texts, MANIFEST: self._manifest()}.items():
+            with atomic(self.folder / name) as partial:
+                partial.write_text(text, "utf-8", newline="")
+
+    def _manifest(self) -> str:
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.folder.resolve().name) or "mine"
+        lines = [
+            "# Written by `reidkit datasets init`; edit as needed. All keys: docs/datasets.md.",
+            "format = 1",
+            f'name = "{name}"            # in the names of masks and runs',
+            'title = ""',
+            'licence = ""               # who owns the images, and who may use them',
+            'reader = "csv"',
+            f'table = "{self.own_table or TABLE}"          # {",".join(COLUMNS)}',
+        ]
+        if self.root:
+            lines += [f"root = {json.dumps(self.root)}   # folder that its paths are relative to"]
+        if self.has_cameras:
+            lines += [
+                f"cameras = {self.counts()[2]}",
+                'protocol = "market"        # same person and camera is removed from a ranking',
+            ]
+        else:
+            lines += [
+                'cameras = "none"           # cameras are unknown, therefore',
+                'protocol = "none"          # nothing is removed from rankings',
+            ]
+        lines += ["", "# Current counts; `reidkit datasets verify` compares them with the files."]
+        for split in SPLITS:
+            people, images, _ = self.counts(split)
+            if images:
+                lines += [f"[splits.{split}]", f"images = {images}", f"ids = {people}", ""]
+        return "\n".join(lines)
+
+
+def check_new(folder: Path, scaffold: Scaffold | None = None) -> None:
+    """Passes if manifest and table can be written to `folder`.
+
+    Raises:
+        DataError: there is a manifest, or a table other than that of `scaffold`.
+    """
+    if (folder / MANIFEST).exists():
+        raise DataError(f"{folder} already has a {MANIFEST}. Edit or remove it first")
+    table = folder / TABLE
+    if scaffold is not None and not scaffold.own_table and table.exists():
+        found = table.read_bytes() if table.is_file() else b""
+        if found != scaffold.table().encode():
+            raise DataError(f"{folder} already has another {TABLE}. Rename or remove it first")
+
+
+def plan_dataset(
+    folder: Path, names: NamePattern, *, test_fraction: float = 0.5, seed: int = 0
+) -> Scaffold:
+    """Manifest and table for a folder of images, not yet written.
+
+    `folder` contains <person>/<images>, or, with a pattern, images at any depth; or train/, query/
+    and gallery/ with such content, which are then the splits. Otherwise whole persons are sampled
+    for testing; of their images (or tracklets) the first one of each camera is a query, the rest is
+    the gallery.
 
     Args:
-        cameras: "none", or a regular expression whose one group is the camera in a path.
-        tracklets: each innermost folder is a tracklet, its frames sorted by name.
+        test_fraction: of the persons, in [0, 1].
         seed: of the division into training and test persons.
     Raises:
-        DataError: if the folder has no such images, or has a manifest already.
+        DataError: if the folder has no images, images do not match, or there are no queries.
     """
-    if (folder / MANIFEST).exists() or (folder / TABLE).exists():
-        raise DataError(f"{folder} already has a {MANIFEST} or {TABLE}. Edit or remove it first")
-    rows = [_row(path, cameras, tracklets, folder) for path in list_images(folder)]
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; expected a folder of images")
+    paths = list_images(folder)
+    if not paths:
+        raise DataError(
+            f"found no images under {folder}. Expected one folder per person, {folder}/NAME/*.jpg, "
+            "or names that a --pattern matches"
+        )
+    found = [names.row(path) for path in paths]
+    for reason in ("folder", "pattern", "camera", "camera map"):
+        failed = [path for path, row in zip(paths, found, strict=True) if row == reason]
+        if failed:
+            raise DataError(mismatch(reason, folder, names, failed, len(paths)))
+    rows = [row for row in found if isinstance(row, ImageRow)]
+    outside = [row.path for row in rows if not row.split]
+    if not outside:
+        divided = rows
+    elif len(outside) == len(rows):
+        divided = _divide(rows, test_fraction, seed)
+    else:
+        raise DataError(
+            f"{len(outside)} images under {folder} are not in its folders {', '.join(SPLITS)}, the "
+            f"first is {outside[0]}. Move them into one of these folders, or rename the folders"
+        )
+    scaffold = Scaffold(folder, tuple(divided), names.has_cameras)
+    return replace(scaffold, warnings=tuple(_warnings(scaffold, names)))
+
+
+def plan_table(table: Path, root: Path | None = None) -> Scaffold:
+    """The manifest of your own table, not yet written.
+
+    Args:
+        table: a CSV with the columns split, path, pid and optionally camid, tracklet and frame.
+        root: folder that its paths are relative to, or that absolute paths are below; default: the
+            table's.
+    Raises:
+        DataError: with all problems of the table.
+    """
+    if not table.is_file():
+        raise DataError(f"no such table: {table}")
+    with table.open(newline="", encoding="utf-8-sig") as text:
+        has_cameras = "camid" in next(csv.reader(text), [])
+    images = "" if root is None else str(root.resolve())
+    manifest = Manifest(
+        format=1,
+        name=table.stem,
+        reader="csv",
+        splits={},
+        cameras=0 if has_cameras else "none",
+        table=table.name,
+        root=images,
+    )
+    problems: list[str] = []
+    rows = tuple(
+        ImageRow(row.split, row.path, row.pid, row.camid, row.tracklet)
+        for row in read_csv(manifest, table.parent, problems)
+    )
+    raise_problems(str(table), problems)
     if not rows:
-        raise DataError(
-            f"found no images under {folder}. Expected one folder per person: {folder}/NAME/*.jpg"
+        raise DataError(f"{table} contains no images")
+    scaffold = Scaffold(table.parent, rows, has_cameras, table.name, images)
+    return replace(scaffold, warnings=tuple(_warnings(scaffold, NamePattern())))
+
+
+def _warnings(scaffold: Scaffold, names: NamePattern) -> list[str]:
+    warnings = []
+    people, images, cameras = scaffold.counts()
+    paths = [row.path for row in scaffold.rows]
+    is_stated = bool(names.pattern or scaffold.own_table)
+    better = "" if is_stated else suggestion(scaffold.folder, paths, more_than=people)
+    if people == 1:
+        warnings.append(
+            f"all {images} images are of one person, {scaffold.rows[0].pid}. "
+            + (
+                better
+                or "If they show several, specify where the person is in a name, such as "
+                "--pattern '^(?P<pid>[^_]+)_c(?P<camid>\\d+)'"
+            )
         )
-    if not any(row["split"] for row in rows):
-        _divide(rows, seed)
-    camids = {row["camid"] for row in rows}
-    with atomic(folder / TABLE) as partial, partial.open("w", newline="", encoding="utf-8") as text:
-        writer = csv.DictWriter(text, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    with atomic(folder / MANIFEST) as partial:
-        partial.write_text(_manifest(folder.resolve().name, rows, cameras, len(camids)), "utf-8")
+    elif better:
+        warnings.append(f"the folders are of {people} people. {better}")
+    train = scaffold.counts("train")[0]
+    if train < 2:
+        what = "one training person" if train else "no training split"
+        warnings.append(f"{what}: the data set can be evaluated, but not trained on")
+    if not scaffold.counts("query")[1]:
+        warnings.append("no test split: the data set can be trained on, but not evaluated")
+    if cameras == 1:
+        warnings.append("all images are of one camera, so no query has a match in another camera")
+    return warnings
 
 
-def _row(path: str, cameras: str, tracklets: bool, folder: Path) -> dict[str, str]:
-    parts = path.split("/")
-    split = parts.pop(0) if parts[0] in SPLITS else ""
-    if len(parts) < 2:
-        raise DataError(
-            f"{folder / path} is not in a person's folder. Expected {folder}/NAME/*.jpg"
-        )
-    camid = "" if cameras == "none" else _camera(path, cameras)
-    tracklet = "/".join(parts[1:-1]) or parts[0] if tracklets else ""
-    return dict(zip(COLUMNS, (split, path, parts[0], camid, tracklet, ""), strict=True))
-
-
-def _camera(path: str, pattern: str) -> str:
-    try:
-        match = re.search(pattern, path)
-    except re.error as error:
-        raise DataError(f"--cameras {pattern} is not a regular expression: {error}") from error
-    if match is None or not match.groups():
-        raise DataError(
-            f"--cameras {pattern} finds no camera in {path}. Use an expression with one group, "
-            "such as 'cam(\\w+)', or --cameras none if cameras are unknown"
-        )
-    return match[1]
-
-
-def _divide(rows: list[dict[str, str]], seed: int) -> None:
+def _divide(rows: Sequence[ImageRow], test_fraction: float, seed: int) -> list[ImageRow]:
     """Assigns splits: persons to train or test, then queries; every query has a match."""
-    persons = sorted({row["pid"] for row in rows})
-    train = set(random.Random(seed).sample(persons, len(persons) // 2))
+    persons = sorted({row.pid for row in rows})
+    test = math.floor(len(persons) * test_fraction + 0.5)
+    if 0 < test_fraction < 1:
+        test = min(max(test, 1), max(len(persons) - 1, 1))
+    train = set(random.Random(seed).sample(persons, len(persons) - test))
     seen: dict[str, dict[str, dict[str, None]]] = {}  # person -> camera -> images or tracklets
     for row in rows:
-        cameras = seen.setdefault(row["pid"], {})
-        cameras.setdefault(row["camid"], {})[row["tracklet"] or row["path"]] = None
+        seen.setdefault(row.pid, {}).setdefault(row.camid, {})[row.unit[2]] = None
     queries = {
         (pid, camid, unit)
         for pid in persons
         if pid not in train
         for camid, unit in _queries({c: list(units) for c, units in seen[pid].items()})
     }
-    if not queries:
+    if test and not queries:
         raise DataError(
             "no test person has images from two cameras, so there are no queries. "
-            "Use --cameras none if cameras are unknown"
+            "Use --cameras none if cameras are unknown, or --test-fraction 0 to train only"
         )
-    for row in rows:
-        unit = (row["pid"], row["camid"], row["tracklet"] or row["path"])
-        is_query = unit in queries
-        row["split"] = "train" if row["pid"] in train else "query" if is_query else "gallery"
+
+    def split(row: ImageRow) -> str:
+        return "train" if row.pid in train else "query" if row.unit in queries else "gallery"
+
+    return [replace(row, split=split(row)) for row in rows]
 
 
 def _queries(units: dict[str, list[str]]) -> list[tuple[str, str]]:
@@ -107,33 +268,3 @@ def _queries(units: dict[str, list[str]]) -> list[tuple[str, str]]:
         return []
     firsts = [(camid, found[0]) for camid, found in units.items() if len(found) > 1]
     return firsts or [next((camid, found[0]) for camid, found in units.items())]
-
-
-def _manifest(name: str, rows: list[dict[str, str]], cameras: str, count: int) -> str:
-    safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", name) or "mine"
-    lines = [
-        "# Written by `reidkit datasets init`; edit as needed. All keys: docs/datasets.md.",
-        "format = 1",
-        f'name = "{safe}"            # in the names of masks and runs',
-        'title = ""',
-        'licence = ""               # who owns the images, and who may use them',
-        'reader = "csv"',
-        f'table = "{TABLE}"          # {",".join(COLUMNS)}',
-    ]
-    if cameras == "none":
-        lines += [
-            'cameras = "none"           # cameras are unknown, therefore',
-            'protocol = "none"          # nothing is removed from rankings',
-        ]
-    else:
-        lines += [
-            f"cameras = {count}",
-            'protocol = "market"        # same person and camera is removed from a ranking',
-        ]
-    lines += ["", "# Current counts; `reidkit datasets verify` compares them with the files."]
-    for split in SPLITS:
-        chosen = [row for row in rows if row["split"] == split]
-        if chosen:
-            ids = len({row["pid"] for row in chosen})
-            lines += [f"[splits.{split}]", f"images = {len(chosen)}", f"ids = {ids}", ""]
-    return "\n".join(lines)

@@ -57,6 +57,8 @@ class Manifest:
         variant: the chosen one.
         boxes: which of CUHK03's two sets of bounding boxes.
         table: file name of the CSV (reader "csv").
+        root: folder that the CSV's paths are relative to, absolute or relative to the manifest's
+            folder, which is the default.
     """
 
     format: int
@@ -83,5 +85,6 @@ class Manifest:
     variant: str = ""
     boxes: Literal["", "labeled", "detected"] = ""
     table: str = "data.csv"
+    root: str = ""
     synthetic: bool = False
     seed: int | None = None

@@ -1,12 +1,9 @@
-"""Conversion of published files into images: archives, cuhk-03.mat, CIFAR-100's records."""
+"""Conversion of published records into images: cuhk-03.mat and CIFAR-100."""
 
 from __future__ import annotations
 
 import csv
 import shutil
-import stat
-import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,52 +16,20 @@ from reidkit.files import atomic
 
 Progress = Callable[[int, int], None]
 
-
-def extract_archive(archive: Path, target: Path, *, on_progress: Progress) -> None:
-    """Unpacks a zip or tar file into `target`.
-
-    Raises:
-        DataError: before anything is written, if a member points outside `target` or is a link or a
-            device; or if the file is damaged or not an archive.
-    """
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as zipped:
-                infos = zipped.infolist()
-                links = [i.filename for i in infos if stat.S_ISLNK(i.external_attr >> 16)]
-                _check_names(archive, target, [i.filename for i in infos], links)
-                for done, info in enumerate(infos, start=1):
-                    zipped.extract(info, target)
-                    on_progress(done, len(infos))
-        elif archive.is_file() and tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as tar:
-                members = tar.getmembers()
-                special = [m.name for m in members if not (m.isfile() or m.isdir())]
-                _check_names(archive, target, [m.name for m in members], special)
-                for done, member in enumerate(members, start=1):
-                    tar.extract(member, target, filter="data")
-                    on_progress(done, len(members))
-        else:
-            raise DataError(f"{archive} is missing or is not a zip or tar file")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise DataError(f"{archive} is damaged: {error}. Download it again") from error
-    except RuntimeError as error:  # raised by zipfile for an encrypted member
-        raise DataError(f"{archive}: {error}. Unpack it with another program") from error
+CUHK03_OUTPUT = ("images_labeled", "images_detected", TESTSETS)
+CIFAR_SPLITS = ("train", "test")
 
 
-def _check_names(archive: Path, target: Path, names: list[str], special: list[str]) -> None:
-    base = target.resolve()
-    outside = [
-        name
-        for name in names
-        if not (base / name.replace("\\", "/")).resolve().is_relative_to(base)
-    ]
-    if outside or special:
-        what = "points outside" if outside else "is a link or a device, not a file under"
-        raise DataError(
-            f"{archive}: its member {(outside or special)[0]!r} {what} {target}. "
-            "Nothing was unpacked; do not trust this archive"
-        )
+def unpack_records(folder: Path, *, on_progress: Progress) -> None:
+    """Writes the images of the cuhk-03.mat or of CIFAR-100's records in `folder`, unless they are
+    there already."""
+    if (folder / "cuhk-03.mat").exists():
+        if not all((folder / name).exists() for name in CUHK03_OUTPUT):
+            unpack_cuhk03(folder, on_progress=on_progress)
+    elif (folder / "train.bin").exists() and not all(
+        (folder / split).is_dir() for split in CIFAR_SPLITS
+    ):
+        unpack_cifar100(folder, on_progress=on_progress)
 
 
 def unpack_cuhk03(folder: Path, *, on_progress: Progress) -> None:
@@ -130,7 +95,7 @@ def unpack_cifar100(folder: Path, *, on_progress: Progress) -> None:
             "binary version; the Python version contains pickles, which reidkit does not read)"
         )
     names = names_file.read_text().split()
-    for split in ("train", "test"):
+    for split in CIFAR_SPLITS:
         data = np.fromfile(folder / f"{split}.bin", np.uint8)
         if len(data) == 0 or len(data) % 3074:
             raise DataError(f"{folder / split}.bin has {len(data)} bytes, expected N x 3,074")

@@ -67,10 +67,11 @@ class Header:
 
 def how_to_make(path: Path, dataset: Dataset, *, more: str = "") -> str:
     """The line that says what to type for masks of `dataset` at `path`."""
-    own = (dataset.root / "manifest.toml").is_file()  # such a set is known by its folder
-    where = "" if path == Path("masks") / f"{dataset.name}.h5" else f" -o {path}"
-    name = dataset.root if own else dataset.name
-    return f"\n       Run: reidkit prepare-masks --dataset {name} --labels DIR{where}{more}"
+    name = dataset.folder or dataset.name
+    is_default = dataset.folder is None and path == Path("masks") / f"{dataset.name}.h5"
+    where = "" if is_default else f" -o {path}"
+    labels = "" if dataset.labels else " --labels DIR"
+    return f"\n       Run: reidkit prepare-masks --dataset {name}{labels}{where}{more}"
 
 
 def require_store(path: Path, *, arch: str, dataset: Dataset) -> None:
@@ -80,7 +81,11 @@ def require_store(path: Path, *, arch: str, dataset: Dataset) -> None:
         MaskError: that `arch` needs it, and what to type.
     """
     if not path.exists():
-        raise MaskError(f"{arch} needs part masks and {_absent(path, dataset)}")
+        raise MaskError(
+            f"{arch} needs part masks and {_absent(path, dataset)}\n"
+            "       Without label maps of a parser: --source stripes in place of --labels DIR.\n"
+            "       Without masks: reidkit train ... --set arch.part_supervision=false"
+        )
 
 
 def _absent(path: Path, dataset: Dataset | None) -> str:

@@ -31,7 +31,8 @@ class Head(nn.Module):
         kind: "bn" (IAUnet, IANet): trainable bias in both layers, the metric loss takes the vector
             after BN. "bnneck" (RGA): BN's bias is fixed at 0, the classifier has no bias and is
             initialised from N(0, 0.001), the metric loss takes the vector before BN. "plain": no
-            BN (torchreid's ResNet, torchvision's weights).
+            BN (torchreid's ResNet, torchvision's weights). BN's weight is initialised to 1;
+            IAUnet's was sampled from U(0, 1), the default of torch 1.0.1.
         embedding: `embed` returns the vector after ("post-bn") or before ("pre-bn") BN.
         dropout: before the classifier (RGA's argparse default is 0.5, its script sets 0).
         reduced: number of features of a linear layer with batch norm and ReLU in front of BN

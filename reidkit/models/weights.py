@@ -38,8 +38,8 @@ def load_imagenet(model: ReidModel, source: str) -> None:
         name = model.backbone.torchvision_name
         if name is None:
             raise ConfigError(
-                f"torchvision has no ImageNet weights for this {model.backbone.name}: its stem "
-                "differs. Pass --weights none, or --weights FILE"
+                f"torchvision has no ImageNet weights for this {model.backbone.name}: its stem is "
+                "for small images. Train from scratch with --weights none, or pass --weights FILE"
             )
         state, where = _download(name), f"torchvision's {name}"
     else:
@@ -64,9 +64,11 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Tensor], *, where: str
         and (name not in state or state[name].shape != own[name].shape)
     ]
     if wrong:
+        small = backbone.torchvision_name is None
         raise CheckpointError(
             f"{where} does not fit {backbone.name}: {', '.join(wrong[:3])}"
             f"{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}"
+            f"{'. Its stem is for small images: train from scratch with --weights none' * small}"
         )
     backbone.load_state_dict({name: state.get(name, own[name]) for name in own})
     log.info("ImageNet weights of %s from %s", backbone.name, where)

@@ -29,8 +29,8 @@ from reidkit.masks.store import MaskStore
 from reidkit.reproduce.tables import Row, Table
 from reidkit.retrieval import RerankConfig
 from reidkit.runtime.embedder import load_embedder
-from reidkit.training.checkpoints import BEST, LAST
-from reidkit.training.trainer import Callbacks, Trainer
+from reidkit.training.checkpoints import BEST, LAST, has_run
+from reidkit.training.trainer import Callbacks, RunOptions, Trainer
 from reidkit.types import Dataset
 
 log = logging.getLogger(__name__)
@@ -179,8 +179,8 @@ def train_and_evaluate(
         folder=folder,
         masks=masks,
         device=device,
-        workers=workers,
         callbacks=callbacks,
+        options=RunOptions(workers=workers),
     ).fit(resume=resume)
     gc.collect()  # model, optimizer and loader of the trainer are in reference cycles
     path = folder / (LAST if table.checkpoint == "last" else BEST)
@@ -216,7 +216,7 @@ def _train_once(
             )
         metrics: dict[str, Any] = document["metrics"]
         return metrics
-    metrics = train(settings, dataset, folder, (folder / "resume.pt").is_file())
+    metrics = train(settings, dataset, folder, has_run(folder))
     with atomic(result) as partial:
         partial.write_text(json.dumps({"settings": table, "metrics": metrics}))
     return metrics

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from reidkit import checkpoint
 from reidkit.device import torch_device
-from reidkit.errors import CheckpointError, ConfigError
+from reidkit.errors import ConfigError
 from reidkit.files import sha256
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.onnx_runtime import OnnxEmbedder
@@ -120,19 +120,3 @@ def load_embedder(
         source_hash=sha256(path),
         frames=header.frames,
     )
-
-
-def newest_run(runs: Path = Path("runs")) -> Path:
-    """The checkpoint of the newest run, for commands without a model argument.
-
-    Raises:
-        CheckpointError: if no run has a checkpoint.
-    """
-    found = sorted(runs.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise CheckpointError(
-            f"no checkpoint given, and none found under {runs}. "
-            "Train one: reidkit train --dataset NAME"
-        )
-    log.info("model: %s", found[-1])
-    return found[-1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,25 @@ from reidkit.types import ROLES, Dataset, Item, Split, frames
 
 Progress = Callable[[int, int], None]
 """on_progress(done, total), in images or tracklets of this process."""
+
+
+@dataclass(frozen=True)
+class ExtractionSettings:
+    """How embeddings are computed.
+
+    Attributes:
+        flip: add the embedding of the mirrored image.
+        clips: how tracklets are divided into clips (`data.clips.test_clips`); an image network
+            embeds every frame on its own.
+        batch: images or frames per batch.
+    """
+
+    flip: bool = False
+    clips: ClipRule = "tclnet"
+    batch: int = 64
+
+
+_DEFAULTS = ExtractionSettings()
 
 
 def embed_images(
@@ -153,19 +173,14 @@ def extract_split(
     embedder: Embedder,
     dataset: Dataset,
     split: Split,
+    settings: ExtractionSettings = _DEFAULTS,
     *,
-    flip: bool = False,
-    batch: int = 64,
-    clips: ClipRule = "tclnet",
     group: ProcessGroup = SINGLE_PROCESS,
     on_progress: Progress | None = None,
 ) -> Features:
     """Embeddings of a split with its labels, ready for a features file.
 
     Args:
-        flip: add the embedding of the mirrored image.
-        batch: images per batch.
-        clips: how tracklets are divided into clips (`data.clips`).
         group: the processes that share the split; each of them gets all rows.
 
     Raises:
@@ -178,9 +193,7 @@ def extract_split(
     paths = [[dataset.root / frame.path for frame in frames([item])] for item in group.shard(items)]
     rows = None
     if paths:  # there may be fewer items than processes
-        rows = _embed_items(
-            embedder, paths, flip=flip, batch=batch, clips=clips, on_progress=on_progress
-        )
+        rows = _embed_items(embedder, paths, settings, on_progress)
     parts = [part for part in group.gather(rows) if part is not None]
     return Features(
         features=parts[0] if len(parts) == 1 else np.concatenate(parts),
@@ -189,7 +202,7 @@ def extract_split(
         paths=tuple(item.path for item in items),
         roles=np.array([ROLES.index(item.role) for item in items], np.uint8),
         attributes={
-            **_origin(embedder, flip=flip, clips=clips if video else ""),
+            **_origin(embedder, settings, video=video),
             "dataset": dataset.name,
             "dataset_fingerprint": dataset.fingerprint,
             "protocol": dataset.protocol,
@@ -202,10 +215,8 @@ def extract_split(
 def extract_images(
     embedder: Embedder,
     tracklets: Sequence[Sequence[Path]],
+    settings: ExtractionSettings = _DEFAULTS,
     *,
-    flip: bool = False,
-    batch: int = 64,
-    clips: ClipRule = "tclnet",
     on_progress: Progress | None = None,
 ) -> Features:
     """Embeddings of files without labels; pids and camids are -1.
@@ -220,43 +231,46 @@ def extract_images(
     video = any(len(tracklet) > 1 for tracklet in tracklets)
     unknown = np.full(len(tracklets), -1, np.int64)
     return Features(
-        features=_embed_items(
-            embedder, tracklets, flip=flip, batch=batch, clips=clips, on_progress=on_progress
-        ),
+        features=_embed_items(embedder, tracklets, settings, on_progress),
         pids=unknown,
         camids=unknown,
         paths=tuple(tracklet[0].as_posix() for tracklet in tracklets),
         roles=np.zeros(len(tracklets), np.uint8),
-        attributes=_origin(embedder, flip=flip, clips=clips if video else ""),
+        attributes=_origin(embedder, settings, video=video),
     )
 
 
 def _embed_items(
     embedder: Embedder,
     tracklets: Sequence[Sequence[Path]],
-    *,
-    flip: bool,
-    batch: int,
-    clips: ClipRule,
+    settings: ExtractionSettings,
     on_progress: Progress | None,
 ) -> NDArray[np.float32]:
     """float32 [N, D]; an image network sees tracklets of one frame each as images."""
+    flip, batch = settings.flip, settings.batch
     if embedder.frames or any(len(tracklet) > 1 for tracklet in tracklets):
         return embed_tracklets(
-            embedder, tracklets, clips=clips, flip=flip, batch=batch, on_progress=on_progress
+            embedder,
+            tracklets,
+            clips=settings.clips,
+            flip=flip,
+            batch=batch,
+            on_progress=on_progress,
         )
     paths = [tracklet[0] for tracklet in tracklets]
     return embed_images(embedder, paths, flip=flip, batch=batch, on_progress=on_progress)
 
 
-def _origin(embedder: Embedder, *, flip: bool, clips: str) -> dict[str, str | bool | int]:
+def _origin(
+    embedder: Embedder, settings: ExtractionSettings, *, video: bool
+) -> dict[str, str | bool | int]:
     """Attributes of a features file: the model and how its rows were computed."""
     return {
         "model": embedder.name,
         "model_sha256": embedder.source_hash,
         "preprocess": embedder.preprocess.to_json(),
         "frames": embedder.frames,
-        "clips": clips,
-        "flip": flip,
+        "clips": settings.clips if video else "",
+        "flip": settings.flip,
         "normalised": False,
     }

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reidkit.config import RunConfig, differences, read_toml, to_table, to_toml
+from reidkit import checkpoint
+from reidkit.config import RunConfig, ScheduleConfig, differences, read_toml, to_table, to_toml
 from reidkit.errors import CheckpointError, ConfigError
+from reidkit.evaluation import percentages
 from reidkit.files import atomic, os_error_text
 from reidkit.runtime.distributed import ProcessGroup
 from reidkit.training.logging import RunningMetrics
@@ -35,14 +37,12 @@ class Position:
 
     Attributes:
         best: score of the best evaluation so far (rank-1, or top-1); -1 before the first.
-        seconds: training time of the epochs before this one.
         running: metrics of this epoch's steps so far.
     """
 
     epoch: int = 0
     step: int = 0
     best: float = -1.0
-    seconds: float = 0.0
     running: RunningMetrics = field(default_factory=RunningMetrics)
 
 
@@ -76,10 +76,12 @@ def write_settings(folder: Path, config: RunConfig, dataset: Dataset) -> None:
         partial.write_text(to_toml({**to_table(config), "dataset": _dataset_table(dataset)}))
 
 
-def check_settings(folder: Path, config: RunConfig, dataset: Dataset) -> None:
+def check_settings(folder: Path, config: RunConfig, dataset: Dataset) -> ScheduleConfig:
     """Checks that a run folder was written with these settings and this data set, wherever the
-    data are now.
+    data are now. Only the number of epochs may have grown.
 
+    Returns:
+        the schedule that the run had.
     Raises:
         ConfigError: if there is no run in the folder.
         CheckpointError: naming every difference.
@@ -90,6 +92,11 @@ def check_settings(folder: Path, config: RunConfig, dataset: Dataset) -> None:
             "Start a new run without --resume"
         )
     before = read_toml(folder / SETTINGS)
+    schedule = before.get("schedule", {})
+    epochs = schedule.get("epochs", config.schedule.epochs)
+    earlier = dataclasses.replace(config.schedule, epochs=epochs)
+    if earlier.epochs <= config.schedule.epochs:
+        schedule["epochs"] = config.schedule.epochs
     data_before, data_now = before.pop("dataset", {}), _dataset_table(dataset)
     for table in (data_before, data_now):
         table.pop("root", None)
@@ -103,12 +110,13 @@ def check_settings(folder: Path, config: RunConfig, dataset: Dataset) -> None:
                 f"cannot resume {folder}: its {what} differ: {'; '.join(changed)}. "
                 "Restore them, or start a new run without --resume"
             )
+    return earlier
 
 
 def _dataset_table(dataset: Dataset) -> dict[str, Any]:
     return {
         "name": dataset.name,
-        "root": str(dataset.root),
+        "root": str(dataset.folder or dataset.root),
         "identities": len({item.pid for item in dataset.train}),
         "train": len(dataset.train),
         "query": len(dataset.query),
@@ -127,7 +135,7 @@ def save_resume_point(
         return
     running = position.running.to(torch.device("cpu"))
     document = {
-        "position": [position.epoch, position.step, position.best, position.seconds],
+        "position": [position.epoch, position.step, position.best],
         "running": [getattr(running, f.name) for f in dataclasses.fields(running)],
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
@@ -162,8 +170,36 @@ def load_resume_point(folder: Path, state: TrainState, group: ProcessGroup) -> P
     torch.set_rng_state(host)
     if devices and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(devices)
-    epoch, step, best, seconds = document["position"]
-    return Position(epoch, step, best, seconds, RunningMetrics(*document["running"]))
+    epoch, step, best = document["position"]
+    return Position(epoch, step, best, RunningMetrics(*document["running"]))
+
+
+def has_run(folder: Path) -> bool:
+    """Whether a folder contains a run that can be resumed or evaluated; one that was stopped
+    before its first resume point is started again."""
+    return any((folder / name).is_file() for name in (RESUME, LAST, BEST))
+
+
+def completed(folder: Path) -> bool:
+    """Whether a run has ended, and its resume point was removed."""
+    return (folder / LAST).is_file() and not (folder / RESUME).is_file()
+
+
+def load_last_checkpoint(folder: Path, state: TrainState) -> Position:
+    """Restores the weights of a completed run from last.safetensors; the optimizer is new.
+
+    With a moving average, both it and the weights continue from the average, which is what the
+    checkpoint contains.
+    """
+    model, header = checkpoint.load(folder / LAST)
+    state.model.load_state_dict(model.state_dict())
+    if state.ema is not None:
+        state.ema.module.load_state_dict(model.state_dict())
+    best = checkpoint.read_header(folder / BEST).metrics
+    scores = percentages(best.get("validation", best))
+    return Position(
+        int(header.metrics["epoch"]), best=scores.get("rank-1", scores.get("top-1", -1)) / 100
+    )
 
 
 def read_resume_point(folder: Path) -> dict[str, Any]:
@@ -176,7 +212,7 @@ def read_resume_point(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(
             f"{path} is missing: the run was stopped before its first step. "
-            "Start a new run without --resume"
+            f"Start it again without --resume: reidkit train ... -o {folder}"
         )
     try:
         document: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

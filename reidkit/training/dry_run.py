@@ -52,19 +52,19 @@ def dry_run(trainer: Trainer) -> DryRun:
     seconds: list[float] = []
     losses: dict[str, Tensor] = {}
     trainer.network.train()
-    batches = trainer.load_batches()
-    for step in range(1 + TIMED_STEPS):
-        started = time.perf_counter()
-        batch = next(batches, None)
-        if batch is None:
-            break  # the run is shorter than that
-        if step == 0:
-            shapes = [("images", _shape(batch.images)), *_trace(trainer, batch.images)]
-        _, losses = trainer.losses(batch)
-        trainer.state.update(losses["total"])
-        if trainer.device.type == "cuda":
-            torch.cuda.synchronize(trainer.device)
-        seconds.append(time.perf_counter() - started)
+    with trainer.load_batches() as batches:
+        for step in range(1 + TIMED_STEPS):
+            started = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                break  # the run is shorter than that
+            if step == 0:
+                shapes = [("images", _shape(batch.images)), *_trace(trainer, batch.images)]
+            _, losses = trainer.losses(batch)
+            trainer.state.update(losses["total"])
+            if trainer.device.type == "cuda":
+                torch.cuda.synchronize(trainer.device)
+            seconds.append(time.perf_counter() - started)
     seconds = seconds[1:] or seconds
     parameters = list(trainer.model.parameters())
     epochs = trainer.config.schedule.epochs

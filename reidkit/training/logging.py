@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from reidkit.errors import RuntimeMissing
-from reidkit.evaluation import EvaluationResult
+from reidkit.evaluation import RANKS, EvaluationResult
 from reidkit.files import atomic
 from reidkit.runtime.distributed import ProcessGroup
 from reidkit.types import ModelOutput
@@ -71,7 +71,7 @@ class EpochSummary:
     """Means over an epoch.
 
     Attributes:
-        epoch: from 0.
+        epoch: from 1.
         lr: learning rate of the last step.
         losses: by name, unweighted; "total" is their weighted sum.
         accuracy: fraction of training images that the first classifier gets right.
@@ -104,15 +104,15 @@ class EpochSummary:
         """One line for people."""
         losses = "  ".join(f"{name} {value:.3f}" for name, value in self.losses.items())
         return (
-            f"epoch {self.epoch + 1}/{epochs}  lr {self.lr:.2e}  {losses}  accuracy "
+            f"epoch {self.epoch}/{epochs}  lr {self.lr:.2e}  {losses}  accuracy "
             f"{self.accuracy:.1%}  {self.images / self.seconds:.0f} images/s  "
             f"{self.memory / 2**30:.1f} GiB"
         )
 
 
 def evaluation_line(epoch: int, result: EvaluationResult) -> str:
-    """One evaluation for people; `epoch` counts from 0."""
-    return f"epoch {epoch + 1}: {result.summary()}"
+    """One evaluation for people."""
+    return f"epoch {epoch}: {result.summary()}"
 
 
 class RunLogger:
@@ -154,7 +154,7 @@ class RunLogger:
             writer.writerows(rows)
         if self.writer is not None:
             for name, value in rows[-1].items():
-                self.writer.add_scalar(name, value, record["epoch"] + 1)
+                self.writer.add_scalar(name, value, record["epoch"])
             self.writer.flush()
         if last or time.monotonic() - self.last_plot > CURVES_SECONDS:
             plot_training_curves(records, self.folder / "curves.png")
@@ -185,11 +185,13 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 
 
 def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """{"losses": {"total": 1}} -> {"losses.total": 1}; numbers only."""
+    """{"losses": {"total": 1}} -> {"losses.total": 1}: numbers, and of the CMC some ranks."""
     row: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, dict):
             row |= flatten(value, f"{prefix}{name}.")
+        elif name == "cmc":
+            row |= {f"{prefix}rank-{k}": value[k - 1] for k in RANKS if k <= len(value)}
         elif isinstance(value, int | float):
             row[prefix + name] = value
     return row
@@ -205,7 +207,7 @@ def plot_training_curves(records: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     losses, rates, scores = figure.subplots(1, 3)
-    epochs = [r["epoch"] + 1 for r in records]
+    epochs = [r["epoch"] for r in records]
     for name in dict.fromkeys(name for r in records for name in r["losses"]):
         style = {"linewidth": 2.2, "color": "black"} if name == "total" else {}
         values = [r["losses"].get(name, float("nan")) for r in records]
@@ -216,7 +218,7 @@ def plot_training_curves(records: list[dict[str, Any]], path: Path) -> None:
     rates.set_yscale("log")
     rates.set_title("learning rate")
     for key, title in (("test", "test set"), ("validation", "validation")):
-        evaluated = [(r["epoch"] + 1, percentages(r[key])) for r in records if key in r]
+        evaluated = [(r["epoch"], percentages(r[key])) for r in records if key in r]
         for name in list(evaluated[0][1])[:2] if evaluated else ():
             at = [epoch for epoch, _ in evaluated]
             scores.plot(at, [found[name] for _, found in evaluated], "o-", label=f"{name}, {title}")

@@ -99,6 +99,21 @@ def learning_rate(config: ScheduleConfig, peak: float, epoch: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / remaining))
 
 
+def extension_line(before: ScheduleConfig, now: ScheduleConfig, peak: float, epoch: int) -> str:
+    """What training for more epochs than planned does to the learning rate, for people.
+
+    Args:
+        epoch: complete epochs.
+    """
+    then, rate = learning_rate(before, peak, epoch), learning_rate(now, peak, epoch)
+    effect = f"the learning rate of epoch {epoch + 1} is {rate:.2e}"
+    if now.kind == "cosine":
+        effect += f" instead of {then:.2e}: the cosine is stretched"
+    elif epoch >= max(now.milestones, default=0):
+        effect += " and stays there: it is past the last milestone"
+    return f"{now.epochs} epochs instead of {before.epochs}: {effect}"
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Sets every parameter group to `lr` times its factor."""
     for group in optimizer.param_groups:

@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from reidkit import checkpoint
-from reidkit.config import RunConfig, to_table
+from reidkit.config import RunConfig, ScheduleConfig, to_table
 from reidkit.data.loading import Masks, train_loader
 from reidkit.data.sampler import TrainBatches
 from reidkit.evaluation import EvaluationResult, EvaluationSettings, evaluate_by_task
@@ -30,9 +30,12 @@ from reidkit.runtime.embedder import TorchEmbedder
 from reidkit.training.checkpoints import (
     BEST,
     LAST,
+    RESUME,
     Position,
     check_settings,
+    completed,
     create_folder,
+    load_last_checkpoint,
     load_resume_point,
     save_resume_point,
     write_settings,
@@ -44,6 +47,7 @@ from reidkit.training.diagnostics import (
     peak_memory,
 )
 from reidkit.training.distributed import check_divisible, convert_batch_norms, gather_rows, wrap
+from reidkit.training.interrupt import Interrupts
 from reidkit.training.logging import EpochSummary, RunLogger, RunningMetrics, evaluation_line
 from reidkit.training.optim import (
     AUTOCAST_DTYPE,
@@ -51,6 +55,7 @@ from reidkit.training.optim import (
     build_ema,
     build_optimizer,
     build_scaler,
+    extension_line,
     learning_rate,
     resolve_precision,
     set_learning_rate,
@@ -69,15 +74,34 @@ class Callbacks:
     """Functions that `fit` calls in the main process; the command line prints through them.
 
     Attributes:
-        on_step: epoch from 0, steps done, steps of an epoch.
+        on_step: epoch from 1, steps done, steps of an epoch.
         on_losses: mean losses of the epoch so far.
-        on_epoch, on_evaluation: after each epoch, and after each evaluation (epoch from 0).
+        on_progress: stage, done and total of an evaluation within training.
+        on_epoch, on_evaluation: after each epoch, and after each evaluation (epoch from 1).
     """
 
     on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None
     on_losses: Callable[[dict[str, float]], None] = lambda losses: None
+    on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     on_epoch: Callable[[EpochSummary], None] = lambda summary: None
     on_evaluation: Callable[[int, EvaluationResult], None] = lambda epoch, result: None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; its numbers do not depend on these.
+
+    Attributes:
+        workers: data loading processes.
+        save_seconds: resume.pt is written this often within an epoch, and after every epoch.
+        keep_resume: keep resume.pt after the last epoch.
+        tensorboard: also write TensorBoard events.
+    """
+
+    workers: int = 2
+    save_seconds: float = 600.0
+    keep_resume: bool = False
+    tensorboard: bool = False
 
 
 class Trainer:
@@ -89,9 +113,7 @@ class Trainer:
         folder: receives config.toml, model.safetensors (best), last.safetensors, resume.pt,
             metrics.jsonl, metrics.csv, curves.png and train.log.
         masks: part maps of the training images, required where `setup.needs_masks` says so.
-        workers: data loading processes.
         group: the processes that share this run; only the main one writes and calls back.
-        save_seconds: resume.pt is written this often within an epoch, and after every epoch.
     Raises:
         ConfigError, DataError: if settings, data, masks and processes do not fit together.
     """
@@ -104,11 +126,9 @@ class Trainer:
         folder: Path,
         masks: Masks | None,
         device: torch.device,
-        workers: int = 2,
         group: ProcessGroup = SINGLE_PROCESS,
         callbacks: Callbacks | None = None,
-        save_seconds: float = 600.0,
-        tensorboard: bool = False,
+        options: RunOptions | None = None,
     ) -> None:
         sampler = config.sampler
         by_id = 1 if sampler.kind == "shuffle" else sampler.samples_per_id
@@ -117,7 +137,7 @@ class Trainer:
             config, precision=resolve_precision(config.precision, device)
         )
         self.dataset, self.folder, self.device, self.group = dataset, folder, device, group
-        self.workers, self.save_seconds, self.tensorboard = workers, save_seconds, tensorboard
+        self.options = options or RunOptions()
         self.callbacks = (callbacks or Callbacks()) if group.is_main else Callbacks()
         kept, self.validation = hold_out(
             dataset, fraction=config.test.val_fraction, seed=config.seed
@@ -134,6 +154,8 @@ class Trainer:
             nn.Module.compile(self.model)
         self.network = wrap(self.model, device, group)
         self.steps = len(self.batches().epoch(0))
+        self.position = Position()
+        self.saved_at: float | None = None
 
     def _build_model(self) -> ReidModel:
         torch.manual_seed(self.config.seed)
@@ -153,62 +175,75 @@ class Trainer:
         The best is chosen by rank-1 (or top-1): of held-out training identities with
         `test.val_fraction`, else of the test set; the checkpoint says which.
 
+        Ctrl-C and SIGTERM save a resume point and raise KeyboardInterrupt.
+
         Args:
-            resume: continue from the folder's resume.pt, with the same bits.
+            resume: continue from the folder's resume.pt, with the same bits. A completed run is
+                continued by `schedule.epochs` larger than before; without resume.pt it starts from
+                last.safetensors, with a new optimizer.
         Raises:
             ConfigError, CheckpointError: if there is nothing to resume, or settings or data differ.
             NonFiniteLoss, OutOfMemory: with the setting to change.
         """
         if resume:
-            check_settings(self.folder, self.config, self.dataset)
+            earlier = check_settings(self.folder, self.config, self.dataset)
         elif self.group.is_main:
             create_folder(self.folder)
         epochs = self.config.schedule.epochs
-        logger = RunLogger(self.folder, enabled=self.group.is_main, tensorboard=self.tensorboard)
-        with self._lock_folder(), logger.capture_warnings():
-            position = self._resume() if resume else self._start()
-            logger.message(self._describe(position))
-            batches = self.load_batches(position)
-            for epoch in range(position.epoch, epochs):
-                running = position.running.to(self.device)
+        logger = RunLogger(
+            self.folder, enabled=self.group.is_main, tensorboard=self.options.tensorboard
+        )
+        with (
+            self._lock_folder(),
+            logger.capture_warnings(),
+            Interrupts(immediate=self.group.size == 1) as interrupts,
+            self._save_when_interrupted(),
+            contextlib.ExitStack() as stack,
+        ):
+            self.position = self._resume(earlier) if resume else self._start()
+            logger.message(self._describe())
+            batches = stack.enter_context(self.load_batches(self.position))
+            for epoch in range(self.position.epoch, epochs):
+                running = self.position.running.to(self.device)
                 started = time.perf_counter() - running.seconds
                 self.network.train()
                 with explain_failures(self, epoch):
-                    for step in range(position.step, self.steps):
-                        lr = self._set_learning_rate(epoch, step)
+                    for step in range(self.position.step, self.steps):
+                        self._set_learning_rate(epoch, step)
                         batch = next(batches)
-                        output, losses = self.losses(batch)
-                        if self.device.type == "cpu":  # on CUDA the check would block the host
-                            check_finite(losses, step)
-                        self.state.update(losses["total"])
-                        running.add(step, losses, output, batch.labels)
-                        running.seconds = time.perf_counter() - started
-                        self.callbacks.on_step(epoch, step + 1, self.steps)
+                        with interrupts.deferred():
+                            output, losses = self.losses(batch)
+                            if self.device.type == "cpu":  # on CUDA the check would block the host
+                                check_finite(losses, step)
+                            self.state.update(losses["total"])
+                            running.add(step, losses, output, batch.labels)
+                            running.seconds = time.perf_counter() - started
+                            self.position = replace(self.position, step=step + 1, running=running)
+                        self.callbacks.on_step(epoch + 1, step + 1, self.steps)
                         if self.device.type == "cpu" or (step + 1) % SYNC_EVERY == 0:
                             self.callbacks.on_losses(self._sync(running, step + 1))
-                        if step + 1 < self.steps and self._save_is_due(step + 1, running):
-                            self._save(
-                                dataclasses.replace(position, step=step + 1, running=running)
-                            )
+                        if step + 1 < self.steps and self._save_is_due(interrupts):
+                            self._save()
                     means = self._sync(running, self.steps)
-                running.seconds = time.perf_counter() - started
-                summary = self._summarize(epoch, lr, means, running)
+                summary = self._summarize(epoch, means, running)
                 self.callbacks.on_epoch(summary)
                 logger.message(summary.line(epochs))
                 record = dataclasses.asdict(summary)
-                best = position.best
+                best = self.position.best
                 if is_due(epoch + 1, self.config.test.every, epochs):
-                    result = self._evaluate_and_keep(epoch, best)
+                    result = self._evaluate_and_keep(epoch + 1, best)
                     best = max(best, result.score)
                     key = "validation" if self.validation else "test"
                     record[key] = {"epoch": epoch + 1, **result.metrics()}
-                    self.callbacks.on_evaluation(epoch, result)
-                    logger.message(evaluation_line(epoch, result))
+                    self.callbacks.on_evaluation(epoch + 1, result)
+                    logger.message(evaluation_line(epoch + 1, result))
                 logger.epoch(record, last=epoch + 1 == epochs)
-                position = Position(epoch + 1, 0, best, position.seconds + summary.seconds)
-                self._save(position)
+                self.position = Position(epoch + 1, 0, best)
+                self._save()
             if self.validation is not None:
                 self._evaluate_best_on_test_set()
+        if self.group.is_main and not self.options.keep_resume:
+            (self.folder / RESUME).unlink(missing_ok=True)
         return self.folder / BEST
 
     def losses(self, batch: Batch) -> tuple[ModelOutput, dict[str, Tensor]]:
@@ -243,20 +278,46 @@ class Trainer:
         """Writes the settings and a first resume point."""
         if self.group.is_main:
             write_settings(self.folder, self.config, self.dataset)
-        position = Position()
-        self._save(position)
-        return position
+        self._save()
+        return self.position
 
-    def _resume(self) -> Position:
+    def _resume(self, earlier: ScheduleConfig) -> Position:
+        schedule = self.config.schedule
+        if completed(self.folder):
+            if schedule.epochs > earlier.epochs:
+                log.warning("continuing from %s with a new optimizer", self.folder / LAST)
+            position = load_last_checkpoint(self.folder, self.state)
+        else:
+            position = load_resume_point(self.folder, self.state, self.group)
         self.saved_at = time.monotonic()
-        position = load_resume_point(self.folder, self.state, self.group)
-        if position.epoch == self.config.schedule.epochs:
-            log.info("the run is complete: nothing to resume")
+        if schedule.epochs > earlier.epochs:
+            log.warning(
+                "%s", extension_line(earlier, schedule, self.config.optim.lr, position.epoch)
+            )
+            if self.group.is_main:
+                write_settings(self.folder, self.config, self.dataset)
+        if position.epoch == schedule.epochs:
+            log.info(
+                "the run is complete. Train for more epochs: "
+                "reidkit train --resume -o %s --epochs %d",
+                *(self.folder, schedule.epochs + schedule.epochs // 2),
+            )
         else:
             log.info("resuming at epoch %d, step %d", position.epoch + 1, position.step + 1)
         return position
 
-    def _describe(self, position: Position) -> str:
+    @contextlib.contextmanager
+    def _save_when_interrupted(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            finite = int(self.position.running.first_nonfinite) < 0
+            if self.saved_at is not None and self.group.size == 1 and finite:
+                self._save()
+            raise
+
+    def _describe(self) -> str:
+        position = self.position
         return (
             f"epoch {position.epoch + 1}, step {position.step + 1}: {self.config.arch.name} on "
             f"{self.dataset.name} ({self.images.num_ids} identities, {len(self.images.items)} "
@@ -266,20 +327,23 @@ class Trainer:
     def _lock_folder(self) -> contextlib.AbstractContextManager[None]:
         return exclusive_lock(self.folder) if self.group.is_main else contextlib.nullcontext()
 
-    def load_batches(self, start: Position | None = None) -> Iterator[Batch]:
-        """Batches on the device from a position on, in order."""
+    @contextlib.contextmanager
+    def load_batches(self, start: Position | None = None) -> Iterator[Iterator[Batch]]:
+        """Batches on the device from a position on, in order; stops its workers at the end."""
         loader = train_loader(
             self.images,
             self.batches(start),
-            workers=self.workers,
+            workers=self.options.workers,
             pin=self.device.type == "cuda",
         )
-        return prefetch(iter(loader), self.images, self.device)
+        with contextlib.closing(loader):
+            yield prefetch(loader, self.images, self.device)
 
-    def _set_learning_rate(self, epoch: int, step: int) -> float:
-        lr = learning_rate(self.config.schedule, self.config.optim.lr, epoch + step / self.steps)
-        set_learning_rate(self.state.optimizer, lr)
-        return lr
+    def _learning_rate(self, epoch: int, step: int) -> float:
+        return learning_rate(self.config.schedule, self.config.optim.lr, epoch + step / self.steps)
+
+    def _set_learning_rate(self, epoch: int, step: int) -> None:
+        set_learning_rate(self.state.optimizer, self._learning_rate(epoch, step))
 
     def _gather(self, local: Tensor) -> Tensor:
         return gather_rows(local) if self.group.size > 1 else local
@@ -293,11 +357,11 @@ class Trainer:
         return means
 
     def _summarize(
-        self, epoch: int, lr: float, means: dict[str, float], running: RunningMetrics
+        self, epoch: int, means: dict[str, float], running: RunningMetrics
     ) -> EpochSummary:
         return EpochSummary(
-            epoch=epoch,
-            lr=lr,
+            epoch=epoch + 1,
+            lr=self._learning_rate(epoch, self.steps - 1),
             losses=means,
             accuracy=running.correct.item() / running.images,
             images=running.images,
@@ -305,14 +369,22 @@ class Trainer:
             memory=peak_memory(self.device),
         ).reduce(self.group)
 
-    def _save_is_due(self, step: int, running: RunningMetrics) -> bool:
-        if self.group.size > 1 and step % SYNC_EVERY:
-            return False  # the processes agree on the time only now and then
-        due = time.monotonic() - self.saved_at >= self.save_seconds
-        return self.group.broadcast(due) and int(running.first_nonfinite.item()) < 0
+    def _save_is_due(self, interrupts: Interrupts) -> bool:
+        """Whether to write a resume point now; several processes agree on it every SYNC_EVERY
+        steps, and there stop together when they were interrupted."""
+        if self.group.size > 1 and self.position.step % SYNC_EVERY:
+            return False
+        due = time.monotonic() - (self.saved_at or 0.0) >= self.options.save_seconds
+        due, stop = self.group.broadcast((due, self.group.size > 1 and interrupts.received))
+        if int(self.position.running.first_nonfinite) >= 0:
+            return False
+        if stop:
+            self._save()
+            raise KeyboardInterrupt
+        return due
 
-    def _save(self, position: Position) -> None:
-        save_resume_point(self.folder, position, self.state, self.group)
+    def _save(self) -> None:
+        save_resume_point(self.folder, self.position, self.state, self.group)
         self.saved_at = time.monotonic()
 
     def _evaluate(self, model: ReidModel, dataset: Dataset) -> EvaluationResult:
@@ -321,7 +393,13 @@ class Trainer:
         embedder = TorchEmbedder(
             model, preprocess=self.config.input, device=self.device, frames=self.frames
         )
-        return evaluate_by_task(embedder, dataset, settings, group=self.group)
+        return evaluate_by_task(
+            embedder,
+            dataset,
+            settings,
+            group=self.group,
+            on_progress=self.callbacks.on_progress,
+        )
 
     def _evaluate_and_keep(self, epoch: int, best: float) -> EvaluationResult:
         """Evaluates the model (its moving average, if there is one) and saves it as the last
@@ -333,7 +411,7 @@ class Trainer:
             if self.validation is not None:
                 fraction = self.config.test.val_fraction
                 chosen_by = f"{fraction:.0%} of the training identities, held out"
-            header = self._header({"epoch": epoch + 1, "chosen_by": chosen_by, **result.metrics()})
+            header = self._header({"epoch": epoch, "chosen_by": chosen_by, **result.metrics()})
             checkpoint.save(self.folder / LAST, model, header)
             if result.score > best:
                 checkpoint.save(self.folder / BEST, model, header)

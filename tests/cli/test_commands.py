@@ -137,7 +137,7 @@ def test_a_folder_that_contains_a_run_is_not_overwritten(
         (["train", "--dataset", "DATA", "--set", "optim.learning_rate=1"], "mean optim.lr?"),
         (["train", "--dataset", "DATA", "--size", "large"], "HEIGHTxWIDTH"),
         (["train", "--dataset", "DATA", "--resume"], "no run to resume under runs"),
-        (["train", "--dataset", "DATA", "--resume", "-o", "absent"], "is not a run folder"),
+        (["train", "--dataset", "DATA", "--resume", "-o", "absent"], "no such run: absent"),
         (["train", "--dataset", "DATA", "--seed", "-1"], "--seed"),
         (["compare", "absent", "absent"], "does not exist. Pass a run folder"),
         (["train", "--dataset", "nowhere"], "unknown data set 'nowhere'"),

@@ -36,13 +36,14 @@ RATES = {
     "iaunet": [3.5e-4] * 20 + [3.5e-5] * 20 + [3.5e-6] * 20,
     "iaunet-video": [3e-4] * 40 + [3e-5] * 40 + [3e-6] * 40 + [3e-7] * 30,
     "iaunet-cifar": [0.1] * 100 + [0.01] * 100 + [0.001] * 100 + [0.0001] * 7,
+    "iaunet-cifar-mlfn": [0.1] * 100 + [0.01] * 100 + [0.001] * 100 + [0.0001] * 7,
     "ianet": [3e-4] * 20 + [3e-5] * 20 + [3e-6] * 20,
     "rga": [warm(e) for e in range(20)]
     + [8e-4] * 60
     + [8e-4 / 2**k for k in range(1, 8) for _ in range(40)]
     + [3.125e-6] * 240,
-    "pfsa": [0.1] * 40 + [0.01] * 40 + [0.001] * 20,
-    "pfsa-market1501": [0.1] * 40 + [0.01] * 40 + [0.001] * 20,
+    "pfsa": [0.1] * 40 + [0.01] * 60,
+    "pfsa-market1501": [0.1] * 40 + [0.01] * 60,
     "pfsa-released": [0.1] * 40 + [0.01] * 40 + [0.001] * 20,
     "pcb": [0.1] * 40 + [0.01] * 20,
     "cama": [3.5e-4] * 20 + [3.5e-5] * 20 + [3.5e-6] * 20,
@@ -67,7 +68,8 @@ def test_the_learning_rate_of_every_epoch_is_the_published_one(name: str) -> Non
 SETTINGS = {
     "iaunet": ("groups", 64, 4, "adam", 5e-4, 1.0, "bicubic", (256, 128)),
     "iaunet-video": ("groups", 32, 4, "adam", 5e-4, 1.0, "bicubic", (256, 128)),
-    "iaunet-cifar": ("shuffle", 256, 4, "sgd", 5e-4, 1.0, "bicubic", (32, 32)),
+    "iaunet-cifar": ("groups", 256, 4, "sgd", 5e-4, 1.0, "bicubic", (32, 32)),
+    "iaunet-cifar-mlfn": ("shuffle", 256, 4, "sgd", 5e-4, 1.0, "bicubic", (32, 32)),
     "ianet": ("shuffle", 32, 4, "adam", 5e-4, 1.0, "bicubic", (256, 128)),
     "rga": ("pk", 64, 4, "adam", 5e-4, 1.0, "bilinear", (256, 128)),
     "pfsa": ("shuffle", 48, 4, "sgd", 5e-4, 0.1, "bilinear", (384, 128)),
@@ -98,7 +100,8 @@ def test_sampler_optimiser_and_input_are_the_published_ones(name: str) -> None:
 LOSSES = {
     "iaunet": (1, 0.1, 1, 0.5, 0, 0, 0),
     "iaunet-video": (1, 0.1, 1, 0.5, 0, 0, 0),
-    "iaunet-cifar": (1, 0, 0, 0, 0, 0, 0),
+    "iaunet-cifar": (1, 0.1, 1, 0, 0, 0, 0),
+    "iaunet-cifar-mlfn": (1, 0, 0, 0, 0, 0, 0),
     "ianet": (1, 0, 0, 0, 0, 0, 0),
     "rga": (1, 0.1, 1, 0, 0, 0, 0),
     "pfsa": (0.2, 0, 0, 0, 0.8, 0.2, 0),
@@ -134,7 +137,7 @@ def test_erased_areas_are_filled_as_in_each_authors_code() -> None:
     assert recipe("pfsa").augment.erase_noise and not recipe("iaunet").augment.erase_noise
     assert recipe("pfsa").augment.erase_area == (0.02, 0.2)
     without = [n for n in list_presets() if recipe(n).augment.erase == 0]
-    assert without == ["ianet", "iaunet-cifar", "pcb", "pfsa-released"]
+    assert without == ["ianet", "iaunet-cifar-mlfn", "pcb", "pfsa-released"]
 
 
 @pytest.mark.parametrize("name", ["iaunet", "rga", "pfsa"])
@@ -190,6 +193,30 @@ def test_the_order_of_samples_follows_the_samplers_definition(name: str, seed: i
     flat = [i for batch in batches for i in batch]
     assert flat == order[: len(order) // sampler.batch * sampler.batch]
     assert all(len(batch) == sampler.batch for batch in batches)
+
+
+def test_cifar_is_trained_from_scratch_by_either_reading_of_the_papers_recipe() -> None:
+    """By default with the augmentation of image re-ID, as the paper's last sentence says."""
+    assert default_preset("iaunet-cifar", "cifar100") == "iaunet-cifar"
+    literal, mlfn = recipe("iaunet-cifar"), recipe("iaunet-cifar-mlfn")
+    assert literal.weights == mlfn.weights == "none"
+    assert literal.augment == recipe("iaunet").augment
+    assert (mlfn.augment.crop, mlfn.augment.crop_padding, mlfn.augment.flip) == ("pad", 4, 0.5)
+    assert [name for name in list_presets() if recipe(name).weights != "auto"] == [
+        "iaunet-cifar",
+        "iaunet-cifar-mlfn",
+    ]
+
+
+def test_pfsa_is_the_papers_form_and_pfsa_released_the_codes() -> None:
+    """Eq. 1, sec. 3.1 and 3.3 against the code's deep supervision."""
+
+    def form(name: str) -> tuple[str, str, str]:
+        options = recipe(name).arch.options
+        return options.rescaling, options.deep_reduction, options.deep_pooling
+
+    assert form("pfsa") == form("pfsa-market1501") == ("softmax", "none", "sum")
+    assert form("pfsa-released") == ("l1", "conv", "mean")
 
 
 @pytest.mark.parametrize("arch", list_archs())

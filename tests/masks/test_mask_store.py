@@ -195,11 +195,18 @@ def test_a_path_that_cannot_be_a_key_is_refused(toy: Dataset, tmp_path: Path):
 def test_a_missing_store_says_what_to_type(toy: Dataset):
     path = Path("masks/market1501.h5")
     with pytest.raises(MaskError) as caught:
-        require_store(path, arch="iaunet", dataset=replace(toy, name="market1501"))
+        require_store(
+            path, arch="iaunet", dataset=replace(toy, name="market1501", root=path.parent)
+        )
     assert str(caught.value) == (
         "iaunet needs part masks and masks/market1501.h5 is missing.\n"
-        "       Run: reidkit prepare-masks --dataset market1501 --labels DIR"
+        "       Run: reidkit prepare-masks --dataset market1501 --labels DIR\n"
+        "       Without label maps of a parser: --source stripes in place of --labels DIR.\n"
+        "       Without masks: reidkit train ... --set arch.part_supervision=false"
     )
+    (toy.root / "labels").mkdir(exist_ok=True)
+    with pytest.raises(MaskError, match=r"Run: reidkit prepare-masks --dataset toy\n"):
+        require_store(Path("masks/toy.h5"), arch="iaunet", dataset=toy)
 
 
 def test_a_store_of_another_data_set_or_other_parts_is_refused(toy: Dataset, written: Path):

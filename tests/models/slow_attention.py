@@ -112,6 +112,12 @@ def slow_spatial_update(
     training,
 ):
     """IANet eq. 1 to 6 and batch norm, on [B, C, H, W]."""
+
+    def fused(values):
+        if fusion == "product":
+            return torch.stack(values).prod()
+        return sum(values) if fusion == "sum" else torch.stack(values).max()
+
     B, C, H, W = x.shape
     cells = [(h, w) for h in range(H) for w in range(W)]
     context = torch.empty_like(x)
@@ -143,21 +149,14 @@ def slow_spatial_update(
             if len(maps) == 1:
                 appearance = maps[0]
             else:
-                fused = []
-                for j in range(len(cells)):
-                    values = [m[j] for m in maps]
-                    if fusion == "product":
-                        value = torch.stack(values).prod()
-                    else:
-                        value = sum(values) if fusion == "sum" else torch.stack(values).max()
-                    fused.append(value)
-                appearance = slow_softmax(fused)
+                appearance = slow_softmax([fused(values) for values in zip(*maps, strict=True)])
             if relations == "location":
                 weight = location
             elif relations == "appearance":
                 weight = appearance
             else:
-                weight = slow_softmax([a * s for a, s in zip(appearance, location, strict=True)])
+                pairs = zip(appearance, location, strict=True)
+                weight = slow_softmax([fused(pair) for pair in pairs])
             context[b, :, i[0], i[1]] = sum(
                 weight[n] * x[b, :, h, w] for n, (h, w) in enumerate(cells)
             )
@@ -244,9 +243,12 @@ def slow_cbam_spatial(x, weights, *, training):
     return slow_sigmoid(normed).reshape(B, 1, H, W)
 
 
-def slow_fc_channel(x, weights):
-    means = [torch.stack([c.sum() / c.numel() for c in image]) for image in x]
-    gates = [slow_sigmoid(two_layers(mean, weights, "dense.")) for mean in means]
+def slow_fc_channel(x, weights, *, training):
+    B, _, H, W = x.shape
+    nodes = [[x[b, :, h, w] for h in range(H) for w in range(W)] for b in range(B)]
+    embedded = slow_conv_norm_relu(nodes, weights, "embed.", training=training)
+    means = [sum(image) / (H * W) for image in embedded]
+    gates = [slow_sigmoid(slow_linear(mean, weights, "dense")) for mean in means]
     return torch.stack(gates)[:, :, None, None]
 
 

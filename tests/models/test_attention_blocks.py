@@ -115,6 +115,8 @@ def test_rga_refuses_a_map_of_another_size():
         {"contexts": (2,)},
         {"contexts": (3, 1), "fusion": "sum"},
         {"contexts": (1, 2), "fusion": "max"},
+        {"contexts": (1,), "fusion": "sum"},
+        {"contexts": (1, 2), "fusion": "max", "relations": "appearance"},
         {"relations": "appearance"},
         {"relations": "location", "sigmas": (1.0, 2.0)},
     ],
@@ -193,7 +195,7 @@ def test_squeeze_and_excitation_scales_the_channels_of_a_clip():
     [
         (lambda: CBAMChannel(8, reduction=4), lambda x, w, training: slow_cbam_channel(x, w)),
         (CBAMSpatial, slow_cbam_spatial),
-        (lambda: FCChannel(8, reduction=4), lambda x, w, training: slow_fc_channel(x, w)),
+        (lambda: FCChannel(8, reduction=4), slow_fc_channel),
         (lambda: FCSpatial(8, positions=12, reduction=4), slow_fc_spatial),
     ],
     ids=["cbam-c", "cbam-s", "fc-c", "fc-s"],

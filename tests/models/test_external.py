@@ -158,6 +158,9 @@ def test_options_are_inferred_from_the_tensors(tmp_path):
     released, _ = imported(tmp_path, files.ianet(), format="ianet-reference", arch="ianet")
     assert released.config.variant == "released"
     assert released.preprocess.interpolation == "bicubic"
+    pfsa, _ = imported(tmp_path, files.pfsa(), format="pfsa-reference", arch="pfsa")
+    assert pfsa.config.rescaling == "l1"
+    assert (pfsa.config.deep_reduction, pfsa.config.deep_pooling) == ("conv", "mean")
     fc512, _ = imported(tmp_path, files.torchreid_fc512(), format="torchreid", arch="baseline")
     assert fc512.config.reduced == 512 and fc512.config.last_stride == 1
     assert fc512.model.embedding_dim == 512

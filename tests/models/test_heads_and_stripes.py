@@ -130,7 +130,8 @@ def flat_stripes(self, stripes):
         {},
         {"rescaling": "l1"},
         {"deep_attention": False},
-        {"deep_reduction": "none", "deep_pooling": "sum"},
+        {"deep_reduction": "conv", "deep_pooling": "mean"},
+        {"rescaling": "l1", "deep_reduction": "conv", "deep_pooling": "mean"},
     ],
     ids=str,
 )

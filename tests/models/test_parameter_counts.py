@@ -72,9 +72,11 @@ def test_parameters_of_backbone_and_blocks(arch, options, expected):
         ("rga-sc", 751, {}, 31_364_272),
         ("rga-sc", 767, {}, 31_397_040),
         ("cbam-c", 751, {}, 26_447_136),
-        ("fc-c", 751, {}, 26_442_816),
+        ("fc-c", 751, {}, 26_443_776),
         ("fc-s", 751, {}, 26_869_760),
-        ("pfsa", 751, {}, 26_421_654),
+        ("pfsa", 751, {}, 26_731_926),
+        ("pfsa", 751, {"deep_reduction": "conv", "deep_pooling": "mean"}, 26_421_654),
+        ("iaunet-cifar", 100, {"stages": ()}, 23_508_032 - 64 * 3 * (49 - 9) + 2 * 2048 + 204_900),
     ],
 )
 def test_parameters_with_heads(arch, num_ids, options, expected):

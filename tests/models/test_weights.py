@@ -47,11 +47,13 @@ def test_weights_none_keeps_the_initialisation():
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_there_are_no_imagenet_weights_for_a_cifar_stem():
-    spec = get_arch("iaunet-cifar")
-    model = spec.build(spec.config(backbone="resnet18"), num_ids=3, input_size=spec.input_size)
-    with pytest.raises(ConfigError, match=r"this resnet18: its stem differs.*--weights none"):
+def test_imagenets_stem_is_refused_for_a_cifar_network(tmp_path):
+    path = files.write(tmp_path / "resnet50.pth", files.filled(files.torchvision_resnet50()))
+    model = build("iaunet-cifar")
+    with pytest.raises(ConfigError, match=r"this resnet50: its stem is.*--weights none"):
         load_imagenet(model, "auto")
+    with pytest.raises(CheckpointError, match=r"conv1\.weight \(64, 3, 7, 7\).*--weights none"):
+        load_imagenet(model, str(path))
 
 
 def test_a_failed_download_names_the_file_and_where_to_put_it(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import torch
 from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
 from reidkit.data.manifest import open_dataset
 from reidkit.runtime.distributed import ProcessGroup, join_process_group
-from reidkit.training.trainer import Trainer
+from reidkit.training.trainer import RunOptions, Trainer
 from reidkit.types import Batch
 
 STEPS = 3
@@ -76,6 +76,6 @@ def fit(data: str, out: str, distance: str, rank: int, size: int, port: int) -> 
             folder=Path(out),
             masks=None,
             device=torch.device("cpu"),
-            workers=0,
+            options=RunOptions(workers=0),
             group=group,
         ).fit()

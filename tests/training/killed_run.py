@@ -9,7 +9,7 @@ import torch
 
 from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
 from reidkit.data.manifest import open_dataset
-from reidkit.training.trainer import Callbacks, Trainer
+from reidkit.training.trainer import Callbacks, RunOptions, Trainer
 
 
 def settings(**tables: object) -> RunConfig:
@@ -39,7 +39,7 @@ def main(data: str, folder: str, workers: int, kill_epoch: int, kill_step: int) 
         folder=Path(folder),
         masks=None,
         device=torch.device("cpu"),
-        workers=workers,
         callbacks=Callbacks(on_step=on_step),
-        save_seconds=0.0,  # a resume point after every step
+        # a resume point after every step, and after the last one
+        options=RunOptions(workers=workers, save_seconds=0.0, keep_resume=True),
     ).fit(resume=kill_epoch < 0)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from interrupted_run import main as interrupted
 from killed_run import main, settings
 
 from reidkit.data.manifest import open_dataset
 from reidkit.errors import CheckpointError
 from reidkit.training.checkpoints import read_resume_point
 from reidkit.training.logging import read_history
-from reidkit.training.trainer import Trainer
+from reidkit.training.trainer import RunOptions, Trainer
 
 # A server that has imported torch once forks a fresh process for every run.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["killed_run"])
+PROCESSES.set_forkserver_preload(["killed_run", "interrupted_run"])
 
 
 def run_process(market: Path, folder: Path, *, workers: int, epoch: int, step: int) -> int:
@@ -49,7 +51,7 @@ def same_bits(first: object, second: object) -> bool:
     return first == second
 
 
-@pytest.mark.parametrize(("workers", "epoch", "step"), [(0, 1, 2), (2, 0, 2)])
+@pytest.mark.parametrize(("workers", "epoch", "step"), [(0, 2, 2), (2, 1, 2)])
 def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(
     market: Path, whole: Path, tmp_path: Path, workers: int, epoch: int, step: int
 ) -> None:
@@ -57,7 +59,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(
     killed = run_process(market, folder, workers=workers, epoch=epoch, step=step)
     assert killed == -signal.SIGKILL
     position = read_resume_point(folder)["position"]
-    assert position[:2] == [epoch, step - 1]  # the resume point before the killed step
+    assert position[:2] == [epoch - 1, step - 1]  # the resume point before the killed step
     assert run_process(market, folder, workers=workers, epoch=-1, step=0) == 0
     once, twice = read_resume_point(whole), read_resume_point(folder)
     for part in ("model", "optimizer", "ema", "random"):
@@ -68,6 +70,39 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(
     assert models[0] == models[1]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_step_and_the_resumed_run_ends_with_the_same_bits(
+    market: Path, whole: Path, tmp_path: Path, number: int
+) -> None:
+    folder = tmp_path / "interrupted"
+    for again, code in ((False, 7), (True, 0)):
+        process = PROCESSES.Process(
+            target=interrupted, args=(str(market), str(folder), number, again)
+        )
+        process.start()
+        process.join(300)
+        assert process.exitcode == code
+        if not again:
+            assert read_resume_point(folder)["position"][:2] == [0, 2]
+    once, twice = read_resume_point(whole), read_resume_point(folder)
+    assert all(same_bits(once[part], twice[part]) for part in ("model", "optimizer", "ema"))
+
+
+def test_a_completed_run_is_extended_from_its_last_checkpoint(
+    market: Path, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (folder / "resume.pt").unlink()
+    resume(market, folder, schedule={"epochs": 3})
+    assert "continuing from" in caplog.text and "with a new optimizer" in caplog.text
+    assert "3 epochs instead of 2: the learning rate of epoch 3 is" in caplog.text
+    assert [record["epoch"] for record in read_history(folder)] == [1, 2, 3]
+    resume(market, folder, schedule={"epochs": 3})  # its config.toml has the new number
+    with pytest.raises(CheckpointError, match=r"schedule\.epochs: 3, now 2"):
+        resume(market, folder, schedule={"epochs": 2})
+
+
 def resume(market: Path, folder: Path, **tables: object) -> None:
     Trainer(
         settings(**tables),
@@ -75,7 +110,7 @@ def resume(market: Path, folder: Path, **tables: object) -> None:
         folder=folder,
         masks=None,
         device=torch.device("cpu"),
-        workers=0,
+        options=RunOptions(workers=0, keep_resume=True),
     ).fit(resume=True)
 
 

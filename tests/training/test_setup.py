@@ -14,7 +14,7 @@ from reidkit.data.manifest import open_dataset
 from reidkit.errors import ConfigError, DataError
 from reidkit.training.dry_run import dry_run
 from reidkit.training.setup import hold_out
-from reidkit.training.trainer import Trainer
+from reidkit.training.trainer import RunOptions, Trainer
 
 CPU = torch.device("cpu")
 
@@ -45,7 +45,9 @@ def test_the_checkpoint_states_what_chose_it_and_its_test_results(
         test={"every": 1, "val_fraction": 0.34}, schedule={"epochs": 1}, optim={"ema": 0.5}
     )
     data = open_dataset(str(market))
-    best = Trainer(config, data, folder=tmp_path / "run", masks=None, device=CPU, workers=0).fit()
+    best = Trainer(
+        config, data, folder=tmp_path / "run", masks=None, device=CPU, options=RunOptions(workers=0)
+    ).fit()
     header = checkpoint.read_header(best)
     assert header.num_ids == 4
     assert header.metrics["chosen_by"] == "34% of the training identities, held out"
@@ -58,7 +60,11 @@ def test_a_dry_run_measures_shapes_sizes_and_time_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     data = open_dataset(str(market))
-    found = dry_run(Trainer(settings(), data, folder=tmp_path, masks=None, device=CPU, workers=0))
+    found = dry_run(
+        Trainer(
+            settings(), data, folder=tmp_path, masks=None, device=CPU, options=RunOptions(workers=0)
+        )
+    )
     shapes = dict(found.shapes)
     assert shapes["images"] == "Bx3x64x32"
     assert shapes["stage 4"] == "Bx512x4x2"

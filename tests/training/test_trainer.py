@@ -13,7 +13,7 @@ from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
 from reidkit.data.manifest import open_dataset
 from reidkit.errors import CheckpointError, ConfigError, DataError, ReidkitError
 from reidkit.training.checkpoints import new_folder, write_settings
-from reidkit.training.trainer import Trainer, is_due
+from reidkit.training.trainer import Callbacks, RunOptions, Trainer, is_due
 
 
 def settings(**tables: object) -> RunConfig:
@@ -32,9 +32,9 @@ def settings(**tables: object) -> RunConfig:
 
 def train(market: Path, folder: Path, config: RunConfig, *, resume: bool = False) -> Path:
     data, cpu = open_dataset(str(market)), torch.device("cpu")
-    return Trainer(config, data, folder=folder, masks=None, device=cpu, workers=0).fit(
-        resume=resume
-    )
+    return Trainer(
+        config, data, folder=folder, masks=None, device=cpu, options=RunOptions(workers=0)
+    ).fit(resume=resume)
 
 
 def test_a_run_writes_checkpoints_settings_and_history(market: Path, tmp_path: Path) -> None:
@@ -44,7 +44,6 @@ def test_a_run_writes_checkpoints_settings_and_history(market: Path, tmp_path: P
         "config.toml",
         "model.safetensors",
         "last.safetensors",
-        "resume.pt",
         "metrics.jsonl",
         "metrics.csv",
         "curves.png",
@@ -54,13 +53,33 @@ def test_a_run_writes_checkpoints_settings_and_history(market: Path, tmp_path: P
     assert (header.arch, header.dataset, header.num_ids) == ("iaunet", "synth-market1501", 6)
     assert header.synthetic and header.recipe["sampler"]["batch"] == 16
     records = history(tmp_path / "run")
-    assert [record["epoch"] for record in records] == [0, 1]
+    assert [record["epoch"] for record in records] == [1, 2]
     assert 0 < records[1]["test"]["mAP"] <= 1
     with (tmp_path / "run/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[1]["losses.total"]) == pytest.approx(records[1]["losses"]["total"])
+    assert float(rows[1]["test.mAP"]) == pytest.approx(records[1]["test"]["mAP"])
+    assert float(rows[1]["test.rank-1"]) == records[1]["test"]["cmc"][0]
     best_rank1 = max(record["test"]["cmc"][0] for record in records)
     assert header.metrics["cmc"][0] == best_rank1
+
+
+def test_evaluation_within_training_reports_its_progress(market: Path, tmp_path: Path) -> None:
+    stages: list[tuple[str, bool]] = []
+    Trainer(
+        settings(schedule={"epochs": 1}),
+        open_dataset(str(market)),
+        folder=tmp_path / "run",
+        masks=None,
+        device=torch.device("cpu"),
+        callbacks=Callbacks(
+            on_progress=lambda stage, done, all: stages.append((stage, done == all))
+        ),
+        options=RunOptions(workers=0),
+    ).fit()
+    name = "synth-market1501"
+    for stage in (f"embedding {name} query", f"embedding {name} gallery", "ranking"):
+        assert (stage, True) in stages
 
 
 def history(folder: Path) -> list[dict[str, Any]]:

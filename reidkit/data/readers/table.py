@@ -13,15 +13,19 @@ from reidkit.types import SPLITS
 REQUIRED = ("split", "path", "pid")
 
 
-def read_csv(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
-    """One line per image. `pid` and `camid` are any text, `path` is relative to the folder.
+def read_csv(manifest: Manifest, folder: Path, problems: list[str]) -> Iterator[Row]:
+    """One line per image. `pid` and `camid` are any text, `path` is relative to the manifest's
+    `root` (default: the folder), or absolute and below it.
 
     `camid` is required unless the manifest has cameras = "none". `tracklet` and `frame` are
     optional; a line without a tracklet is a single image.
     """
-    file = root / manifest.table
+    file, root = folder / manifest.table, folder / manifest.root
     if not file.is_file():
         problems.append(f"missing file {file}")
+        return
+    if not root.is_dir():
+        problems.append(f'the manifest has root = "{manifest.root}", and {root} is not a folder')
         return
     with file.open(newline="", encoding="utf-8-sig") as text:
         reader = csv.DictReader(text)
@@ -37,7 +41,8 @@ def read_csv(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Ro
         absent, outside = [], []
         for number, line in enumerate(reader, start=2):
             values = {key: (value or "").strip() for key, value in line.items() if key}
-            split, path, frame = values["split"], values["path"], values.get("frame") or "0"
+            split, frame = values["split"], values.get("frame") or "0"
+            path = below(root, values["path"])
             tracklet = values.get("tracklet", "")
             if split not in SPLITS or not values["pid"] or not frame.isdigit():
                 problems.append(
@@ -45,8 +50,8 @@ def read_csv(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Ro
                     f"whole number for frame; got {split!r}, {values['pid']!r}, {frame!r}"
                 )
                 continue
-            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                outside.append(path)
+            if path is None:
+                outside.append(values["path"])
                 continue
             if not (root / path).is_file():
                 absent.append(path)
@@ -59,5 +64,16 @@ def read_csv(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Ro
         problems.append(f"{len(absent)} images of {file} are missing, the first is {absent[0]}")
     if outside:
         problems.append(
-            f"{len(outside)} paths of {file} point outside {root}, the first is {outside[0]}"
+            f"{len(outside)} paths of {file} point outside {root}, the first is {outside[0]}. "
+            'Set root = "FOLDER" in the manifest to the folder of the images'
         )
+
+
+def below(root: Path, path: str) -> str | None:
+    """A path relative to `root`, with forward slashes; None if it is not below it."""
+    for base in (root.absolute(), root.resolve()) if Path(path).is_absolute() else ():
+        if Path(path).is_relative_to(base):
+            path = Path(path).relative_to(base).as_posix()
+            break
+    parts = PurePosixPath(path)
+    return None if Path(path).is_absolute() or ".." in parts.parts else path

@@ -39,7 +39,7 @@ class IANetConfig:
         order: arrangement of the two (Table 4d).
         variant: "paper", or "released": one context, products divided by sqrt(C).
         contexts: patch sizes of SIA (Table 4a, 4b).
-        fusion: fusion of several contexts (Table 4b).
+        fusion: fusion of several contexts (Table 4b), and of appearance with location (eq. 5).
         relations: appearance and location ("semantic"), or one of them (Table 4c).
         sigma_x: horizontal standard deviation of the location prior in stages 1 to 4, in map cells;
             the paper gives those of stages 2 and 3.

@@ -33,7 +33,8 @@ class IAUBlockConfig:
 
     Attributes:
         stages: stages with a block (the paper: 2 and 3 for images, 2 for clips).
-        placement: after a stage's last residual block (released code) or before it (sec. IV-E).
+        placement: after a stage's last residual block (released code), or before it (one sentence
+            of sec. IV-E; the published numbers are of one network in all tables).
         block: both modules ("iau") or one of them (Table VII).
         order: arrangement of the two modules (Table X).
         relation: relation of parts, by sub-network or by L2 distance (Table IX).

@@ -12,19 +12,20 @@ from reidkit.models.blocks.iau import IAU, Order
 from reidkit.models.blocks.stiau import PartExchange, PartRelation, PatchDivision
 from reidkit.models.heads import Head
 from reidkit.models.network import GlobalNet, place_blocks
-from reidkit.models.options import Placement, check_stages
+from reidkit.models.options import LastStride, Placement, check_stages
 from reidkit.registry import register_arch
 
 
 @dataclass(frozen=True)
 class IAUNetCifarConfig:
-    """Options of `iaunet-cifar`. The paper does not describe its stem for CIFAR; the usual one is
-    used, a 3x3 convolution of stride 1 without pooling.
+    """Options of `iaunet-cifar`. The paper gives neither stem nor last stride for CIFAR; the usual
+    ones are used, a 3x3 convolution of stride 1 without pooling, and 2.
 
     Attributes:
         backbone: ResNet.
+        last_stride: stride of the last stage; 1 as in the paper's networks for person re-ID.
         stages: stages with a block; none gives the plain ResNet of Table V.
-        placement: after a stage's last residual block or before it.
+        placement: after a stage's last residual block, or before it.
         order: arrangement of the two modules.
         relation: relation of patches, by sub-network or by L2 distance.
         channel_relation: relation of channels, by dot product or by L2 distance.
@@ -32,6 +33,7 @@ class IAUNetCifarConfig:
     """
 
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    last_stride: LastStride = 2
     stages: tuple[int, ...] = (2, 3)
     placement: Placement = "after"
     order: Order = "ciau-stiau"
@@ -50,7 +52,7 @@ class IAUNetCifarConfig:
     input_size=(32, 32),
 )
 def build(config: IAUNetCifarConfig, *, num_ids: int, input_size: tuple[int, int]) -> GlobalNet:
-    backbone = build_backbone(config.backbone, last_stride=2, stem="cifar")
+    backbone = build_backbone(config.backbone, last_stride=config.last_stride, stem="cifar")
 
     def block(_: int, channels: int) -> IAU:
         part = PartExchange(channels, division=PatchDivision(), relation=config.relation)

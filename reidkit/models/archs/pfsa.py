@@ -34,8 +34,9 @@ REDUCED = 256
 
 @dataclass(frozen=True)
 class PFSAConfig:
-    """Options of `pfsa`. In Table 2, "Backbone" is parts and deep_supervision false, "Backbone +
-    DS" is parts false; SA1 and SA2 are backbone_attention and deep_attention.
+    """Options of `pfsa`: the paper's form by default, the released code's by the preset
+    `pfsa-released`. In Table 2, "Backbone" is parts and deep_supervision false, "Backbone + DS" is
+    parts false; SA1 and SA2 are backbone_attention and deep_attention.
 
     Attributes:
         backbone: ResNet or GoogLeNet.
@@ -44,9 +45,10 @@ class PFSAConfig:
         backbone_attention: attention on the last feature map (SA1, an ablation).
         deep_supervision: adds classifiers to stages 1 to 3.
         deep_attention: attention before these classifiers (SA2).
-        deep_reduction: a 1x1 convolution to 256 before them (released code), or none (paper).
-        deep_pooling: mean (released code) or sum (sec. 3.3) over positions; no normalisation
-            follows, so the scale matters.
+        deep_reduction: none (paper), or a 1x1 convolution to 256 before them (released code).
+        deep_pooling: sum (sec. 3.3) or mean (released code) over positions. No normalisation
+            follows: after softmax attention the sum is a weighted mean, without attention its scale
+            is that of the number of positions.
         parts: adds six part classifiers to the main one.
         dropout: on the stripes (the paper: 0.47 for Market-1501).
     """
@@ -57,8 +59,8 @@ class PFSAConfig:
     backbone_attention: bool = False
     deep_supervision: bool = True
     deep_attention: bool = True
-    deep_reduction: DeepReduction = "conv"
-    deep_pooling: DeepPooling = "mean"
+    deep_reduction: DeepReduction = "none"
+    deep_pooling: DeepPooling = "sum"
     parts: bool = True
     dropout: float = 0.5
 
@@ -94,7 +96,8 @@ def attend(clip_map: Tensor, rescaling: Rescaling) -> Tensor:
 
 
 class DeepBranch(nn.Module):
-    """Deep supervision of an earlier stage: attention, pooling, reduction, classifier."""
+    """Deep supervision of an earlier stage: attention, pooling, classifier; optionally a reduction
+    before the classifier."""
 
     def __init__(self, channels: int, *, num_ids: int, config: PFSAConfig) -> None:
         super().__init__()

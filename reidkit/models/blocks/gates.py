@@ -66,20 +66,18 @@ class CBAMSpatial(nn.Module):
 
 
 class FCChannel(nn.Module):
-    """FC-C (RGA, Table 2, after Liu et al. 2019): fully connected layers on pooled channels."""
+    """FC-C (RGA, Table 2, after Liu et al. 2019): embedding, spatial average, one fully connected
+    layer (sec. 4.2; the number of parameters in Table 3 agrees)."""
 
     def __init__(self, channels: int, *, reduction: int = 8) -> None:
         super().__init__()
         inner = channels // reduction
-        self.dense = nn.Sequential(
-            nn.Linear(channels, inner, bias=False),
-            nn.ReLU(),
-            nn.Linear(inner, channels, bias=False),
-        )
+        self.embed = _embedding(channels, inner)
+        self.dense = nn.Linear(inner, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, H, W] -> [B, C, 1, 1]."""
-        return torch.sigmoid(self.dense(x.mean((2, 3))))[:, :, None, None]
+        return torch.sigmoid(self.dense(self.embed(x).mean((2, 3))))[:, :, None, None]
 
 
 class FCSpatial(nn.Module):
@@ -92,10 +90,7 @@ class FCSpatial(nn.Module):
 
     def __init__(self, channels: int, *, positions: int, reduction: int = 8) -> None:
         super().__init__()
-        inner = channels // reduction
-        self.embed = nn.Sequential(
-            nn.Conv2d(channels, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU()
-        )
+        self.embed = _embedding(channels, channels // reduction)
         self.positions = positions
         self.dense = nn.Sequential(
             nn.Linear(positions, positions // reduction, bias=False),
@@ -113,6 +108,13 @@ class FCSpatial(nn.Module):
             )
         gate: Tensor = torch.sigmoid(self.dense(pooled))
         return gate.reshape(-1, 1, *x.shape[2:])
+
+
+def _embedding(channels: int, inner: int) -> nn.Sequential:
+    """1x1 convolution, batch norm, ReLU, as RGA's embedding functions."""
+    return nn.Sequential(
+        nn.Conv2d(channels, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU()
+    )
 
 
 class Gate(FrameBlock):

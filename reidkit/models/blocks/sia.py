@@ -72,9 +72,8 @@ class SpatialUpdate(nn.Module):
     Args:
         channels: C.
         contexts: patch sizes K; the relation maps of several contexts are fused (eq. 2).
-        fusion: operation that fuses them.
-        relations: "semantic" multiplies appearance and location (eq. 5); Table 4c compares each
-            alone.
+        fusion: operation F that fuses them, and appearance with location (eq. 5).
+        relations: "semantic" fuses appearance and location; Table 4c compares each alone.
         sigmas: (horizontal, vertical) standard deviation of the location prior, in map cells.
         scaled: divides dot products by sqrt(C), as in the released code.
     """
@@ -122,7 +121,7 @@ class SpatialUpdate(nn.Module):
         appearance = maps[0] if len(maps) == 1 else self._fuse(maps).softmax(-1)
         if self.relations == "appearance":
             return appearance
-        return (appearance * prior).softmax(-1)
+        return self._fuse([appearance, prior]).softmax(-1)
 
     def _fuse(self, maps: list[Tensor]) -> Tensor:
         fused = maps[0]

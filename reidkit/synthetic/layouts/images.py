@@ -31,9 +31,7 @@ def dukemtmc_reid(config: SyntheticConfig) -> Layout:
         ),
     )
     return Layout(
-        name="dukemtmc-reid",
         title="pedestrians, DukeMTMC-reID layout",
-        seed=config.seed,
         cameras=8,
         visits=schedule.visits,
         settings={
@@ -76,9 +74,7 @@ def msmt17(config: SyntheticConfig, *, release: str) -> Layout:
         table["lists"] = [f"list_{split}.txt"]
     splits["train"]["lists"].append("list_val.txt")
     return Layout(
-        name="msmt17" if release == "v1" else f"msmt17-{release}",
         title=f"pedestrians, MSMT17 layout ({release.upper()})",
-        seed=config.seed,
         cameras=15,
         visits=schedule.visits,
         settings={
@@ -104,9 +100,7 @@ def cuhk03_np(config: SyntheticConfig, *, boxes: str) -> Layout:
         ),
     )
     return Layout(
-        name=f"cuhk03-np-{boxes}",
         title=f"pedestrians, CUHK03-NP layout, {boxes}",
-        seed=config.seed,
         cameras=2,
         visits=schedule.visits,
         settings={
@@ -141,9 +135,7 @@ def cuhk03_classic(config: SyntheticConfig, *, boxes: str) -> Layout:
 
     schedule = plan_images(config, cameras=2, size=(160, 60), max_pids=999, name=name)
     return Layout(
-        name=f"cuhk03-classic-{boxes}",
         title=f"pedestrians, CUHK03 layout, {boxes}",
-        seed=config.seed,
         cameras=2,
         visits=schedule.visits,
         settings={
@@ -191,9 +183,7 @@ def csv_table(config: SyntheticConfig) -> Layout:
     for split in splits.values():
         del split["junk"], split["distractors"]
     return Layout(
-        name="csv",
         title="pedestrians, as your own data",
-        seed=config.seed,
         cameras=11,
         visits=schedule.visits,
         settings={

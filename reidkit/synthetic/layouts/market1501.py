@@ -29,9 +29,7 @@ def market1501(config: SyntheticConfig) -> Layout:
     """
     visits = plan_visits(config)
     return Layout(
-        name="market1501",
         title="pedestrians, Market-1501 layout",
-        seed=config.seed,
         cameras=CAMERAS,
         visits=visits,
         settings=_settings(visits),
@@ -53,9 +51,7 @@ def market1501_500k(config: SyntheticConfig) -> Layout:
     gallery["images"] += count
     gallery["distractors"] += count
     return Layout(
-        name="market1501-500k",
         title="pedestrians, Market-1501 layout with more distractors",
-        seed=config.seed,
         cameras=CAMERAS,
         visits=visits,
         settings=settings,

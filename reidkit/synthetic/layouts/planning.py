@@ -27,16 +27,13 @@ class Layout:
     """A data set before it is rendered.
 
     Attributes:
-        name: a key of LAYOUTS.
         title: describes the data set in its manifest.
         cameras: number of cameras to sample; a small data set may use fewer.
         settings: keys of the manifest beside those that all layouts share.
         write_lists: writes files other than images, label maps and manifest into the folder.
     """
 
-    name: str
     title: str
-    seed: int
     cameras: int
     visits: Sequence[Visit]
     settings: Mapping[str, Any]
@@ -44,9 +41,18 @@ class Layout:
 
 
 def write_layout(
-    root: Path, layout: Layout, *, on_progress: Progress | None, workers: int | None
+    root: Path,
+    *,
+    name: str,
+    plan: Callable[[SyntheticConfig], Layout],
+    train_pids: int,
+    test_pids: int,
+    seed: int,
+    on_progress: Progress | None = None,
+    workers: int | None = None,
 ) -> None:
-    """Renders the data set into `root`, a new or empty folder."""
+    """Renders a data set into `root`, a new or empty folder; arguments as in `folder.Writer`."""
+    layout = plan(SyntheticConfig(train_pids, test_pids, seed))
     with new_folder(root) as folder:
         shots = [shot for visit in layout.visits for shot in visit.shots]
         files = [path for s in shots for path in (s.image, s.labels) if path is not None]
@@ -55,7 +61,7 @@ def write_layout(
         write_visits(
             folder,
             layout.visits,
-            seed=layout.seed,
+            seed=seed,
             cameras=layout.cameras,
             on_progress=on_progress,
             workers=workers,
@@ -63,9 +69,9 @@ def write_layout(
         layout.write_lists(folder)
         write_manifest(
             folder,
-            layout=layout.name,
+            layout=name,
             title=layout.title,
-            seed=layout.seed,
+            seed=seed,
             settings={
                 "cameras": len({visit.camera for visit in layout.visits}),
                 "labels": "labels",

@@ -26,9 +26,7 @@ def mars(config: SyntheticConfig) -> Layout:
 
     schedule = plan_tracklets(config, cameras=6, name=name, size=(256, 128), distractors=True)
     return Layout(
-        name="mars",
         title="tracklets, MARS layout",
-        seed=config.seed,
         cameras=6,
         visits=schedule.visits,
         settings={
@@ -83,9 +81,7 @@ def dukemtmc_videoreid(config: SyntheticConfig) -> Layout:
         ),
     )
     return Layout(
-        name="dukemtmc-videoreid",
         title="tracklets, DukeMTMC-VideoReID layout",
-        seed=config.seed,
         cameras=8,
         visits=schedule.visits,
         settings={

@@ -1,0 +1,263 @@
+"""Safe extraction of published archives into the folders that manifests name.
+
+An archive is extracted into a folder called `<archive>.partial`, whose content is moved to its
+place when all files are whole: after a kill, no half-written image passes for a whole one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from reidkit.data.manifest import MANIFEST, find_root
+from reidkit.data.readers.cuhk03 import TESTSETS
+from reidkit.data.schema import Manifest
+from reidkit.errors import DataError
+
+MAX_ENTRIES = 5_000_000
+"""Members of an archive; MARS has 1.2 million images."""
+MAX_BYTES = 1 << 38
+"""Bytes of all members of an archive: 256 GiB."""
+MAX_RATIO = 100
+"""Bytes of all members over the archive's, beyond 1 GiB. Images hardly compress."""
+MAX_DEPTH = 4
+"""Folders in an archive that may contain the data set's."""
+
+Progress = Callable[[int, int], None]
+
+
+def unpack_archive(
+    archive: Path, manifest: Manifest, data_root: Path, *, on_progress: Progress
+) -> None:
+    """Extracts an archive of a data set, or copies a single file of it, to where it is looked for.
+
+    An archive with one of the manifest's `folders` in it is extracted as it is. The content of
+    another, such as MARS's bbox_train.zip, is put into the data set's folder. Files that exist
+    there already with the same size are left alone, so a repetition completes an interruption.
+
+    Args:
+        data_root: the folder of data sets.
+    Raises:
+        DataError: as `extract_archive`; the archive is of another data set, or files would be
+            overwritten. Nothing is changed then.
+    """
+    if archive.is_dir():
+        place = data_root / _default_folder(manifest, {archive.name}) / archive.name
+        raise DataError(f"{archive} is a folder, expected an archive. Move it to {place}")
+    work = data_root / f"{archive.name}.partial"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        if archive.name in members(manifest) and archive.is_file():
+            shutil.copyfile(archive, work / archive.name)
+        else:
+            extract_archive(archive, work, on_progress=on_progress)
+        source, target = _place(archive, work, manifest, data_root)
+        conflict = next(_conflicts(source, target), None)
+        if conflict is not None:
+            raise DataError(
+                f"{conflict} exists and differs from the file in {archive}. Nothing was changed; "
+                "remove it, or choose another --data-root"
+            )
+        _merge(source, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def members(manifest: Manifest) -> list[str]:
+    """Names of the files and folders that a data set's folder contains, by its manifest."""
+    splits = manifest.splits.values()
+    paths = [split.folder for split in splits if split.folder != "."]
+    paths += [folder for folders in manifest.variants.values() for folder in folders.values()]
+    paths += [path for split in splits for path in (*split.lists, *split.distractors_in)]
+    paths += [*manifest.marks, MANIFEST]
+    if manifest.reader == "mars":
+        paths += ["info"]
+    if manifest.reader == "cuhk03":
+        paths += ["cuhk-03.mat", TESTSETS, protocol_file(manifest)]
+    return [*dict.fromkeys(path.partition("/")[0] for path in paths)]
+
+
+def protocol_file(manifest: Manifest) -> str:
+    """Name of the .mat file of CUHK03's new protocol."""
+    return f"cuhk03_new_protocol_config_{manifest.boxes}.mat"
+
+
+def _place(
+    archive: Path, extracted: Path, manifest: Manifest, data_root: Path
+) -> tuple[Path, Path]:
+    """(folder of extracted content, folder that it belongs into)."""
+    names = members(manifest)
+    for published in manifest.folders:
+        if any((extracted / published / name).exists() for name in names):
+            return extracted, data_root
+    folders = [extracted]
+    for _ in range(MAX_DEPTH):
+        for folder in folders:
+            present = {name for name in names if (folder / name).exists()}
+            if present:
+                return folder, _existing_folder(manifest, data_root) or (
+                    data_root / _default_folder(manifest, present)
+                )
+        folders = [path for f in folders for path in sorted(f.iterdir()) if path.is_dir()]
+    found = ", ".join(sorted(path.name for path in extracted.iterdir())[:5]) or "nothing"
+    raise DataError(
+        f"{archive} contains {found}; expected {', '.join(names[:6])} of {manifest.name}. "
+        "Is it an archive of another data set?"
+    )
+
+
+def _existing_folder(manifest: Manifest, data_root: Path) -> Path | None:
+    try:
+        return find_root(manifest, data_root)
+    except DataError:
+        return None
+
+
+def _default_folder(manifest: Manifest, present: set[str]) -> str:
+    folders = manifest.folders or (manifest.name,)
+    if manifest.reader == "cuhk03" and "bounding_box_train" not in present:
+        return next(folder for folder in folders if folder.endswith("release"))
+    return folders[0]
+
+
+def _conflicts(source: Path, target: Path) -> Iterator[Path]:
+    """Existing files that differ in size from those to be moved there."""
+    if source.is_dir() and target.is_dir():
+        for path in sorted(source.iterdir()):
+            yield from _conflicts(path, target / path.name)
+    elif target.exists() and (
+        source.is_dir() or target.is_dir() or source.stat().st_size != target.stat().st_size
+    ):
+        yield target
+
+
+def _merge(source: Path, target: Path) -> None:
+    """Moves what `target` lacks."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(target)
+    elif source.is_dir():
+        for path in sorted(source.iterdir(), key=lambda path: (path.name == MANIFEST, path.name)):
+            _merge(path, target / path.name)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A file in an archive."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes] | None]
+
+
+def extract_archive(archive: Path, target: Path, *, on_progress: Progress) -> None:
+    """Extracts the files of a zip or tar file into `target`, an existing folder.
+
+    Raises:
+        DataError: before anything is written, if a member points outside `target`, is a link or a
+            device, or occurs twice; if there are more members or bytes than a data set has, or than
+            the disk has room for; or if the file is missing, damaged or not an archive.
+    """
+    if not archive.is_file():
+        raise DataError(f"no such archive: {archive}")
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        with _entries(archive) as entries:
+            files = _checked(archive, target, entries)
+            for done, entry in enumerate(files, start=1):
+                path = target / PurePosixPath(entry.name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stream = entry.open()
+                assert stream is not None  # a file, as checked
+                with stream, path.open("xb") as file:
+                    shutil.copyfileobj(stream, file, 1 << 20)
+                if path.stat().st_size != entry.size:
+                    raise DataError(f"{archive} is damaged: {entry.name} ends early")
+                on_progress(done, len(files))
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+        raise DataError(f"{archive} is damaged: {error}. Download it again") from error
+    except (RuntimeError, NotImplementedError) as error:  # an encrypted member of a zip file
+        raise DataError(f"{archive}: {error}. Unpack it with another program") from error
+    except FileExistsError as error:
+        raise DataError(f"{archive}: two members are {error.filename} on this disk") from error
+
+
+@contextmanager
+def _entries(archive: Path) -> Iterator[Iterator[_Entry | str]]:
+    """Yields the members, one by one: files, and names of what is neither file nor folder."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as zipped:
+            yield _zip_entries(zipped)
+    elif tarfile.is_tarfile(archive):
+        with tarfile.open(archive) as tar:
+            yield _tar_entries(tar)
+    else:
+        raise DataError(f"{archive} is not a zip or tar file")
+
+
+def _zip_entries(zipped: zipfile.ZipFile) -> Iterator[_Entry | str]:
+    for info in zipped.infolist():
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            yield info.filename
+        elif not info.is_dir():
+            yield _Entry(info.filename, info.file_size, partial(zipped.open, info))
+
+
+def _tar_entries(tar: tarfile.TarFile) -> Iterator[_Entry | str]:
+    for member in tar:
+        if member.issparse() or not (member.isfile() or member.isdir()):
+            yield member.name
+        elif member.isfile():
+            yield _Entry(member.name, member.size, partial(tar.extractfile, member))
+
+
+def _checked(archive: Path, target: Path, entries: Iterator[_Entry | str]) -> list[_Entry]:
+    """The files to extract; those that macOS adds (__MACOSX) are left out."""
+    files: dict[PurePosixPath, _Entry] = {}
+    total = 0
+    packed = archive.stat().st_size
+    for entry in entries:
+        name = entry if isinstance(entry, str) else entry.name
+        path = PurePosixPath(name.replace("\\", "/"))
+        refusal = ""
+        parts = path.parts
+        if not parts or path.is_absolute() or ".." in parts or ":" in parts[0] or "\0" in name:
+            refusal = f"points outside {target}"
+        elif isinstance(entry, str):
+            refusal = f"is a link or a device, not a file under {target}"
+        elif path in files:
+            refusal = "occurs twice"
+        if refusal or isinstance(entry, str):
+            raise DataError(
+                f"{archive}: its member {name!r} {refusal}. Nothing was unpacked; do not trust "
+                "this archive"
+            )
+        if parts[0] != "__MACOSX":
+            files[path] = _Entry(path.as_posix(), entry.size, entry.open)
+        total += entry.size
+        if len(files) > MAX_ENTRIES or total > min(MAX_BYTES, (1 << 30) + MAX_RATIO * packed):
+            raise DataError(
+                f"{archive}: {len(files):,} files of {total:,} bytes or more in an archive of "
+                f"{packed:,} bytes. Nothing was unpacked; do not trust this archive"
+            )
+    clash = next((path for path in files for parent in path.parents if parent in files), None)
+    if clash is not None:
+        raise DataError(f"{archive}: {clash} is in a file, not in a folder. Nothing was unpacked")
+    free = shutil.disk_usage(target).free
+    if total > free:
+        raise DataError(
+            f"{archive} needs {total:,} bytes, and {target} has {free:,} free. Free disk space or "
+            "choose another --data-root"
+        )
+    return list(files.values())

@@ -1,0 +1,140 @@
+"""`reidkit train`: resuming, checks before torch is imported, and what a terminal shows."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+Run = Callable[..., str]
+NO_PARTS = ["--set", "arch.part_supervision=false"]
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """A copy of a completed run."""
+    return shutil.copytree(trained / "runs/one", tmp_path / "elsewhere/run")
+
+
+def test_resume_takes_data_masks_and_device_from_the_run(finished: Path, run: Run) -> None:
+    assert not (finished / "resume.pt").exists()
+    run("train", "--resume", "-o", finished)  # complete: nothing to do
+    run("train", "--resume", "-o", finished, "--epochs", "2", "--keep-resume")
+    assert "epochs = 2" in (finished / "config.toml").read_text()
+    assert "epoch 2/2" in (finished / "train.log").read_text()
+    assert (finished / "resume.pt").exists()
+
+
+def test_a_new_run_needs_a_data_set(refuse: Run) -> None:
+    assert "no data set given: --dataset NAME" in refuse("train")
+
+
+def test_a_run_stopped_before_its_first_resume_point_is_started_again(
+    market: Path, tmp_path: Path, run: Run, refuse: Run
+) -> None:
+    command = [
+        "train",
+        "--arch",
+        "baseline",
+        "--dataset",
+        market,
+        "-o",
+        "run",
+        *TINY[:2],
+        *TINY[4:],
+    ]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.toml").write_text("")
+    assert "Start it again without --resume" in refuse(*command, "--resume")
+    run(*command)
+    assert "contains a run" in refuse(*command)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--dataset", "a", "--dataset", "b"],
+        ["eval", "x", "--metric", "cosine", "--metric", "euclidean"],
+        ["datasets", "verify", "x", "--data-root", "a", "--data-root", "b"],
+        ["train", "--dataset", "a", "--dry-run", "--dry-run"],
+    ],
+)
+def test_an_option_given_twice_is_refused(arguments: list[str], refuse: Run) -> None:
+    assert "given more than once" in refuse(*arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--dataset", "nosuch"],
+        ["train", "--dataset", "market1501"],
+        ["train", "--resume"],
+        ["eval", "nosuch.safetensors"],
+        ["eval", "--dataset", "market1501"],
+        ["extract", "nosuch.onnx", "--images", "x"],
+        ["export", "nosuch", "--onnx"],
+        ["compare", "a", "b"],
+        ["prepare-masks", "--dataset", "nosuch"],
+        ["attention", "nosuch", "--dataset", "market1501", "--masks", "masks.h5"],
+        ["reproduce", "iaunet/table99", "--dataset", "market1501"],
+    ],
+)
+def test_a_missing_file_or_data_set_is_refused_before_torch_is_imported(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    code = (
+        "import sys\nfrom reidkit.cli import main\ntry:\n    main(sys.argv[1:])\n"
+        "except SystemExit as stopped:\n    assert stopped.code == 2\n"
+        "    assert not {'torch', 'onnxruntime', 'scipy'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("error: ")
+
+
+def test_a_terminal_of_80_columns_shows_epoch_step_time_and_loss(
+    market: Path, tmp_path: Path
+) -> None:
+    host, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    arguments = ["--arch", "iaunet", "--dataset", market, *TINY, *NO_PARTS, "-o", tmp_path / "run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reidkit", "train", *map(str, arguments)],
+        stderr=terminal,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+    )
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(host, 65536)
+        except OSError:  # the process has ended
+            break
+    assert process.wait() == 0
+    lines = [
+        re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)
+        for line in re.split(r"[\r\n]+", shown.decode(errors="replace"))
+    ]
+    assert any(
+        re.match(r"epoch 1/1 .* \d+/\d+ .*\d:\d\d:\d\d .*loss \d+\.\d{3}", line) for line in lines
+    )
+    assert "run: " in "".join(lines)  # log lines stand alone
+    assert not any("0/?" in line for line in lines)
