@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from reidkit.choices import ChannelOrder, Interpolation, Metric, ProtocolName
+from reidkit.choices import ApRule, ChannelOrder, Interpolation, Metric, ProtocolName
 from reidkit.cli.options import (
-    ApOption,
     BatchOption,
     ClipsOption,
     DataRootOption,
@@ -51,7 +50,7 @@ def evaluate(
     models: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[MODEL]...",
+            metavar="MODEL",
             help="Checkpoints, run folders or ONNX files.",
             show_default="the newest run",
         ),
@@ -78,7 +77,10 @@ def evaluate(
         ),
     ] = None,
     metric: Annotated[Metric, typer.Option(help="Distance metric.")] = "cosine",
-    ap: ApOption = "step",
+    ap: Annotated[
+        ApRule,
+        typer.Option(help="Rule of average precision; trapezoid is that of RGA's and PFSA's code."),
+    ] = "step",
     flip: FlipOption = False,
     clips: ClipsOption = "tclnet",
     rerank: Annotated[

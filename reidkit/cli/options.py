@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from reidkit.choices import ApRule, ChannelOrder, ClipRule, EmbeddingSide, Interpolation
+from reidkit.choices import ChannelOrder, ClipRule, EmbeddingSide, Interpolation
 from reidkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,10 +42,6 @@ DataRootOption = Annotated[
     typer.Option(
         "--data-root", help="Folder of the data sets.", show_default="$REIDKIT_DATA or data"
     ),
-]
-ApOption = Annotated[
-    ApRule,
-    typer.Option(help="Rule of average precision; trapezoid is that of RGA's and PFSA's code."),
 ]
 ClipsOption = Annotated[ClipRule, typer.Option(help="Rule that divides tracklets into test clips.")]
 FlipOption = Annotated[

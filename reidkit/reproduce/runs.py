@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import json
 import logging
@@ -181,6 +182,7 @@ def train_and_evaluate(
         callbacks=callbacks,
         options=RunOptions(workers=workers),
     ).fit(resume=resume)
+    gc.collect()  # model, optimizer and loader of the trainer are in reference cycles
     path = folder / (LAST if table.checkpoint == "last" else BEST)
     settings = EvaluationSettings(
         metric=config.test.metric,

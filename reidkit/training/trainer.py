@@ -184,7 +184,7 @@ class Trainer:
         """Trains, evaluates every `test.every` epochs, and returns the path of the best checkpoint.
 
         The best is chosen by rank-1 (or top-1): of held-out training identities with
-        `test.val_fraction`, else of the test set, as in the papers; the checkpoint says which.
+        `test.val_fraction`, else of the test set; the checkpoint says which.
 
         Ctrl-C and SIGTERM save a resume point and raise KeyboardInterrupt.
 
