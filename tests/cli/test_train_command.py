@@ -15,9 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TINY
 
 Run = Callable[..., str]
+
+TINY = [
+    *("--set", "arch.backbone=resnet18", "--set", "arch.stages=[2]", "--size", "64x32"),
+    *("--weights", "none", "--epochs", "1", "--batch", "16", "--workers", "0", "--device", "cpu"),
+]
 NO_PARTS = ["--set", "arch.part_supervision=false"]
 
 
@@ -54,11 +58,12 @@ def test_a_run_stopped_before_its_first_resume_point_is_started_again(
         *TINY[:2],
         *TINY[4:],
     ]
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/config.toml").write_text("")
-    assert "Start it again without --resume" in refuse(*command, "--resume")
     run(*command)
     assert "contains a run" in refuse(*command)
+    for name in ("model.safetensors", "last.safetensors"):
+        (tmp_path / "run" / name).unlink()
+    assert "Start it again without --resume" in refuse(*command, "--resume")
+    run(*command)
 
 
 @pytest.mark.parametrize(
