@@ -495,9 +495,8 @@ def _warn_about_batch_size(recipe: RunConfig, settings: RunConfig) -> None:
     if before == now or settings.optim.lr != recipe.optim.lr:
         return
     log.warning(
-        "the recipe's learning rate %g belongs to a batch of %d and is not changed. To scale it in "
-        "proportion to a batch of %d, use --lr %.3g",
-        *(recipe.optim.lr, before, now, recipe.optim.lr * now / before),
+        "batch is %d, the recipe's is %d; learning rate stays %g (linear scaling: --lr %.3g)",
+        *(now, before, recipe.optim.lr, recipe.optim.lr * now / before),
     )
 
 
