@@ -80,3 +80,23 @@ def test_volumes_hold_data_masks_runs_and_weights_and_are_documented() -> None:
     assert all(f"| `{volume}` |" in page for volume in volumes)
     for command in re.findall(r"^#   (docker build .*)$", DOCKERFILE, re.MULTILINE):
         assert command in page
+
+
+def test_the_documented_function_mounts_every_volume(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "install.md").read_text()
+    (block,) = re.findall(r"```bash\n(mkdir .*?)```", page, re.DOTALL)
+    (tmp_path / "docker").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "docker").chmod(0o755)
+    printed = subprocess.run(
+        ["bash", "-euc", block],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert len(printed) == 4
+    for line in printed:
+        mounted = re.findall(r"-v [^ ]+?:([^ :]+)", line)
+        assert mounted == ["/data", "/work/masks", "/work/runs", "/cache/torch"]
+    assert printed[2].endswith("reidkit:cuda eval --dataset market1501")
