@@ -189,7 +189,8 @@ def _score_cells(metrics: Mapping[str, Any], scores: Sequence[str]) -> list[str]
 def _rule(metrics: Mapping[str, Any]) -> str:
     if "protocol" not in metrics:
         return "one view"
-    return f"protocol {metrics['protocol']}, {metrics['metric']}, {metrics['ap']} AP"
+    protocol, metric, ap = (metrics.get(name, "?") for name in ("protocol", "metric", "ap"))
+    return f"protocol {protocol}, {metric}, {ap} AP"
 
 
 def _evaluated_in_training(header: checkpoint.Header) -> str:
