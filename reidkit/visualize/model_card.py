@@ -131,7 +131,10 @@ def _training_rows(source: CardSource) -> list[tuple[str, str]]:
     recipe = header.recipe
     tables = ("sampler", "augment", "loss", "optim", "schedule")
     rows += [(name, _settings(recipe[name])) for name in tables if name in recipe]
-    if "weights" in recipe:
+    if recipe.get("init"):
+        partial = ", those tensors that fit" if recipe.get("init_partial") else ""
+        rows.append(("initial weights", f"`{PurePath(str(recipe['init'])).name}`{partial}"))
+    elif "weights" in recipe:
         rows.append(("initial weights", _initial_weights(str(recipe["weights"]))))
     rows += [(name, f"`{recipe[name]}`") for name in ("seed", "precision") if name in recipe]
     metrics = header.metrics
