@@ -87,15 +87,16 @@ class LaunchOptions:
             partial.write_text(to_toml(vars(stored)))
 
 
-def check_paths(options: LaunchOptions, config: Path | None) -> None:
-    """Stops at a missing file or an unknown data set before torch is imported, which takes
-    seconds."""
-    from reidkit.config import require
+def check_early(options: LaunchOptions, overrides: ConfigOverrides) -> None:
+    """Stops at a missing file, an unknown data set or an unknown setting before torch is imported,
+    which takes seconds."""
+    from reidkit.config import check_layers, require, with_recipe
     from reidkit.data.manifest import locate
 
-    locate(str(options.dataset), options.data_root)
-    for option, path in (("--masks", options.masks), ("--config", config)):
+    manifest, _ = locate(str(options.dataset), options.data_root)
+    for option, path in (("--masks", options.masks), ("--config", overrides.file)):
         require(path is None or path.is_file(), f"{option} {path}: no such file")
+    check_layers(with_recipe(overrides.layers(), preset=overrides.preset, dataset=manifest.name))
 
 
 def default_masks(data: Dataset) -> Path:

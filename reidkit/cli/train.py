@@ -27,7 +27,7 @@ from reidkit.cli.output import print_json, progress
 from reidkit.cli.run_settings import (
     ConfigOverrides,
     LaunchOptions,
-    check_paths,
+    check_early,
     default_masks,
     load_resumed_settings,
     load_settings,
@@ -189,10 +189,6 @@ def train(
         require((out / "config.toml").is_file(), f"no such run: {out}. Start one without --resume")
         options = options.resumed(out)
     require(options.dataset is not None, "no data set given: --dataset NAME")
-    check_paths(options, config)
-
-    from reidkit.runtime.distributed import join_process_group
-
     flags = {
         "arch.name": arch,
         "schedule.epochs": epochs,
@@ -211,6 +207,10 @@ def train(
         "compile": compile_,
     }
     overrides = ConfigOverrides(flags, preset, config, tuple(set_ or ()))
+    check_early(options, overrides)
+
+    from reidkit.runtime.distributed import join_process_group
+
     with join_process_group(options.device) as (group, local_device):
         if not group.is_main:
             logging.getLogger().setLevel(logging.WARNING)
