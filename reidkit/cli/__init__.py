@@ -27,6 +27,7 @@ from reidkit.cli import (
     masks,
     models,
     prepare_masks,
+    report,
     reproduce,
     train,
 )
@@ -40,7 +41,7 @@ GROUPS = {
     "Masks": ("prepare-masks", "masks"),
     "Train": ("models", "train", "import", "reproduce"),
     "Evaluate": ("eval", "compare"),
-    "Deploy": ("extract", "export"),
+    "Deploy": ("extract", "export", "report"),
     "Explain": ("attention",),
 }
 """Panels of `reidkit --help`, in the order of use."""
@@ -78,6 +79,7 @@ for name, function, panels in (
     ("compare", compare.compare, {}),
     ("extract", extract.extract, extract.PANELS),
     ("export", export.export, {}),
+    ("report", report.report, {}),
     ("attention", attention.attention, {}),
 ):
     app.command(name, rich_help_panel=PANEL_OF[name], cls=option_panels(panels))(function)

@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from reidkit.choices import ApRule, ChannelOrder, Interpolation, Metric, ProtocolName
+from reidkit.choices import ApRule, Metric, ProtocolName
 from reidkit.cli.options import (
     BatchOption,
+    ChannelsOption,
     ClipsOption,
     DataRootOption,
     DeviceOption,
     EmbeddingOption,
     FlipOption,
     JsonOption,
+    MeanOption,
+    ResizeOption,
+    SizeOption,
+    StdOption,
     open_data,
 )
 from reidkit.cli.output import mean_cell, print_json, print_table, stage_progress
@@ -120,23 +125,11 @@ def evaluate(
         str | None,
         typer.Option(help="Limit memory of ranking beyond the features, e.g. 500MiB or 2GiB."),
     ] = None,
-    size: Annotated[
-        str | None, typer.Option(help="Input size as HEIGHTxWIDTH.", show_default="256x128")
-    ] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Channel means, three numbers.", show_default="ImageNet")
-    ] = None,
-    std: Annotated[
-        str | None,
-        typer.Option(help="Channel standard deviations, three numbers.", show_default="ImageNet"),
-    ] = None,
-    channels: Annotated[
-        ChannelOrder | None, typer.Option(help="Channel order.", show_default="rgb")
-    ] = None,
-    resize: Annotated[
-        Interpolation | None,
-        typer.Option(help="Interpolation of resizing.", show_default="bicubic"),
-    ] = None,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channels: ChannelsOption = None,
+    resize: ResizeOption = None,
     embedding: EmbeddingOption = None,
     batch: BatchOption = 64,
     device: DeviceOption = "auto",

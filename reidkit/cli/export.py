@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from reidkit.cli.options import JsonOption
-from reidkit.cli.output import print_json
+from reidkit.cli.output import print_json, stage_progress
 
 
 def export(
@@ -50,7 +50,10 @@ def export(
     from reidkit.runtime.export import export_onnx
 
     target = out or source.with_name("model.onnx")
-    parities = export_onnx(source, target, input_name=input_name, output_name=output_name)
+    with stage_progress() as on_progress:
+        parities = export_onnx(
+            source, target, input_name=input_name, output_name=output_name, on_progress=on_progress
+        )
     if json:
         print_json({"file": str(target), "parity": [dataclasses.asdict(p) for p in parities]})
         return

@@ -117,7 +117,7 @@ def open_data(dataset: str, data_root: Path | None) -> Dataset:
     if wrong:
         first = wrong[0]
         log.warning(
-            "%s differs from the published data set: [%s] found %d %s, expected %d (and %d more "
+            "%s differs from its manifest: [%s] found %d %s, expected %d (and %d more "
             "differences). Run: reidkit datasets verify %s",
             *(data.name, first.split, first.found, first.what, first.expected, len(wrong) - 1),
             dataset,

@@ -42,7 +42,8 @@ def find_model(path: Path | None) -> Path:
             if path.is_dir()
             else f"{path} does not exist"
             if path.suffix == ".onnx"
-            else f"no such checkpoint: {path}. Train one: reidkit train --dataset NAME"
+            else f"no such {'checkpoint' if path.suffix else 'run'}: {path}. "
+            "Train one: reidkit train --dataset NAME"
         )
     return file
 

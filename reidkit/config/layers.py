@@ -64,6 +64,19 @@ def load_run_config(layers: Iterable[Layer]) -> RunConfig:
     raise AssertionError("the defaults are valid")
 
 
+def check_layers(layers: Iterable[Layer]) -> None:
+    """Checks all tables but `[arch]`, whose options are only known once torch is imported.
+
+    Raises:
+        ConfigError: for an unknown key or a wrong type; names the layer.
+    """
+    hints = {name: hint for name, hint in field_types(RunConfig).items() if name != "arch"}
+    known = [key for key in known_keys(ArchConfig) if not key.startswith("arch.")]
+    for layer in layers:
+        table = {name: value for name, value in layer.table.items() if name != "arch"}
+        from_table(partial("LayerTable", hints), table, where=layer.where, known=known)
+
+
 def _merged_config(spec: ArchSpec, layers: list[Layer]) -> RunConfig:
     merged: dict[str, Any] = {"input": {"size": list(spec.input_size)}}
     for layer in layers:

@@ -11,7 +11,7 @@ import itertools
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,14 @@ class ExportModule(nn.Module):
         return F.normalize(features), features
 
 
+Progress = Callable[[str, int, int], None]
+"""on_progress(stage, done, total)."""
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
 def export_onnx(
     source: Path,
     target: Path,
@@ -71,9 +79,12 @@ def export_onnx(
     input_name: str = "images",
     output_name: str = "embeddings",
     batches: Sequence[int] = BATCHES,
+    on_progress: Progress = _silent,
 ) -> list[Parity]:
     """Exports the checkpoint `source` to `target` and verifies it before `target` is written.
 
+    Args:
+        on_progress: receives (stage, done, total).
     Returns:
         the comparison with PyTorch at each batch size, all within `MIN_COSINE`.
     Raises:
@@ -95,13 +106,15 @@ def export_onnx(
         "synthetic": header.synthetic,
         "reidkit": reidkit.__version__,
     }
+    on_progress("exporting", 0, 1)
     with atomic(target) as partial:
         _write(exported, partial, header.preprocess, metadata, input_name, output_name)
+        on_progress("exporting", 1, 1)
         shapes = [(batch, 0) for batch in batches]
         if header.frames:
             lengths = (header.frames, 1, header.frames + 3)
             shapes = list(zip(batches, itertools.cycle(lengths), strict=False))
-        parities = compare(exported, partial, header.preprocess, shapes)
+        parities = compare(exported, partial, header.preprocess, shapes, on_progress=on_progress)
         failed = [parity for parity in parities if not parity.passed]
         if failed:
             worst = min(failed, key=lambda parity: parity.cosine)
@@ -115,14 +128,19 @@ def export_onnx(
 
 
 def compare(
-    exported: nn.Module, path: Path, preprocess: Preprocess, shapes: Sequence[tuple[int, int]]
+    exported: nn.Module,
+    path: Path,
+    preprocess: Preprocess,
+    shapes: Sequence[tuple[int, int]],
+    *,
+    on_progress: Progress = _silent,
 ) -> list[Parity]:
     """PyTorch and ONNX Runtime on the same normalised smooth random images, for each shape
     (batch, frames); 0 frames stands for images."""
     session = open_session(path, torch.device("cpu"))
     name = session.get_inputs()[0].name
     generator = torch.Generator().manual_seed(0)
-    parities = []
+    parities: list[Parity] = []
     for batch, frames in shapes:
         coarse = torch.rand(batch * (frames or 1), 3, 16, 8, generator=generator)
         pixels = F.interpolate(coarse, preprocess.size, mode="bicubic").clamp(0, 1)
@@ -135,6 +153,7 @@ def compare(
             expected = exported(images)[0].double()
         found = torch.from_numpy(session.run(None, {name: images.numpy()})[0]).double()
         cosine = F.cosine_similarity(expected, found).min().item()
+        on_progress("verifying", len(parities) + 1, len(shapes))
         parities.append(Parity(batch, frames, cosine, (expected - found).abs().max().item()))
     return parities
 

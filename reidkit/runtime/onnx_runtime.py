@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import json
 import logging
@@ -164,5 +163,11 @@ def _stated_preprocess(path: Path, size: list[int], inputs: Mapping[str, Any]) -
     if fixed and list(preprocess.size) != size:
         found = "x".join(map(str, preprocess.size))
         raise ConfigError(f"{path} only takes images of {size[0]}x{size[1]}, not of {found}")
-    log.info("%s does not state its preprocessing; using %s", path, dataclasses.asdict(preprocess))
+    if not (inputs or sidecar.is_file()):
+        log.warning(
+            "%s has no preprocessing metadata; assuming %dx%d, %s, mean %s, std %s, %s. "
+            "Override with --size, --resize, --mean, --std and --channels",
+            *(path, *preprocess.size, preprocess.interpolation),
+            *(list(preprocess.mean), list(preprocess.std), preprocess.channels.upper()),
+        )
     return preprocess

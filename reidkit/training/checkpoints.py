@@ -118,7 +118,7 @@ def check_settings(folder: Path, config: RunConfig, dataset: Dataset) -> Schedul
 def _dataset_table(dataset: Dataset) -> dict[str, Any]:
     return {
         "name": dataset.name,
-        "root": str(dataset.folder or dataset.root),
+        "root": str((dataset.folder or dataset.root).resolve()),
         "identities": len({item.pid for item in dataset.train}),
         "train": len(dataset.train),
         "query": len(dataset.query),

@@ -253,6 +253,8 @@ class Trainer:
                 logger.epoch(record, last=stop or epoch + 1 == epochs)
                 self.position = Position(epoch + 1, 0, best, unimproved)
                 self._save()
+                if self.group.size > 1 and self.group.broadcast(interrupts.received):
+                    raise KeyboardInterrupt
                 if stop:
                     log.info("stopped: no better result in %d evaluations", unimproved)
                     break

@@ -211,7 +211,7 @@ def test_an_incomplete_data_set_is_warned_about_before_it_is_used(
         text=True,
         check=True,
     )
-    assert "differs from the published data set: [gallery]" in done.stderr
+    assert "warning: synth-market1501 differs from its manifest: [gallery]" in done.stderr
     assert "reidkit datasets verify copy" in done.stderr
 
 

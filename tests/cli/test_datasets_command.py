@@ -39,7 +39,7 @@ def test_masks_of_a_synthetic_mars_come_from_its_own_label_maps(
 ) -> None:
     mars = synthetic_dataset("mars")
     train = ("train", "--dataset", "mars", "--data-root", mars, "--arch", "iaunet", "--device=cpu")
-    advice = refuse(*train).partition("Run: ")[2].split()
+    advice = refuse(*train).partition("Run: ")[2].splitlines()[0].split()
     assert "--labels" not in advice
     run(*advice[1:])  # the line printed for pasting
     assert Path("masks/mars.h5").is_file()

@@ -15,9 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TINY
 
 Run = Callable[..., str]
+
+TINY = [
+    *("--set", "arch.backbone=resnet18", "--set", "arch.stages=[2]", "--size", "64x32"),
+    *("--weights", "none", "--epochs", "1", "--batch", "16", "--workers", "0", "--device", "cpu"),
+]
 NO_PARTS = ["--set", "arch.part_supervision=false"]
 
 
@@ -54,11 +58,12 @@ def test_a_run_stopped_before_its_first_resume_point_is_started_again(
         *TINY[:2],
         *TINY[4:],
     ]
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/config.toml").write_text("")
-    assert "Start it again without --resume" in refuse(*command, "--resume")
     run(*command)
     assert "contains a run" in refuse(*command)
+    for name in ("model.safetensors", "last.safetensors"):
+        (tmp_path / "run" / name).unlink()
+    assert "Start it again without --resume" in refuse(*command, "--resume")
+    run(*command)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +98,11 @@ def test_an_option_given_twice_is_refused(arguments: list[str], refuse: Run) -> 
 def test_a_missing_file_or_data_set_is_refused_before_torch_is_imported(
     arguments: list[str], tmp_path: Path
 ) -> None:
+    refused_early(arguments, tmp_path)
+
+
+def refused_early(arguments: list[str], folder: Path) -> str:
+    """The message of a command that stops by status 2 without importing heavy packages."""
     code = (
         "import sys\nfrom reidkit.cli import main\ntry:\n    main(sys.argv[1:])\n"
         "except SystemExit as stopped:\n    assert stopped.code == 2\n"
@@ -100,13 +110,32 @@ def test_a_missing_file_or_data_set_is_refused_before_torch_is_imported(
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("error: ")
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "optim.learnrate=3"], "unknown key optim.learnrate. Did you mean optim.lr?"),
+        (["--preset", "iaunett"], "unknown preset 'iaunett'. Did you mean iaunet?"),
+        (["--config", "nosuch.toml"], "--config nosuch.toml: no such file"),
+        (["--masks", "nosuch.h5"], "--masks nosuch.h5: no such file"),
+        (["--size", "256"], "write HEIGHTxWIDTH"),
+        (["--batch", "many"], "--batch many: write a number from 1, or auto"),
+        (["--set", "schedule.epochs=ten"], "schedule.epochs"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_torch_is_imported(
+    market: Path, options: list[str], message: str, tmp_path: Path
+) -> None:
+    assert message in refused_early(["train", "--dataset", str(market), *options], tmp_path)
 
 
 def test_a_terminal_of_80_columns_shows_epoch_step_time_and_loss(

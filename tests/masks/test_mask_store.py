@@ -204,9 +204,9 @@ def test_a_missing_store_says_what_to_type(toy: Dataset):
         "       Without a parser's label maps: the same with --source stripes.\n"
         "       Without masks: reidkit train ... --set arch.part_supervision=false"
     )
-    (toy.root / "labels").mkdir(exist_ok=True)
+    own = replace(toy, labels=toy.root / "labels")
     with pytest.raises(MaskError, match=r"Run: reidkit prepare-masks --dataset toy\n"):
-        require_store(Path("masks/toy.h5"), arch="iaunet", dataset=toy)
+        require_store(Path("masks/toy.h5"), arch="iaunet", dataset=own)
 
 
 def test_a_store_of_another_data_set_or_other_parts_is_refused(toy: Dataset, written: Path):

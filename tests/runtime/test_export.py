@@ -46,9 +46,8 @@ def parity(batch: int, cosine: float) -> Parity:
 def test_an_export_that_differs_is_not_written(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        reidkit.runtime.export, "compare", lambda *args: [parity(1, 1.0), parity(8, 0.97)]
-    )
+    found = [parity(1, 1.0), parity(8, 0.97)]
+    monkeypatch.setattr(reidkit.runtime.export, "compare", lambda *args, **options: found)
     with pytest.raises(ReidkitError, match=r"at batch 8 .* cosine 0\.970000 .* was not written"):
         export_onnx(source, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []

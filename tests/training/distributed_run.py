@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
+from reidkit.config import Layer, RunConfig, ScheduleConfig, load_run_config, preset_layer
 from reidkit.data.manifest import open_dataset
 from reidkit.runtime.distributed import ProcessGroup, join_process_group
 from reidkit.training.trainer import RunOptions, Trainer
-from reidkit.types import Batch
+from reidkit.types import Batch, ModelOutput
 
 STEPS = 3
 
@@ -79,3 +82,34 @@ def fit(data: str, out: str, distance: str, rank: int, size: int, port: int) -> 
             options=RunOptions(workers=0),
             group=group,
         ).fit()
+
+
+def interrupted(data: str, out: str, distance: str, rank: int, size: int, port: int) -> None:
+    """A run whose processes receive SIGTERM in the first epoch, each at another step."""
+    join(rank, size, port)
+    with join_process_group("cpu") as (group, _):
+        trainer = Trainer(
+            replace(settings(distance), schedule=ScheduleConfig(epochs=3)),
+            open_dataset(data),
+            folder=Path(out),
+            masks=None,
+            device=torch.device("cpu"),
+            options=RunOptions(workers=0),
+            group=group,
+        )
+        steps = 0
+        losses = trainer.losses
+
+        def signalled(batch: Batch) -> tuple[ModelOutput, dict[str, Tensor]]:
+            nonlocal steps
+            steps += 1
+            if steps == 1 + rank:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return losses(batch)
+
+        trainer.losses = signalled  # type: ignore[method-assign]
+        try:
+            trainer.fit()
+        except KeyboardInterrupt:
+            return
+        raise AssertionError("the run was not interrupted")

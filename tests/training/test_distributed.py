@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_run import STEPS, fit, train_steps
+from distributed_run import STEPS, fit, interrupted, train_steps
 
 from reidkit.errors import ConfigError
 from reidkit.runtime.distributed import ProcessGroup
+from reidkit.training.checkpoints import read_resume_point
 from reidkit.training.distributed import check_divisible
 from reidkit.training.logging import read_history
 
@@ -81,3 +82,11 @@ def test_a_batch_that_cannot_be_split_names_possible_numbers_of_processes() -> N
     check_divisible(64, 4, 8)
     with pytest.raises(ConfigError, match=r"Use 1, 2, 4, 8, 16 processes, or --batch 60"):
         check_divisible(64, 4, 3)
+
+
+def test_interrupted_processes_stop_together_at_a_resume_point(
+    market: Path, tmp_path: Path
+) -> None:
+    start(interrupted, market, tmp_path / "run", size=2)
+    document = read_resume_point(tmp_path / "run")
+    assert document["position"][:2] == [1, 0] and len(document["random"]) == 2

@@ -1,0 +1,140 @@
+"""What the command line says about a training run: its settings, and what `--resume` needs beside
+them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reidkit.config import Layer, RunConfig
+    from reidkit.types import Dataset
+
+log = logging.getLogger(__name__)
+
+LAUNCH = "launch.toml"
+"""What the command line says beside the settings, for `--resume`: data, masks and hardware."""
+
+
+@dataclass(frozen=True)
+class ConfigOverrides:
+    """What the command line sets on top of a recipe."""
+
+    flags: Mapping[str, object]
+    preset: str | None
+    file: Path | None
+    assignments: tuple[str, ...]
+
+    def with_flag(self, name: str, value: object) -> ConfigOverrides:
+        """These overrides with one more flag."""
+        return dataclasses.replace(self, flags={**self.flags, name: value})
+
+    def layers(self) -> list[Layer]:
+        """File, environment, --set and flags, in that order."""
+        from reidkit.config import Layer, environment_layer, file_layer, nested, set_layer
+
+        given = {name: value for name, value in self.flags.items() if value is not None}
+        file = [file_layer(self.file)] if self.file else []
+        flags = Layer("flags", nested(given))
+        return [*file, environment_layer(), set_layer(self.assignments), flags]
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """Where data and masks are, and on what to train: stored in `launch.toml` for `--resume`.
+
+    Attributes:
+        device: "auto" also if the command line does not say.
+        workers: None if the command line does not say: 2.
+    """
+
+    dataset: str | None = None
+    data_root: Path | None = None
+    masks: Path | None = None
+    device: str = "auto"
+    workers: int | None = None
+
+    def resumed(self, folder: Path) -> LaunchOptions:
+        """These options, completed by those that the run in `folder` was started with."""
+        from reidkit.config import from_table, read_toml
+
+        if not (folder / LAUNCH).is_file():
+            return self
+        stored = from_table(LaunchOptions, read_toml(folder / LAUNCH), where=str(folder / LAUNCH))
+        given = {name: value for name, value in vars(self).items() if value not in (None, "auto")}
+        return dataclasses.replace(stored, **given)
+
+    def write(self, folder: Path, data: Dataset) -> None:
+        """Stores the options with absolute paths, so that they hold in any working directory."""
+        from reidkit.config import to_toml
+        from reidkit.files import atomic
+
+        dataset = self.dataset or ""
+        masks = self.masks or default_masks(data)
+        root = self.data_root or Path(os.environ.get("REIDKIT_DATA", "data"))
+        stored = dataclasses.replace(
+            self,
+            dataset=str(Path(dataset).resolve()) if Path(dataset).exists() else dataset,
+            data_root=root.resolve(),
+            masks=masks.resolve() if masks.exists() else None,
+        )
+        with atomic(folder / LAUNCH) as partial:
+            partial.write_text(to_toml(vars(stored)))
+
+
+def check_early(options: LaunchOptions, overrides: ConfigOverrides) -> None:
+    """Stops at a missing file, an unknown data set or an unknown setting before torch is imported,
+    which takes seconds."""
+    from reidkit.config import check_layers, require, with_recipe
+    from reidkit.data.manifest import locate
+
+    manifest, _ = locate(str(options.dataset), options.data_root)
+    for option, path in (("--masks", options.masks), ("--config", overrides.file)):
+        require(path is None or path.is_file(), f"{option} {path}: no such file")
+    check_layers(with_recipe(overrides.layers(), preset=overrides.preset, dataset=manifest.name))
+
+
+def default_masks(data: Dataset) -> Path:
+    """Where `prepare-masks` writes the masks of a data set."""
+    return Path("masks") / f"{data.name}.h5"
+
+
+def load_settings(dataset: str, overrides: ConfigOverrides) -> RunConfig:
+    """Settings from recipe, file, environment, `--set` and flags."""
+    from reidkit.config import load_run_config, with_recipe
+
+    layers = with_recipe(overrides.layers(), preset=overrides.preset, dataset=dataset)
+    log.info("settings: %s", ", ".join(layer.where for layer in layers if layer.table))
+    settings = load_run_config(layers)
+    if layers[0].where.endswith(".toml"):
+        _warn_about_batch_size(load_run_config(layers[:1]), settings)
+    return settings
+
+
+def _warn_about_batch_size(recipe: RunConfig, settings: RunConfig) -> None:
+    """A recipe's learning rate belongs to its batch size."""
+    before, now = recipe.sampler.batch, settings.sampler.batch
+    if before == now or settings.optim.lr != recipe.optim.lr:
+        return
+    log.warning(
+        "batch is %d, the recipe's is %d; learning rate stays %g (linear scaling: --lr %.3g)",
+        *(now, before, recipe.optim.lr, recipe.optim.lr * now / before),
+    )
+
+
+def load_resumed_settings(folder: Path, overrides: ConfigOverrides) -> RunConfig:
+    """The settings of an earlier run with the overrides on top; `Trainer.fit` checks that they are
+    still the run's own."""
+    from reidkit.config import Layer, load_run_config, preset_layer, read_toml
+
+    table = read_toml(folder / "config.toml")
+    table.pop("dataset", None)
+    layers = [Layer(f"{folder}/config.toml", table), *overrides.layers()]
+    if overrides.preset not in (None, "none"):
+        layers.insert(1, preset_layer(str(overrides.preset)))
+    return load_run_config(layers)
