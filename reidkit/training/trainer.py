@@ -141,7 +141,7 @@ class Trainer:
         by_id = 1 if sampler.kind == "shuffle" else sampler.samples_per_id
         check_divisible(sampler.batch, by_id, group.size)
         self.config = dataclasses.replace(
-            config, precision=resolve_precision(config.precision, device)
+            config, precision=resolve_precision(config.precision, device, config.input.size)
         )
         self.dataset, self.folder, self.device, self.group = dataset, folder, device, group
         self.options = options or RunOptions()

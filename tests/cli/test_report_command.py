@@ -114,7 +114,7 @@ def test_a_report_must_be_chosen_and_made_from_a_checkpoint(
     run_copy: Path, refuse: Callable[..., str]
 ) -> None:
     assert "add --card" in refuse("report", run_copy)
-    assert "no such checkpoint: nothing" in refuse("report", "nothing", "--card")
+    assert "no such run: nothing" in refuse("report", "nothing", "--card")
     onnx = run_copy / "model.onnx"
     onnx.touch()
     assert "Pass the checkpoint" in refuse("report", onnx, "--card")

@@ -100,6 +100,26 @@ def test_a_failed_row_does_not_stop_the_others_and_completed_rows_are_kept(
     assert len(trained) == 9 and not stage2.failures  # only the failed row was trained again
 
 
+def test_a_row_that_was_trained_but_not_evaluated_is_not_trained_again(
+    market: Path, tmp_path: Path
+) -> None:
+    resumed: list[bool] = []
+
+    def train(settings: RunConfig, dataset: Dataset, run: Path, resume: bool) -> dict[str, Any]:
+        resumed.append(resume)
+        run.mkdir(exist_ok=True)
+        (run / "config.toml").touch()
+        (run / "last.safetensors").touch()  # of a completed training, which leaves no resume.pt
+        if len(resumed) == 1:
+            raise DataError("the evaluation fails")
+        return {"mAP": 0.5, "cmc": [0.5] * 10}
+
+    data = [open_dataset(str(market))]
+    for _ in range(2):
+        reproduce(find_table("ianet/table1"), data, Runs(), folder=tmp_path, train=train)
+    assert resumed == [False, True]
+
+
 def test_rows_are_trained_in_float32_unless_another_precision_is_set() -> None:
     for paper in list_papers():
         row = read_tables(paper)[0].rows[0]

@@ -5,10 +5,12 @@ import torch
 from torch import nn
 
 from reidkit.config import OptimConfig, ScheduleConfig
+from reidkit.errors import ConfigError
 from reidkit.training.optim import (
     build_ema,
     build_optimizer,
     learning_rate,
+    resolve_precision,
     set_learning_rate,
 )
 
@@ -66,3 +68,40 @@ def test_the_moving_average_starts_at_the_initial_weights() -> None:
     torch.testing.assert_close(ema.module[0].weight.detach(), expected)
     assert ema.module[1].running_mean == model[1].running_mean  # statistics are not averaged
     assert build_ema(model, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "size", "auto"),
+    [
+        ({"amx_bf16": True}, (256, 128), "bf16"),
+        ({"amx_bf16": True}, (64, 32), "fp32"),
+        ({"avx512_bf16": True}, (64, 32), "bf16"),
+        ({}, (256, 128), "fp32"),
+    ],
+)
+def test_auto_is_bf16_where_a_cpu_computes_it_natively_and_rightly(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], size: tuple[int, int], auto: str
+) -> None:
+    monkeypatch.setattr("reidkit.training.optim._cpu_capabilities", lambda: capabilities)
+    cpu = torch.device("cpu")
+    assert resolve_precision("auto", cpu, size) == auto
+    assert resolve_precision("fp32", cpu, size) == "fp32"
+    if "amx_bf16" in capabilities and min(size) < 64:
+        with pytest.raises(ConfigError, match="bf16 convolutions are wrong on this CPU.*fp32"):
+            resolve_precision("bf16", cpu, size)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 4), (16, 8)])
+def test_bf16_convolutions_of_the_smallest_accepted_image_are_right(
+    height: int, width: int
+) -> None:
+    """The input of the last stage for a shorter side of 64 pixels: MIN_BF16_SIDE."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(256, 512, 3, 2, 1, bias=False).to(memory_format=torch.channels_last)
+    x = torch.randn(16, 256, height, width).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        expected = conv(x)
+        for _ in range(4):
+            with torch.autocast("cpu", torch.bfloat16):
+                found = conv(x).float()
+            assert (found - expected).norm() < 0.01 * expected.norm()
