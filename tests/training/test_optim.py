@@ -87,7 +87,7 @@ def test_auto_is_bf16_where_a_cpu_computes_it_natively_and_rightly(
     assert resolve_precision("auto", cpu, size) == auto
     assert resolve_precision("fp32", cpu, size) == "fp32"
     if "amx_bf16" in capabilities and min(size) < 64:
-        with pytest.raises(ConfigError, match="bf16 convolutions are wrong on this CPU.*fp32"):
+        with pytest.raises(ConfigError, match=r"bf16 convolutions are wrong on this CPU.*fp32"):
             resolve_precision("bf16", cpu, size)
 
 
