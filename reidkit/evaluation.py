@@ -17,7 +17,7 @@ import torch
 
 from reidkit.choices import ApRule, Metric, ProtocolName
 from reidkit.classification import ClassificationResult, evaluate_classification
-from reidkit.errors import ConfigError
+from reidkit.errors import ConfigError, DataError
 from reidkit.features import Features, read_features
 from reidkit.retrieval import (
     Embeddings,
@@ -286,6 +286,12 @@ def evaluate_features(
     """
     query_file, query = _read(query)
     gallery_file, gallery = _read(gallery)
+    models = [features.attributes.get("model_sha256") for features in (query, gallery)]
+    if all(models) and models[0] != models[1]:
+        raise DataError(
+            f"{query_file or 'query'} and {gallery_file or 'gallery'} contain features of "
+            "different models. Extract both with the same one"
+        )
     Q = as_embeddings(query, query_file or "query")
     G = as_embeddings(gallery, gallery_file or "gallery")
     neighbours: dict[str, Any] = {

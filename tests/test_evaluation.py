@@ -53,6 +53,13 @@ def evaluation(data: Dataset) -> Evaluation:
     return evaluate(ColourEmbedder(), data, settings)
 
 
+def test_features_of_different_models_are_refused(data: Dataset) -> None:
+    query, gallery = (extract_split(ColourEmbedder(), data, s) for s in ("query", "gallery"))
+    other = dataclasses.replace(gallery, attributes={**gallery.attributes, "model_sha256": "def"})
+    with pytest.raises(DataError, match="query and gallery contain features of different models"):
+        evaluate_features(query, other)
+
+
 def test_an_evaluation_contains_model_data_set_settings_and_metrics(
     data: Dataset, evaluation: Evaluation
 ) -> None:

@@ -166,6 +166,9 @@ def evaluate(
     for features in (query_features, gallery_features):
         require(features is None or features.is_file(), f"no such features file: {features}")
     from_files = query_features is not None or gallery_features is not None
+    if from_files and (query_features is None or gallery_features is None):
+        raise ConfigError("pass both --query-features and --gallery-features")
+    memory = None if max_memory is None else parse_memory(max_memory)
     files = [] if from_files else [find_model(path) for path in models or (None,)]
 
     from reidkit.device import torch_device
@@ -182,7 +185,7 @@ def evaluate(
         database_augmentation=database_augmentation,
         alpha=alpha,
         target_fpr=target_fpr,
-        max_memory=None if max_memory is None else parse_memory(max_memory),
+        max_memory=memory,
         thresholds=True,
         by_camera=True,
         flip=flip,
@@ -195,8 +198,7 @@ def evaluate(
     results: list[EvaluationResult] = []
     if from_files:
         require(not models and not dataset, "pass either features files or a model, not both")
-        if query_features is None or gallery_features is None:
-            raise ConfigError("pass both --query-features and --gallery-features")
+        assert query_features is not None and gallery_features is not None
         with stage_progress() as on_progress:
             result = evaluate_features(
                 query_features, gallery_features, settings, **options, on_progress=on_progress

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,15 @@ def check_early(options: LaunchOptions, overrides: ConfigOverrides) -> None:
     from reidkit.data.manifest import locate
 
     manifest, _ = locate(str(options.dataset), options.data_root)
-    for option, path in (("--masks", options.masks), ("--config", overrides.file)):
+    known_device = re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device)
+    require(known_device is not None, f"--device {options.device}: write auto, cpu, cuda or cuda:N")
+    weights = str(overrides.flags.get("weights") or "auto")
+    weights_file = None if weights in ("auto", "none") else Path(weights)
+    for option, path in (
+        ("--masks", options.masks),
+        ("--config", overrides.file),
+        ("--weights", weights_file),
+    ):
         require(path is None or path.is_file(), f"{option} {path}: no such file")
     check_layers(with_recipe(overrides.layers(), preset=overrides.preset, dataset=manifest.name))
 
@@ -116,14 +125,20 @@ def load_settings(dataset: str, overrides: ConfigOverrides) -> RunConfig:
     return settings
 
 
+def scientific(value: float) -> str:
+    """0.00035 -> "3.5e-4"."""
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
 def _warn_about_batch_size(recipe: RunConfig, settings: RunConfig) -> None:
     """A recipe's learning rate belongs to its batch size."""
     before, now = recipe.sampler.batch, settings.sampler.batch
     if before == now or settings.optim.lr != recipe.optim.lr:
         return
     log.warning(
-        "batch is %d, the recipe's is %d; learning rate stays %g (linear scaling: --lr %.3g)",
-        *(now, before, recipe.optim.lr, recipe.optim.lr * now / before),
+        "batch is %d, the recipe's is %d; learning rate stays %s (linear scaling: --lr %s)",
+        *(now, before, scientific(recipe.optim.lr), scientific(recipe.optim.lr * now / before)),
     )
 
 

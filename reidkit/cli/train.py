@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shlex
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
@@ -185,6 +186,9 @@ def train(
 
     options = LaunchOptions(dataset, data_root, masks, device, workers)
     if resume:
+        alone = {"--init": init, "--dry-run": dry_run, "--find-lr": find_lr}
+        given = [name for name, value in alone.items() if value]
+        require(not given, f"--resume continues a run as it is: leave out {', '.join(given)}")
         out = out or newest_run()
         require((out / "config.toml").is_file(), f"no such run: {out}. Start one without --resume")
         options = options.resumed(out)
@@ -260,16 +264,16 @@ def _train(
             f"{folder} contains a run. Resume it with --resume, or choose another folder with -o",
         )
     log.info("run: %s", folder)
-    if group.is_main and not resume:
-        create_folder(folder)
-        args.launch.write(folder, data)
-    with training_progress(settings.schedule.epochs, shown=group.is_main) as callbacks:
-        trainer = build_trainer(args, settings, data, folder, group=group, callbacks=callbacks)
-        try:
+    try:
+        with training_progress(settings.schedule.epochs, shown=group.is_main) as callbacks:
+            trainer = build_trainer(args, settings, data, folder, group=group, callbacks=callbacks)
+            if group.is_main and not resume:
+                create_folder(folder)
+                args.launch.write(folder, data)
             best = trainer.fit(resume=resume)
-        except KeyboardInterrupt:
-            log.info("stopped. Resume: reidkit train --resume -o %s", folder)
-            raise
+    except KeyboardInterrupt:
+        log.info("stopped. Resume: reidkit train --resume -o %s", shlex.quote(str(folder)))
+        raise
     if not group.is_main:
         return
     metrics = read_header(best).metrics

@@ -49,12 +49,13 @@ def training_progress(epochs: int, *, shown: bool) -> Iterator[Callbacks]:
         return
 
     with progress_bars() as add:
-        training, evaluation = add("training"), add("evaluating", shown=False)
+        training, evaluation = add("training", shown=False), add("evaluating", shown=False)
         width = len(str(epochs))
 
         def on_step(epoch: int, step: int, steps: int) -> None:
             evaluation(visible=False)
             training(
+                visible=True,
                 description=f"epoch {epoch:{width}}/{epochs}",
                 completed=(epoch - 1) * steps + step,
                 total=epochs * steps,
@@ -67,7 +68,13 @@ def training_progress(epochs: int, *, shown: bool) -> Iterator[Callbacks]:
             training(main=f"loss {losses['total']:.3f}", note=f"{text}  {_memory()}")
 
         def on_progress(stage: str, done: int, total: int) -> None:
-            evaluation(description=stage, completed=done, total=total, visible=done < total)
+            evaluation(
+                completed=done,
+                total=total,
+                count=f"{done:,}/{total:,}",
+                note=stage,
+                visible=done < total,
+            )
 
         yield dataclasses.replace(
             callbacks, on_step=on_step, on_losses=on_losses, on_progress=on_progress

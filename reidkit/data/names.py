@@ -73,6 +73,12 @@ class NamePattern:
                 "person. For names such as 0001_c2_07.jpg: "
                 "--pattern '(?P<pid>\\d+)_c(?P<camid>\\d+)'"
             )
+        unknown = sorted(groups.keys() - {"pid", "camid"})
+        if unknown:
+            raise ConfigError(
+                f"--pattern {shlex.quote(self.pattern)} has the group {unknown[0]}; the groups are "
+                "pid and camid"
+            )
         if "camid" in groups and self.cameras != "none":
             raise ConfigError("--pattern has a group camid; remove --cameras")
         if self.camera_map and not self.has_cameras:

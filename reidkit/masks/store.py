@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import h5py
@@ -69,9 +70,9 @@ def how_to_make(path: Path, dataset: Dataset, *, more: str = "") -> str:
     """The line that says what to type for masks of `dataset` at `path`."""
     name = dataset.folder or dataset.name
     is_default = dataset.folder is None and path == Path("masks") / f"{dataset.name}.h5"
-    where = "" if is_default else f" -o {path}"
+    where = "" if is_default else f" -o {quote(str(path))}"
     labels = "" if dataset.labels else " --labels DIR"
-    return f"\n       Run: reidkit prepare-masks --dataset {name}{labels}{where}{more}"
+    return f"\n       Run: reidkit prepare-masks --dataset {quote(str(name))}{labels}{where}{more}"
 
 
 def require_store(path: Path, *, arch: str, dataset: Dataset) -> None:

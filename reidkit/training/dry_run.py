@@ -51,6 +51,7 @@ def dry_run(trainer: Trainer) -> DryRun:
     shapes: list[tuple[str, str]] = []
     seconds: list[float] = []
     losses: dict[str, Tensor] = {}
+    trainer.load_weights()
     trainer.network.train()
     with trainer.load_batches() as batches:
         for step in range(1 + TIMED_STEPS):

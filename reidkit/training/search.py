@@ -121,6 +121,7 @@ def learning_rate_test(
     rates: list[float] = []
     losses: list[float] = []
     average = 0.0
+    trainer.load_weights()
     trainer.network.train()
     with trainer.load_batches() as batches:
         for step, batch in zip(range(steps), _repeated(trainer, batches), strict=False):

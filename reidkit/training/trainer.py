@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from reidkit import checkpoint
 from reidkit.config import RunConfig, ScheduleConfig, to_table
 from reidkit.data.loading import Masks, train_loader
 from reidkit.data.sampler import TrainBatches
+from reidkit.errors import ConfigError
 from reidkit.evaluation import EvaluationResult, EvaluationSettings, evaluate_by_task
 from reidkit.files import exclusive_lock
 from reidkit.losses import compute_losses
@@ -149,6 +151,11 @@ class Trainer:
         kept, self.validation = hold_out(
             dataset, fraction=config.test.val_fraction, seed=config.seed
         )
+        if not (dataset.query or self.validation):
+            raise ConfigError(
+                f"{dataset.name} has no query split to choose a checkpoint by. Hold out training "
+                "identities: --val-fraction 0.1"
+            )
         self.images = build_images(self.config, kept, masks)
         self.model = self._build_model()
         self.state = TrainState(
@@ -168,10 +175,6 @@ class Trainer:
     def _build_model(self) -> ReidModel:
         torch.manual_seed(self.config.seed)
         model = build_model(self.config, num_ids=self.images.num_ids)
-        if self.config.init:
-            load_initial_weights(model, self.config, num_ids=self.images.num_ids)
-        else:
-            load_imagenet(model, self.config.weights)
         if self.group.size > 1:
             convert_batch_norms(model, self.device)
             # equal weights, but dropout of its own in each process
@@ -179,6 +182,15 @@ class Trainer:
         # channels last is the order that tensor cores and oneDNN's bf16 kernels compute in
         model.to(self.device).to(memory_format=torch.channels_last)
         return model
+
+    def load_weights(self) -> None:
+        """Loads the weights that a new run starts from: ImageNet's, or those of `config.init`."""
+        if self.config.init:
+            load_initial_weights(self.model, self.config, num_ids=self.images.num_ids)
+        else:
+            load_imagenet(self.model, self.config.weights)
+        if self.state.ema is not None:
+            self.state.ema.module.load_state_dict(self.model.state_dict())
 
     def fit(self, *, resume: bool = False) -> Path:
         """Trains, evaluates every `test.every` epochs, and returns the path of the best checkpoint.
@@ -256,9 +268,9 @@ class Trainer:
                 if self.group.size > 1 and self.group.broadcast(interrupts.received):
                     raise KeyboardInterrupt
                 if stop:
-                    log.info("stopped: no better result in %d evaluations", unimproved)
+                    log.info("stopped: %d evaluations without a better rank-1", unimproved)
                     break
-            if self.validation is not None:
+            if self.validation is not None and self.dataset.query:
                 self._evaluate_best_on_test_set()
         if self.group.is_main and not self.options.keep_resume:
             (self.folder / RESUME).unlink(missing_ok=True)
@@ -293,7 +305,8 @@ class Trainer:
         return self.config.clip.frames if self.images.clip else 0
 
     def _start(self) -> Position:
-        """Writes the settings and a first resume point."""
+        """Loads initial weights, and writes the settings and a first resume point."""
+        self.load_weights()
         if self.group.is_main:
             write_settings(self.folder, self.config, self.dataset)
         self._save()
@@ -319,7 +332,7 @@ class Trainer:
             log.info(
                 "the run is complete. Train for more epochs: "
                 "reidkit train --resume -o %s --epochs %d",
-                *(self.folder, schedule.epochs + schedule.epochs // 2),
+                *(shlex.quote(str(self.folder)), schedule.epochs + max(1, schedule.epochs // 2)),
             )
         else:
             log.info("resuming at epoch %d, step %d", position.epoch + 1, position.step + 1)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from reidkit.cli.run_settings import scientific
+
 Run = Callable[..., str]
 
 TINY = [
@@ -167,3 +169,18 @@ def test_a_terminal_of_80_columns_shows_epoch_step_time_and_loss(
     )
     assert "run: " in "".join(lines)  # log lines stand alone
     assert not any("0/?" in line for line in lines)
+
+
+def test_resume_continues_a_run_as_it_is(finished: Path, refuse: Run) -> None:
+    for option in (["--dry-run"], ["--find-lr"], ["--init", str(finished)]):
+        message = refuse("train", "--resume", "-o", finished, *option)
+        assert f"leave out {option[0]}" in message
+
+
+def test_a_failed_start_leaves_no_run_folder(market: Path, tmp_path: Path, refuse: Run) -> None:
+    assert "needs part masks" in refuse("train", "--dataset", market, "-o", "run", *TINY)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_warning_names_the_learning_rate_in_proportion() -> None:
+    assert [scientific(x) for x in (0.00035, 8.75e-05, 0.1)] == ["3.5e-4", "8.75e-5", "1e-1"]

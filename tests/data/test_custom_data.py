@@ -206,6 +206,10 @@ def test_a_folder_per_person_is_not_warned_about(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            {"pattern": r"(?P<pid>\d)_c(?P<cam>\d)"},
+            "has the group cam; the groups are pid and camid",
+        ),
         ({"pattern": r"\d{4}"}, r"has no group pid.*'\(\?P<pid>"),
         ({"pattern": r"(?P<pid>\d{4}"}, "is not a regular expression"),
         ({"cameras": r"cam\d"}, "has 0 groups, expected one"),
