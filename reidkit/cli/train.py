@@ -299,7 +299,8 @@ def find_batch(args: TrainArgs, overrides: ConfigOverrides, group: ProcessGroup)
     data = args.open_data()
     trainer = build_trainer(args, load_settings(data.name, overrides), data, Path(), group=group)
     found = largest_batch(trainer)
-    log.info("the largest batch that fits %s is %d", args.device, found)
+    images = len(trainer.images.items)
+    log.info("the largest batch that fits %s is %d (%d images)", trainer.device, found, images)
     return found
 
 
