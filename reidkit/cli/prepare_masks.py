@@ -129,7 +129,7 @@ def prepare_masks(
     from reidkit.masks.labels import default_grouping, load_grouping, load_label_set
     from reidkit.masks.prepare import prepare
     from reidkit.masks.sources import five_files, stripes
-    from reidkit.masks.store import MaskStore
+    from reidkit.masks.store import MaskStore, default_path
 
     sources = {
         "--labels": labels is not None,
@@ -177,7 +177,7 @@ def prepare_masks(
                 " --seg-part4 DIR or --source stripes"
             )
         masks = label_source(root, images, folder, groups, source)
-    path = out or Path("masks") / f"{data.name}.h5"
+    path = out or default_path(data.name)
     with progress("preparing masks") as on_progress:
         report = prepare(
             path, data, samples, masks, split=splits, overwrite=overwrite, progress=on_progress

@@ -74,9 +74,10 @@ class LaunchOptions:
         """Stores the options with absolute paths, so that they hold in any working directory."""
         from reidkit.config import to_toml
         from reidkit.files import atomic
+        from reidkit.masks.store import default_path
 
         dataset = self.dataset or ""
-        masks = self.masks or default_masks(data)
+        masks = self.masks or default_path(data.name)
         root = self.data_root or Path(os.environ.get("REIDKIT_DATA", "data"))
         stored = dataclasses.replace(
             self,
@@ -106,11 +107,6 @@ def check_early(options: LaunchOptions, overrides: ConfigOverrides) -> None:
     ):
         require(path is None or path.is_file(), f"{option} {path}: no such file")
     check_layers(with_recipe(overrides.layers(), preset=overrides.preset, dataset=manifest.name))
-
-
-def default_masks(data: Dataset) -> Path:
-    """Where `prepare-masks` writes the masks of a data set."""
-    return Path("masks") / f"{data.name}.h5"
 
 
 def load_settings(dataset: str, overrides: ConfigOverrides) -> RunConfig:

@@ -29,7 +29,6 @@ from reidkit.cli.run_settings import (
     ConfigOverrides,
     LaunchOptions,
     check_early,
-    default_masks,
     load_resumed_settings,
     load_settings,
 )
@@ -392,12 +391,12 @@ def build_trainer(
 
 def open_masks_if_needed(settings: RunConfig, data: Dataset, path: Path | None) -> MaskStore | None:
     """The data set's mask file, checked against it, if the loss compares part maps with masks."""
-    from reidkit.masks.store import MaskStore, require_store
+    from reidkit.masks.store import MaskStore, default_path, require_store
     from reidkit.training.setup import needs_masks
     from reidkit.types import PARTS
 
     if not needs_masks(settings):
         return None
-    path = path or default_masks(data)
+    path = path or default_path(data.name)
     require_store(path, arch=settings.arch.name, dataset=data)
     return MaskStore.open(path, dataset=data, parts=PARTS)

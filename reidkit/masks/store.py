@@ -66,10 +66,15 @@ class Header:
     writer: str = ""
 
 
+def default_path(dataset: str) -> Path:
+    """Where the masks of the data set of this name are, in the working directory."""
+    return Path("masks") / f"{dataset}.h5"
+
+
 def how_to_make(path: Path, dataset: Dataset, *, more: str = "") -> str:
     """The line that says what to type for masks of `dataset` at `path`."""
     name = dataset.folder or dataset.name
-    is_default = dataset.folder is None and path == Path("masks") / f"{dataset.name}.h5"
+    is_default = dataset.folder is None and path == default_path(dataset.name)
     where = "" if is_default else f" -o {quote(str(path))}"
     labels = "" if dataset.labels else " --labels DIR"
     return f"\n       Run: reidkit prepare-masks --dataset {quote(str(name))}{labels}{where}{more}"

@@ -23,12 +23,16 @@ class Interrupts:
     Args:
         immediate: False: signals are only noted in `received`, for processes that have to agree on
             the step to stop at.
+
+    Attributes:
+        received: whether there was a signal.
+        deferring: within a deferred block, or after one that did not end: its state is not whole.
     """
 
     def __init__(self, *, immediate: bool = True) -> None:
         self.immediate = immediate
         self.received = False
-        self._deferring = False
+        self.deferring = False
         self._process = os.getpid()
         self._earlier: dict[signal.Signals, Any] = {}
 
@@ -44,11 +48,9 @@ class Interrupts:
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """A block that the first signal does not interrupt."""
-        self._deferring = True
-        try:
-            yield
-        finally:
-            self._deferring = False
+        self.deferring = True
+        yield
+        self.deferring = False  # stays true after an exception
         if self.received and self.immediate:
             raise KeyboardInterrupt
 
@@ -56,5 +58,5 @@ class Interrupts:
         if os.getpid() != self._process:
             return  # a forked worker of the data loader, which its parent stops
         repeated, self.received = self.received, True
-        if repeated or (self.immediate and not self._deferring):
+        if repeated or (self.immediate and not self.deferring):
             raise KeyboardInterrupt

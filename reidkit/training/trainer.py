@@ -220,7 +220,7 @@ class Trainer:
             self._lock_folder(),
             logger.capture_warnings(),
             Interrupts(immediate=self.group.size == 1) as interrupts,
-            self._save_when_interrupted(),
+            self._save_when_interrupted(interrupts),
             contextlib.ExitStack() as stack,
         ):
             self.position = self._resume(earlier) if resume else self._start()
@@ -339,12 +339,13 @@ class Trainer:
         return position
 
     @contextlib.contextmanager
-    def _save_when_interrupted(self) -> Iterator[None]:
+    def _save_when_interrupted(self, interrupts: Interrupts) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
+            whole = self.saved_at is not None and not interrupts.deferring
             finite = int(self.position.running.first_nonfinite) < 0
-            if self.saved_at is not None and self.group.size == 1 and finite:
+            if whole and finite and self.group.size == 1:
                 self._save()
             raise
 
