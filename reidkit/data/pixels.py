@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def read_pixels(paths: Sequence[Path], preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Decoded and resized images: uint8 [B, H, W, 3] for B paths. A path that is repeated is
+    decoded once.
+
+    Raises:
+        DataError: at the first image that cannot be read.
+    """
+    found = {path: preprocess.pixels(read_image(path)) for path in dict.fromkeys(paths)}
+    return np.stack([found[path] for path in paths])
+
+
 def pixel_batches(
     batches: Iterable[Sequence[Path]], preprocess: Preprocess, *, threads: int = 4
 ) -> Iterator[NDArray[np.uint8]]:
