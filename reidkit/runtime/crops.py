@@ -72,6 +72,7 @@ class Runtime:
         self.preprocess: Preprocess = self._embedder.preprocess
         self.frames: int = self._embedder.frames
         self.dimension: int = self._embedder.dimension
+        self._pool = ThreadPoolExecutor(execution.cores)
 
     def describe(self) -> str:
         """What was chosen, in one line: model, provider, threads, precision."""
@@ -102,35 +103,33 @@ class Runtime:
         crops = _crops(images) if boxes is None else cut_boxes(images, boxes)
         if boxes is not None and not isinstance(images, np.ndarray):
             channels = "rgb"  # of a frame that was read or is Pillow's
+        if len(crops) == 0:
+            return np.empty((0, self.dimension), np.float32)
         batches = [crops[start : start + BATCH] for start in range(0, len(crops), BATCH)]
 
         def run(batch: Sequence[Any]) -> NDArray[np.float32]:
             return self._embedder.embed(self._pixels(batch, channels))
 
-        workers = min(self._embedder.concurrency, len(batches))
-        if workers > 1:
-            with ThreadPoolExecutor(workers) as pool:
-                rows = list(pool.map(run, batches))
+        if self._embedder.concurrency > 1:
+            rows = list(self._pool.map(run, batches))
         else:
             rows = [run(batch) for batch in batches]
-        if not rows:
-            return np.empty((0, self.dimension), np.float32)
-        found = rows[0] if len(rows) == 1 else np.concatenate(rows)
+        found = np.concatenate(rows)
         if normalise:
             found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
         return found
 
     def _pixels(self, crops: Sequence[Any], channels: ChannelOrder) -> NDArray[np.uint8]:
         """uint8 [B, H, W, 3], or clips [B, T, H, W, 3]."""
-        if not self.frames:
-            return np.stack([self._resized(crop, channels) for crop in crops])
-        clips = [crop if _is_sequence(crop) else [crop] for crop in crops]
-        if len({len(clip) for clip in clips}) > 1:
-            raise DataError(
-                f"clips of {sorted({len(clip) for clip in clips})} frames in one batch, expected "
-                "one length"
-            )
-        return np.stack([[self._resized(crop, channels) for crop in clip] for clip in clips])
+        clips = [crop if self.frames and _is_sequence(crop) else [crop] for crop in crops]
+        lengths = sorted({len(clip) for clip in clips})
+        if len(lengths) > 1 or lengths[0] == 0:
+            raise DataError(f"found clips of {lengths} frames in one batch, expected one length")
+        images = [image for clip in clips for image in clip]
+        # Threads resize the crops of one batch; several batches have a thread each already.
+        spread = self._pool.map if self._embedder.concurrency == 1 else map
+        pixels = np.stack(list(spread(lambda image: self._resized(image, channels), images)))
+        return pixels.reshape(len(clips), -1, *pixels.shape[1:]) if self.frames else pixels
 
     def _resized(self, crop: Any, channels: ChannelOrder) -> NDArray[np.uint8]:
         if isinstance(crop, str | Path):
