@@ -248,12 +248,8 @@ def extract_split(
         raise DataError(f"{dataset.name} has no {split} split")
     video = has_tracklets(items)
     paths = [[dataset.root / frame.path for frame in frames([item])] for item in group.shard(items)]
-    rows = None
-    if paths:  # there may be fewer items than processes
-        rows = _embed_items(embedder, paths, settings, on_progress)
-    parts = [part for part in group.gather(rows) if part is not None]
     return Features(
-        features=parts[0] if len(parts) == 1 else np.concatenate(parts),
+        features=_embed_shard(embedder, paths, settings, group, on_progress),
         pids=np.array([item.pid for item in items], np.int64),
         camids=np.array([item.camid for item in items], np.int64),
         paths=tuple(item.path for item in items),
@@ -274,6 +270,7 @@ def extract_images(
     tracklets: Sequence[Sequence[Path]],
     settings: ExtractionSettings = _DEFAULTS,
     *,
+    group: ProcessGroup = SINGLE_PROCESS,
     on_progress: Progress | None = None,
 ) -> Features:
     """Embeddings of files without labels; pids and camids are -1.
@@ -281,6 +278,7 @@ def extract_images(
     Args:
         tracklets: frames of each tracklet in order; an image is a tracklet of one frame. The first
             frame's path names the tracklet.
+        group: the processes that share the tracklets; each of them gets all rows.
 
     Raises:
         DataError: an image cannot be read.
@@ -288,13 +286,32 @@ def extract_images(
     video = any(len(tracklet) > 1 for tracklet in tracklets)
     unknown = np.full(len(tracklets), -1, np.int64)
     return Features(
-        features=_embed_items(embedder, tracklets, settings, on_progress),
+        features=_embed_shard(embedder, group.shard(tracklets), settings, group, on_progress),
         pids=unknown,
         camids=unknown,
         paths=tuple(tracklet[0].as_posix() for tracklet in tracklets),
         roles=np.zeros(len(tracklets), np.uint8),
         attributes=_origin(embedder, settings, video=video),
     )
+
+
+def _embed_shard(
+    embedder: Embedder,
+    tracklets: Sequence[Sequence[Path]],
+    settings: ExtractionSettings,
+    group: ProcessGroup,
+    on_progress: Progress | None,
+) -> NDArray[np.float32]:
+    """float32 [N, D] of all processes' tracklets.
+
+    Args:
+        tracklets: those of this process.
+    """
+    rows = None
+    if tracklets:  # there may be fewer of them than processes
+        rows = _embed_items(embedder, tracklets, settings, on_progress)
+    parts = [part for part in group.gather(rows) if part is not None]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _embed_items(
