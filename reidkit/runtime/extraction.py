@@ -71,14 +71,16 @@ def embed_images(
         return embed_tracklets(embedder, clips, flip=flip, batch=batch, on_progress=on_progress)
     step = batch or default_batch(embedder)
     batches = (_Batch(paths[start : start + step]) for start in range(0, len(paths), step))
-    rows: list[NDArray[np.float32]] = []
+    rows = np.empty((len(paths), 0), np.float32)
     done = 0
     for embeddings in _embed_batches(embedder, batches, flip):
-        rows.append(embeddings)
+        if done == 0:
+            rows = np.empty((len(paths), embeddings.shape[1]), np.float32)
+        rows[done : done + len(embeddings)] = embeddings
         done += len(embeddings)
         if on_progress is not None:
             on_progress(done, len(paths))
-    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
+    return rows
 
 
 class _Clip(NamedTuple):
