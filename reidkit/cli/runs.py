@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,20 @@ log = logging.getLogger(__name__)
 RUNS = Path("runs")
 METRICS = "metrics.json"
 
+MODEL_SUFFIXES = (".safetensors", ".onnx")
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt")
+"""Of other projects' checkpoints."""
+FEATURES_SUFFIXES = (".h5", ".npz", ".csv", ".parquet")
+TABLE_SUFFIXES = (".csv", ".parquet")
+"""Of features files that are written for other tools and not read."""
+
 
 def find_model(path: Path | None) -> Path:
     """The checkpoint or ONNX file that a command is given, in a run folder or by itself; None
     selects the newest run's. Imports nothing heavy, so that a wrong name is refused at once.
 
     Raises:
-        CheckpointError: there is no such file.
+        CheckpointError: there is no such file, or its suffix is of another kind of file.
     """
     if path is None:
         found = sorted(RUNS.glob("*/model.safetensors"), key=lambda file: file.stat().st_mtime)
@@ -36,6 +44,8 @@ def find_model(path: Path | None) -> Path:
         log.info("model: %s", found[-1])
         return found[-1]
     file = path / "model.safetensors" if path.is_dir() else path
+    if file.is_file() and file.suffix not in MODEL_SUFFIXES:
+        raise CheckpointError(f"{path} is not a model. {_kind_of_file(file)}")
     if not file.is_file():
         raise CheckpointError(
             f"{path} is a folder without model.safetensors, so not a completed run"
@@ -46,6 +56,22 @@ def find_model(path: Path | None) -> Path:
             "Train one: reidkit train --dataset NAME"
         )
     return file
+
+
+def _kind_of_file(path: Path) -> str:
+    """What to do with a file that is not a model."""
+    suffix, name = path.suffix.lower(), shlex.quote(str(path))
+    if suffix in FEATURES_SUFFIXES:
+        return (
+            "Features are evaluated by: "
+            "reidkit eval --query-features FILE --gallery-features FILE --protocol NAME"
+        )
+    if suffix in WEIGHTS_SUFFIXES:
+        return (
+            "Convert third-party weights: "
+            f"reidkit import {name} --from FORMAT --arch NAME -o model.safetensors"
+        )
+    return f"Expected a run folder or a file with the suffix {' or '.join(MODEL_SUFFIXES)}"
 
 
 def newest_run() -> Path:

@@ -129,7 +129,11 @@ def test_results_are_kept_by_data_set_model_and_rule(
     run("export", folder, "--onnx")
     run("eval", folder, *options)
     run("eval", folder, *options, "--flip")
+    curves = folder / "curves-synth-market1501.png"
+    before = curves.read_bytes()
     run("eval", folder / "model.onnx", *options)
+    assert curves.read_bytes() == before  # the exported model's have a file of their own
+    assert (folder / "curves-synth-market1501-model-onnx.png").is_file()
     run("eval", folder, *options)  # replaces the first
 
     def stored() -> list[tuple[str, str]]:
@@ -152,10 +156,6 @@ def test_several_data_sets_are_evaluated_in_one_call(
     market: Path, run: Run, tmp_path: Path
 ) -> None:
     model = third_party_model(tmp_path / "m.onnx", ["batch", 3, 64, 32])
-    both = ("--dataset", market, "--dataset", market)
-    found = json.loads(run("eval", model, *both, "--device", "cpu", "--json"))["results"]
-    assert [result["dataset"] for result in found] == ["synth-market1501"] * 2
-
     other = tmp_path / "other"
     shutil.copytree(market, other)
     next((other / "query").glob("*.jpg")).unlink()
@@ -165,13 +165,21 @@ def test_several_data_sets_are_evaluated_in_one_call(
     assert len(names) == 2 and all(name.startswith("synth-market1501-") for name in names)
 
 
+def test_models_and_data_sets_count_once(market: Path, tmp_path: Path, refuse: Run) -> None:
+    model = third_party_model(tmp_path / "m.onnx", ["batch", 3, 64, 32])
+    message = refuse("eval", model, "./m.onnx", "--dataset", market)
+    assert f"model m.onnx is given more than once, as {model}" in message
+    twice = ("--dataset", market, "--dataset", f"{market}/manifest.toml")
+    assert "manifest.toml is given more than once" in refuse("eval", model, *twice)
+
+
 @pytest.mark.parametrize(
     ("shape", "options", "expected"),
     [
         (["batch", 3, 64, 32], ["--size", "256x128"], "only takes images of 64x32"),
         (["batch", 3, 64, 32], ["--mean", "red"], "write three numbers"),
         (["batch", 3, 64, 32], ["--mean", "0,0"], "mean must be a list of 3 numbers"),
-        (["batch", 3, 64, 32], ["--channels", "rbg"], "'rbg' is not one of 'rgb', 'bgr'"),
+        (["batch", 3, 64, 32], ["--channels", "rbg"], "unknown channels 'rbg': rgb or bgr"),
         (["batch", 3, 64, 32], ["--max-memory", "lots"], "write a number and a unit"),
         (["batch", 3, 64, 32], ["--max-memory", "1KiB"], "too small for one row of distances"),
         (["batch", 3, 64, 32], ["--protocol", "markt"], "'markt' is not one of 'market'"),

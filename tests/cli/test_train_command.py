@@ -94,12 +94,24 @@ def test_an_option_given_twice_is_refused(arguments: list[str], refuse: Run) -> 
         ["compare", "a", "b"],
         ["prepare-masks", "--dataset", "nosuch"],
         ["attention", "nosuch", "--dataset", "market1501", "--masks", "masks.h5"],
+        ["attention", "model.onnx", "--dataset", "market1501", "--masks", "nosuch.h5"],
         ["reproduce", "iaunet/table99", "--dataset", "market1501"],
+        ["eval", "model.onnx", "--size", "128"],
+        ["eval", "features.csv"],
+        ["eval", "image.png"],
+        ["eval", "--query-features", "features.csv", "--gallery-features", "features.csv"],
+        ["models", "iaunett"],
+        ["models", "iaunet", "--set", "arch.blocks=iau"],
+        ["import", "weights.pth", "--from", "torchreid", "--arch", "resnet50", "-o", "x"],
+        ["import", "nosuch.pth", "--from", "torchreid", "--arch", "baseline", "-o", "x"],
+        ["attention", "model.onnx", "--dataset", "x", "--masks", "x", "--split", "all"],
     ],
 )
-def test_a_missing_file_or_data_set_is_refused_before_torch_is_imported(
+def test_a_trivial_mistake_is_refused_before_torch_is_imported(
     arguments: list[str], tmp_path: Path
 ) -> None:
+    for name in ("model.onnx", "features.csv", "image.png", "weights.pth"):
+        (tmp_path / name).touch()
     refused_early(arguments, tmp_path)
 
 
@@ -132,6 +144,10 @@ def refused_early(arguments: list[str], folder: Path) -> str:
         (["--size", "256"], "write HEIGHTxWIDTH"),
         (["--batch", "many"], "--batch many: write a number from 1, or auto"),
         (["--set", "schedule.epochs=ten"], "schedule.epochs"),
+        (["--arch", "iaunett"], "unknown architecture 'iaunett'. Did you mean iaunet?"),
+        (["--set", "arch.backbon=resnet18"], "iaunet has no option arch.backbon. Did you mean"),
+        (["--lr", "-1"], "optim.lr must be positive, got -1.0"),
+        (["--set", "seed=1", "--set", "seed=2"], "--set seed is given more than once"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_torch_is_imported(
