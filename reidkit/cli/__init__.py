@@ -1,7 +1,8 @@
 """The command line: one file per command, and the only place that prints or exits.
 
 Results go to stdout, progress and logs to stderr. Exit status: 0 success, 1 a bug, 2 an error that
-the user can fix. Commands import torch inside their functions, so that --help is fast.
+the user can fix, 130 and 143 stopped by Ctrl-C and SIGTERM. Commands import torch inside their
+functions, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from reidkit.cli import (
 from reidkit.cli.options import option_panels
 from reidkit.cli.output import LogHandler
 from reidkit.errors import ReidkitError
+from reidkit.interrupt import Interrupted, handlers, stop_command
 
 GROUPS = {
     "Start": ("demo",),
@@ -49,11 +51,19 @@ GROUPS = {
 PANEL_OF = {command: group for group, commands in GROUPS.items() for command in commands}
 
 
-class OrderedGroup(TyperGroup):
-    """Lists commands in the order of `GROUPS`."""
+class MainGroup(TyperGroup):
+    """Lists commands in the order of `GROUPS`; a signal ends a command by one line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(PANEL_OF)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            stopped = error if isinstance(error, Interrupted) else Interrupted()
+            print(f"stopped. {stopped.advice}".removesuffix(". "), file=sys.stderr)
+            sys.exit(stopped.status)
 
 
 app = typer.Typer(
@@ -62,7 +72,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
-    cls=OrderedGroup,
+    cls=MainGroup,
 )
 for name, group in (("datasets", datasets.app), ("masks", masks.app)):
     for command in group.registered_commands:
@@ -111,7 +121,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of `reidkit`."""
     logging.basicConfig(level=logging.INFO, handlers=[LogHandler()])
     try:
-        app(arguments)
+        with handlers(stop_command):
+            app(arguments)
     except ReidkitError as error:
         _fail(str(error))
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shlex
+import signal
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,6 +35,7 @@ from reidkit.cli.run_settings import (
 )
 from reidkit.cli.runs import find_model, newest_run
 from reidkit.cli.training_progress import training_progress
+from reidkit.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from reidkit.config import RunConfig
@@ -270,9 +272,12 @@ def _train(
                 create_folder(folder)
                 args.launch.write(folder, data)
             best = trainer.fit(resume=resume)
-    except KeyboardInterrupt:
-        log.info("stopped. Resume: reidkit train --resume -o %s", shlex.quote(str(folder)))
-        raise
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+        advice = "No step was completed: run the same command again"
+        if has_run(folder):
+            advice = f"Resume: reidkit train --resume -o {shlex.quote(str(folder))}"
+        raise Interrupted(number, advice) from None
     if not group.is_main:
         return
     metrics = read_header(best).metrics

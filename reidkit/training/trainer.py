@@ -24,6 +24,7 @@ from reidkit.data.sampler import TrainBatches
 from reidkit.errors import ConfigError
 from reidkit.evaluation import EvaluationResult, EvaluationSettings, evaluate_by_task
 from reidkit.files import exclusive_lock
+from reidkit.interrupt import Interrupted, Interrupts
 from reidkit.losses import compute_losses
 from reidkit.models.base import ReidModel
 from reidkit.models.weights import load_imagenet
@@ -49,7 +50,6 @@ from reidkit.training.diagnostics import (
     peak_memory,
 )
 from reidkit.training.distributed import check_divisible, convert_batch_norms, gather_rows, wrap
-from reidkit.training.interrupt import Interrupts
 from reidkit.training.logging import EpochSummary, RunLogger, RunningMetrics, evaluation_line
 from reidkit.training.optim import (
     AUTOCAST_DTYPE,
@@ -171,6 +171,7 @@ class Trainer:
         self.steps = len(self.batches().epoch(0))
         self.position = Position()
         self.saved_at: float | None = None
+        self.interrupts = Interrupts(enabled=group.size == 1)
 
     def _build_model(self) -> ReidModel:
         torch.manual_seed(self.config.seed)
@@ -198,7 +199,7 @@ class Trainer:
         The best is chosen by rank-1 (or top-1): of held-out training identities with
         `test.val_fraction`, else of the test set; the checkpoint says which.
 
-        Ctrl-C and SIGTERM save a resume point and raise KeyboardInterrupt.
+        Ctrl-C and SIGTERM save a resume point and raise Interrupted, a KeyboardInterrupt.
 
         Args:
             resume: continue from the folder's resume.pt, with the same bits. A completed run is
@@ -219,12 +220,11 @@ class Trainer:
         with (
             self._lock_folder(),
             logger.capture_warnings(),
-            Interrupts(immediate=self.group.size == 1) as interrupts,
-            self._save_when_interrupted(interrupts),
             contextlib.ExitStack() as stack,
         ):
             self.position = self._resume(earlier) if resume else self._start()
             logger.message(self._describe())
+            stack.enter_context(self._save_when_interrupted())
             batches = stack.enter_context(self.load_batches(self.position))
             for epoch in range(self.position.epoch, epochs):
                 running = self.position.running.to(self.device)
@@ -234,7 +234,7 @@ class Trainer:
                     for step in range(self.position.step, self.steps):
                         self._set_learning_rate(epoch, step)
                         batch = next(batches)
-                        with interrupts.deferred():
+                        with self.interrupts.step():
                             output, losses = self.losses(batch)
                             if self.device.type == "cpu":  # on CUDA the check would block the host
                                 check_finite(losses, step)
@@ -245,7 +245,7 @@ class Trainer:
                         self.callbacks.on_step(epoch + 1, step + 1, self.steps)
                         if self.device.type == "cpu" or (step + 1) % SYNC_EVERY == 0:
                             self.callbacks.on_losses(self._sync(running, step + 1))
-                        if step + 1 < self.steps and self._save_is_due(interrupts):
+                        if step + 1 < self.steps and self._save_is_due():
                             self._save()
                     means = self._sync(running, self.steps)
                 summary = self._summarize(epoch, means, running)
@@ -265,8 +265,10 @@ class Trainer:
                 logger.epoch(record, last=stop or epoch + 1 == epochs)
                 self.position = Position(epoch + 1, 0, best, unimproved)
                 self._save()
-                if self.group.size > 1 and self.group.broadcast(interrupts.received):
-                    raise KeyboardInterrupt
+                self.interrupts.check()
+                signal = self.group.broadcast(self.interrupts.received)
+                if signal:
+                    raise Interrupted(signal)
                 if stop:
                     log.info("stopped: %d evaluations without a better rank-1", unimproved)
                     break
@@ -339,15 +341,18 @@ class Trainer:
         return position
 
     @contextlib.contextmanager
-    def _save_when_interrupted(self, interrupts: Interrupts) -> Iterator[None]:
-        try:
-            yield
-        except KeyboardInterrupt:
-            whole = self.saved_at is not None and not interrupts.deferring
-            finite = int(self.position.running.first_nonfinite) < 0
-            if whole and finite and self.group.size == 1:
-                self._save()
-            raise
+    def _save_when_interrupted(self) -> Iterator[None]:
+        with self.interrupts:
+            try:
+                yield
+            except (KeyboardInterrupt, RuntimeError) as error:
+                signal = self.interrupts.received
+                if isinstance(error, RuntimeError) and not signal:
+                    raise  # not a data loading process that received the signal, too
+                finite = int(self.position.running.first_nonfinite) < 0
+                if finite and not self.interrupts.in_step and self.group.size == 1:
+                    self._save()
+                raise Interrupted(signal) if signal else error from None
 
     def _describe(self) -> str:
         position = self.position
@@ -411,18 +416,18 @@ class Trainer:
             memory=peak_memory(self.device),
         ).reduce(self.group)
 
-    def _save_is_due(self, interrupts: Interrupts) -> bool:
+    def _save_is_due(self) -> bool:
         """Whether to write a resume point now; several processes agree on it every SYNC_EVERY
         steps, and there stop together when they were interrupted."""
         if self.group.size > 1 and self.position.step % SYNC_EVERY:
             return False
         due = time.monotonic() - (self.saved_at or 0.0) >= self.options.save_seconds
-        due, stop = self.group.broadcast((due, self.group.size > 1 and interrupts.received))
+        due, signal = self.group.broadcast((due, self.interrupts.received))
         if int(self.position.running.first_nonfinite) >= 0:
             return False
-        if stop:
+        if signal and self.group.size > 1:
             self._save()
-            raise KeyboardInterrupt
+            raise Interrupted(signal)
         return due
 
     def _save(self) -> None:
@@ -435,12 +440,13 @@ class Trainer:
         embedder = TorchEmbedder(
             model, preprocess=self.config.input, device=self.device, frames=self.frames
         )
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            self.interrupts.check()
+            self.callbacks.on_progress(stage, done, total)
+
         return evaluate_by_task(
-            embedder,
-            dataset,
-            settings,
-            group=self.group,
-            on_progress=self.callbacks.on_progress,
+            embedder, dataset, settings, group=self.group, on_progress=on_progress
         )
 
     def _evaluate_and_keep(self, epoch: int, best: float) -> EvaluationResult:

@@ -182,11 +182,11 @@ def test_models_and_data_sets_count_once(market: Path, tmp_path: Path, refuse: R
         (["batch", 3, 64, 32], ["--channels", "rbg"], "unknown channels 'rbg': rgb or bgr"),
         (["batch", 3, 64, 32], ["--max-memory", "lots"], "write a number and a unit"),
         (["batch", 3, 64, 32], ["--max-memory", "1KiB"], "too small for one row of distances"),
-        (["batch", 3, 64, 32], ["--protocol", "markt"], "'markt' is not one of 'market'"),
+        (["batch", 3, 64, 32], ["--protocol", "markt"], "unknown protocol 'markt': market, none"),
         (
             ["batch", 3, 64, 32],
             ["--metric", "cosin"],
-            "'cosin' is not one of 'cosine', 'euclidean'",
+            "unknown metric 'cosin': cosine or euclidean",
         ),
         (["batch", 3, 64, 32], ["--rerank", "--k1", "5000"], "k1"),
     ],
@@ -265,7 +265,7 @@ def test_embeddings_before_or_after_batch_norm_can_be_evaluated(
     same = score(run, model, "--dataset", market, "--embedding", "post-bn")
     assert before["mAP"] != after["mAP"] == same["mAP"]
     message = refuse("eval", model, "--dataset", market, "--embedding", "mid-bn")
-    assert "'mid-bn' is not one of 'post-bn', 'pre-bn'" in message
+    assert "unknown embedding 'mid-bn': post-bn or pre-bn" in message
 
 
 def test_the_rule_of_average_precision_is_set_and_reported(
@@ -280,7 +280,7 @@ def test_the_rule_of_average_precision_is_set_and_reported(
     assert trapezoid["mAP"] < step["mAP"] and trapezoid["cmc"] == step["cmc"]
     assert "cosine, trapezoid AP): nothing in common" in refuse("compare", model, "other")
     assert "step-wise AP)" in run("compare", model, model)
-    assert "'steps' is not one of 'step', 'trapezoid'" in refuse("eval", model, "--ap", "steps")
+    assert "unknown ap 'steps': step or trapezoid" in refuse("eval", model, "--ap", "steps")
 
 
 def test_several_runs_are_evaluated_on_their_own_splits_and_averaged(
