@@ -43,8 +43,10 @@ SyntheticLayout = Literal[
 ]
 
 _BACKBONE = ("backbone", "last_stride")
-_IAU = ("stages", "placement", "block", "order", "relation", "channel_relation")
-_IAU += ("part_pooling", "interaction", "part_supervision")
+_IAU = (
+    *("stages", "placement", "block", "order", "relation", "channel_relation", "part_pooling"),
+    *("interaction", "part_supervision"),
+)
 _COMPARISON = (*_BACKBONE, "stages", "placement", "head", "embedding")
 _RGA = (*_BACKBONE, "stages", "node_embedding", "own_feature", "relations", "dropout", "embedding")
 

@@ -20,6 +20,7 @@ from reidkit.cli.options import (
 )
 from reidkit.cli.output import mean_cell, print_json, print_table
 from reidkit.cli.smoke import run_smoke
+from reidkit.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +143,10 @@ def reproduce(
         epochs_scale=epochs_scale,
         overrides=(set_layer(set_ or []),),
     )
-    results = _train_rows(table, data, runs, out, masks, device, workers)
+    try:
+        results = _train_rows(table, data, runs, out, masks, device, workers)
+    except Interrupted as error:
+        raise Interrupted(error.number, "Run the same command again to resume") from None
     notes = _notes(found, data, runs, splits=len(splits))
     shown = _shown_name(data)
     if json:
