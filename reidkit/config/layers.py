@@ -224,8 +224,10 @@ def with_recipe(layers: Iterable[Layer], *, preset: str | None, dataset: str) ->
 
 
 def file_layer(path: Path) -> Layer:
-    """A TOML file of settings."""
-    return Layer(path.name, read_toml(path))
+    """A TOML file of settings, such as a run's config.toml, whose [dataset] is left out."""
+    table = read_toml(path)
+    table.pop("dataset", None)
+    return Layer(path.name, table)
 
 
 def environment_layer(environ: Mapping[str, str] = os.environ) -> Layer:

@@ -21,7 +21,7 @@ from reidkit import checkpoint
 from reidkit.config import RunConfig, ScheduleConfig, to_table
 from reidkit.data.loading import Masks, train_loader
 from reidkit.data.sampler import TrainBatches
-from reidkit.errors import ConfigError
+from reidkit.errors import CheckpointError, ConfigError
 from reidkit.evaluation import EvaluationResult, EvaluationSettings, evaluate_by_task
 from reidkit.files import exclusive_lock
 from reidkit.interrupt import Interrupted, Interrupts
@@ -66,6 +66,7 @@ from reidkit.training.setup import (
     build_images,
     build_model,
     freeze_backbone,
+    freeze_warning,
     hold_out,
     load_initial_weights,
     prefetch,
@@ -184,14 +185,21 @@ class Trainer:
         model.to(self.device).to(memory_format=torch.channels_last)
         return model
 
-    def load_weights(self) -> None:
-        """Loads the weights that a new run starts from: ImageNet's, or those of `config.init`."""
+    def load_weights(self) -> list[str]:
+        """Loads the weights that a new run starts from: ImageNet's, or those of `config.init`.
+
+        Returns:
+            lines for the log.
+        """
+        lines = []
         if self.config.init:
-            load_initial_weights(self.model, self.config, num_ids=self.images.num_ids)
+            loaded = load_initial_weights(self.model, self.config, num_ids=self.images.num_ids)
+            lines = loaded.lines()
         else:
             load_imagenet(self.model, self.config.weights)
         if self.state.ema is not None:
             self.state.ema.module.load_state_dict(self.model.state_dict())
+        return lines
 
     def fit(self, *, resume: bool = False) -> Path:
         """Trains, evaluates every `test.every` epochs, and returns the path of the best checkpoint.
@@ -222,7 +230,7 @@ class Trainer:
             logger.capture_warnings(),
             contextlib.ExitStack() as stack,
         ):
-            self.position = self._resume(earlier) if resume else self._start()
+            self.position = self._resume(earlier) if resume else self._start(logger)
             logger.message(self._describe())
             stack.enter_context(self._save_when_interrupted())
             batches = stack.enter_context(self.load_batches(self.position))
@@ -306,25 +314,37 @@ class Trainer:
         """Frames of a training clip; 0 for images."""
         return self.config.clip.frames if self.images.clip else 0
 
-    def _start(self) -> Position:
+    def _start(self, logger: RunLogger) -> Position:
         """Loads initial weights, and writes the settings and a first resume point."""
-        self.load_weights()
+        warning = freeze_warning(self.config)
+        if warning:
+            log.warning("%s", warning)
+        for line in self.load_weights():
+            logger.message(line)
         if self.group.is_main:
             write_settings(self.folder, self.config, self.dataset)
         self._save()
         return self.position
 
     def _resume(self, earlier: ScheduleConfig) -> Position:
-        schedule = self.config.schedule
-        if completed(self.folder) and schedule.epochs == earlier.epochs:
+        schedule, patience = self.config.schedule, self.config.test.patience
+        extended = schedule.epochs > earlier.epochs
+        if completed(self.folder) and not extended:
             position = Position(schedule.epochs)
         elif completed(self.folder):
             log.warning("continuing from %s with a new optimizer", self.folder / LAST)
             position = load_last_checkpoint(self.folder, self.state)
         else:
             position = load_resume_point(self.folder, self.state, self.group)
+            if position.epoch > schedule.epochs or position.step > self.steps:
+                raise CheckpointError(
+                    f"{self.folder / RESUME} is at epoch {position.epoch + 1}, step "
+                    f"{position.step}; the run has {schedule.epochs} epochs of {self.steps} steps"
+                )
+            if 0 < patience <= position.unimproved and not extended:
+                position = Position(schedule.epochs)  # it has ended by its patience
         self.saved_at = time.monotonic()
-        if schedule.epochs > earlier.epochs:
+        if extended:
             log.warning(
                 "%s", extension_line(earlier, schedule, self.config.optim.lr, position.epoch)
             )
@@ -337,7 +357,7 @@ class Trainer:
                 *(shlex.quote(str(self.folder)), schedule.epochs + max(1, schedule.epochs // 2)),
             )
         else:
-            log.info("resuming at epoch %d, step %d", position.epoch + 1, position.step + 1)
+            log.info("resuming at %s", self._where(position))
         return position
 
     @contextlib.contextmanager
@@ -355,12 +375,17 @@ class Trainer:
                 raise Interrupted(signal) if signal else error from None
 
     def _describe(self) -> str:
-        position = self.position
         return (
-            f"epoch {position.epoch + 1}, step {position.step + 1}: {self.config.arch.name} on "
+            f"{self._where(self.position)}: {self.config.arch.name} on "
             f"{self.dataset.name} ({self.images.num_ids} identities, {len(self.images.items)} "
             f"images), {self.config.precision}, torch {torch.__version__}"
         )
+
+    def _where(self, position: Position) -> str:
+        """What is next at a position, for people."""
+        if position.step == self.steps:
+            return f"the end of epoch {position.epoch + 1}"
+        return f"epoch {position.epoch + 1}, step {position.step + 1} of {self.steps}"
 
     def _lock_folder(self) -> contextlib.AbstractContextManager[None]:
         return exclusive_lock(self.folder) if self.group.is_main else contextlib.nullcontext()

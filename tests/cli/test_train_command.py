@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -64,8 +65,13 @@ def test_a_run_stopped_before_its_first_resume_point_is_started_again(
     assert "contains a run" in refuse(*command)
     for name in ("model.safetensors", "last.safetensors"):
         (tmp_path / "run" / name).unlink()
-    assert "Start it again without --resume" in refuse(*command, "--resume")
+    message = refuse(*command, "--resume")
+    restart = message[message.index("reidkit train --dataset") :]
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
     run(*command)
+    run(*shlex.split(restart.replace("run", "again"))[1:])  # the line works when it is pasted
+    settings = [(tmp_path / name / "config.toml").read_text() for name in ("run", "again")]
+    assert settings[0] == settings[1]
 
 
 @pytest.mark.parametrize(
@@ -191,6 +197,26 @@ def test_resume_continues_a_run_as_it_is(finished: Path, refuse: Run) -> None:
     for option in (["--dry-run"], ["--find-lr"], ["--init", str(finished)]):
         message = refuse("train", "--resume", "-o", finished, *option)
         assert f"leave out {option[0]}" in message
+
+
+def test_another_architecture_does_not_resume_a_run(finished: Path, refuse: Run) -> None:
+    for option in (["--arch", "rga-sc"], ["--set", "arch.name=rga-sc"]):
+        message = refuse("train", "--resume", "-o", finished, *option)
+        assert f"{finished} is a run of iaunet, not of rga-sc. Leave out" in message
+
+
+def test_the_largest_batch_says_what_limits_it_and_settings_are_logged_once(
+    market: Path, command: Callable[..., tuple[object, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    options = ["auto" if TINY[i - 1] == "--batch" else TINY[i] for i in range(len(TINY))]
+    options[options.index("--workers") + 1] = "999"
+    options[options.index("--device") + 1] = "auto"
+    status, _, err = command("train", "--dataset", market, *options, *NO_PARTS, "-o", "run")
+    assert status == 0, err
+    assert re.search(r"batch: \d+, the largest that fits \(limited by the number of images", err)
+    assert err.count("settings: ") == 1 and err.count("device: ") == 1
+    assert "warning: --workers 999 is too many for this machine; using 8" in err
 
 
 def test_a_failed_start_leaves_no_run_folder(market: Path, tmp_path: Path, refuse: Run) -> None:
