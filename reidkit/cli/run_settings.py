@@ -117,15 +117,14 @@ def check_early(options: LaunchOptions, overrides: ConfigOverrides, resumed: Pat
         check_layers(recipe_layers(manifest.name, overrides))
 
 
-MAX_WORKERS_PER_CPU = 8
-
-
-def capped_workers(workers: int) -> int:
-    """The number of data loading processes, with a warning if there are far more than CPUs."""
-    most = MAX_WORKERS_PER_CPU * (os.cpu_count() or 1)
-    if workers > most:
-        log.warning("--workers %d is too many for this machine; using %d", workers, most)
-    return min(workers, most)
+def cap_workers(options: LaunchOptions) -> LaunchOptions:
+    """The options with at most one data loading process per CPU, and a warning if there were more:
+    they compete for the CPUs, and each takes memory."""
+    most = max(2, os.cpu_count() or 1)
+    if options.workers is None or options.workers <= most:
+        return options
+    log.warning("--workers %d is more than this machine has CPUs; using %d", options.workers, most)
+    return dataclasses.replace(options, workers=most)
 
 
 def recipe_layers(dataset: str, overrides: ConfigOverrides) -> list[Layer]:

@@ -29,7 +29,7 @@ from reidkit.cli.output import print_json, progress
 from reidkit.cli.run_settings import (
     ConfigOverrides,
     LaunchOptions,
-    capped_workers,
+    cap_workers,
     check_early,
     load_resumed_settings,
     load_settings,
@@ -216,6 +216,7 @@ def train(
     }
     overrides = ConfigOverrides(flags, preset, config, tuple(set_ or ()))
     check_early(options, overrides, out if resume else None)
+    options = cap_workers(options)
 
     from reidkit.device import torch_device
     from reidkit.runtime.distributed import join_process_group
@@ -391,7 +392,7 @@ def build_trainer(
     from reidkit.runtime.distributed import SINGLE_PROCESS
     from reidkit.training.trainer import RunOptions, Trainer
 
-    workers = 2 if args.launch.workers is None else capped_workers(args.launch.workers)
+    workers = 2 if args.launch.workers is None else args.launch.workers
     return Trainer(
         settings,
         args.data,
