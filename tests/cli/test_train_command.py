@@ -206,17 +206,17 @@ def test_another_architecture_does_not_resume_a_run(finished: Path, refuse: Run)
 
 
 def test_the_largest_batch_says_what_limits_it_and_settings_are_logged_once(
-    market: Path, command: Callable[..., tuple[object, str, str]], monkeypatch: pytest.MonkeyPatch
+    market: Path, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    options = ["auto" if TINY[i - 1] == "--batch" else TINY[i] for i in range(len(TINY))]
-    options[options.index("--workers") + 1] = "999"
-    options[options.index("--device") + 1] = "auto"
-    status, _, err = command("train", "--dataset", market, *options, *NO_PARTS, "-o", "run")
-    assert status == 0, err
-    assert re.search(r"batch: \d+, the largest that fits \(limited by the number of images", err)
-    assert err.count("settings: ") == 1 and err.count("device: ") == 1
-    assert err.count("warning: --workers 999 is more than this machine has CPUs; using 2") == 1
+    changed = {"--batch": "auto", "--workers": "999", "--device": "auto"}
+    options = [changed.get(TINY[i - 1], TINY[i]) for i in range(len(TINY))]
+    run("train", "--dataset", market, *options, *NO_PARTS, "-o", "run")
+    log = caplog.text
+    assert re.search(r"batch: \d+, the largest that fits \(limited by the number of images", log)
+    assert log.count("settings: ") == 1 and log.count("device: ") == 1
+    assert log.count("--workers 999 is more than this machine has CPUs; using 2") == 1
 
 
 def test_a_failed_start_leaves_no_run_folder(market: Path, tmp_path: Path, refuse: Run) -> None:
