@@ -99,7 +99,7 @@ def test_features_files_of_any_tool_give_the_metrics_of_their_model(
 
 
 def test_results_are_stored_in_the_run_folder_and_can_be_compared(
-    market: Path, trained: Path, run: Run, tmp_path: Path
+    market: Path, trained: Path, run: Run, refuse: Run, tmp_path: Path
 ) -> None:
     model = trained / "runs/one"
     options = ("--dataset", market, "--target-fpr", "0.05", "--device", "cpu")
@@ -116,6 +116,12 @@ def test_results_are_stored_in_the_run_folder_and_can_be_compared(
     tests = json.loads(run("compare", model, "other", "--json"))["tests"]
     assert tests["mAP"]["first"] == pytest.approx(stored["mAP"])
     assert 0 < tests["mAP"]["p_value"] <= 1
+    folder = json.loads(run("compare", model, "other", "--dataset", market, "--json"))
+    assert folder["dataset"] == "synth-market1501" and folder["tests"] == tests
+    elsewhere = shutil.copytree(market, tmp_path / "elsewhere")
+    next((elsewhere / "bounding_box_train").glob("*.jpg")).unlink()
+    message = refuse("compare", model, "other", "--dataset", elsewhere)
+    assert "no result on" in message and "results on synth-market1501" in message
     same = json.loads(run("compare", model, model, "--json"))["tests"]
     assert same["mAP"]["difference"] == 0 and same["mAP"]["p_value"] == 1
 
@@ -150,6 +156,61 @@ def test_results_are_kept_by_data_set_model_and_rule(
     assert f"{rule}, flip" in run("compare", folder, "flipped")
     run("eval", folder, *options, "--metric", "euclidean", "-o", "euclidean")
     assert "nothing in common" in refuse("compare", folder, "euclidean")
+
+
+RESULT = {
+    "model": "x",
+    "dataset": "market1501",
+    "rule": "cosine",
+    "ap": "step",
+    "mAP": 0.5,
+    "cmc": [0.5, 1],
+    "reranked": None,
+    "per_query": {
+        "pid": [1, 2],
+        "camid": [1, 1],
+        "average_precision": [0.4, 0.6],
+        "inverse_negative_penalty": [0.4, None],
+        "rank_1": [0, 1.0],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"dataset": 3}, "dataset of result 1"),
+        ({"rule": None}, "rule of result 1"),
+        ({"model": ["x"]}, "model of result 1"),
+        ({"ap": "half"}, "ap of result 1"),
+        ({"ap": []}, "ap of result 1"),
+        ({"mAP": "0.5"}, "mAP of result 1"),
+        ({"mAP": True}, "mAP of result 1"),
+        ({"cmc": 0.5}, "cmc of result 1"),
+        ({"reranked": "no"}, "reranked of result 1"),
+        ({"per_query": []}, "per_query of result 1"),
+        ({"per_query": {}}, "per_query.pid of result 1"),
+        ({"per_query": {**RESULT["per_query"], "pid": [1]}}, "per_query.camid of result 1"),
+        ({"per_query": {**RESULT["per_query"], "pid": [1.5, 2]}}, "per_query.pid of result 1"),
+        ({"per_query": {**RESULT["per_query"], "rank_1": ["1", 2]}}, "per_query.rank_1 of result"),
+    ],
+)
+def test_edited_results_are_refused_by_file_and_field(
+    change: dict[str, object], expected: str, run: Run, refuse: Run
+) -> None:
+    Path("metrics.json").write_text(json.dumps({"results": [RESULT]}))
+    Path("edited.json").write_text(json.dumps({"results": [{**RESULT, **change}]}))
+    run("compare", "metrics.json", "metrics.json")
+    message = refuse("compare", "metrics.json", "edited.json")
+    assert f"edited.json is damaged or was edited: {expected}" in message
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"results": 3}', '{"results', "[" * 9**5])
+def test_other_files_are_not_results(text: str, refuse: Run) -> None:
+    Path("metrics.json").write_text(text)
+    assert "metrics.json was not written by reidkit eval" in refuse(
+        "compare", *["metrics.json"] * 2
+    )
 
 
 def test_several_data_sets_are_evaluated_in_one_call(
