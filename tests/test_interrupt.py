@@ -93,13 +93,19 @@ main(["models", "iaunet"])
     assert (done.returncode, done.stdout) == (128 + number, "")
 
 
-def test_a_signal_in_the_middle_of_a_command_ends_it_by_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "place", ["reidkit.data.manifest.list_manifests", "typer.main.get_command"]
+)
+def test_a_signal_in_the_middle_of_a_command_ends_it_by_one_line(
+    place: str, tmp_path: Path
+) -> None:
+    module, _, function = place.rpartition(".")
     code = f"""
-import os
+import importlib, os
 from reidkit.cli import main
-from reidkit.data import manifest
 
-manifest.list_manifests = lambda: os.kill(os.getpid(), {int(signal.SIGTERM)})
+module = importlib.import_module({module!r})
+module.{function} = lambda *arguments: os.kill(os.getpid(), {int(signal.SIGTERM)})
 main(["datasets", "list"])
 """
     done = subprocess.run(

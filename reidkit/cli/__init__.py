@@ -60,10 +60,8 @@ class MainGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            stopped = error if isinstance(error, Interrupted) else Interrupted()
-            print(f"stopped. {stopped.advice}".removesuffix(". "), file=sys.stderr)
-            sys.exit(stopped.status)
+        except KeyboardInterrupt as error:  # Typer would say nothing and exit by 130
+            _stop(error)
 
 
 app = typer.Typer(
@@ -124,6 +122,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with handlers(stop_command):
             app(arguments)
+    except KeyboardInterrupt as error:
+        _stop(error)
     except ReidkitError as error:
         _fail(str(error))
     except OSError as error:
@@ -133,6 +133,12 @@ def main(arguments: list[str] | None = None) -> None:
             f"{error.strerror}: {error.filename or 'while writing'}. Check free space and "
             "permissions, then run the same command again"
         )
+
+
+def _stop(error: KeyboardInterrupt) -> None:
+    stopped = error if isinstance(error, Interrupted) else Interrupted()
+    print(f"stopped. {stopped.advice}".removesuffix(". "), file=sys.stderr)
+    sys.exit(stopped.status)
 
 
 def _fail(message: str) -> None:
