@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,11 @@ from test_trainer import settings
 from reidkit import checkpoint
 from reidkit.data.manifest import open_dataset
 from reidkit.errors import CheckpointError, ConfigError, DataError
+from reidkit.interrupt import Interrupted
 from reidkit.training.dry_run import dry_run
 from reidkit.training.logging import read_history
 from reidkit.training.setup import build_model, freeze_warning, hold_out, load_initial_weights
-from reidkit.training.trainer import RunOptions, Trainer
+from reidkit.training.trainer import Callbacks, RunOptions, Trainer
 
 CPU = torch.device("cpu")
 
@@ -82,6 +85,34 @@ def test_a_classification_data_set_has_no_identities_to_hold_out(market: Path) -
     with pytest.raises(ConfigError, match="--val-fraction 0"):
         hold_out(data, fraction=0.5, seed=0)
     assert hold_out(data, fraction=0.0, seed=0) == (data, None)
+
+
+def test_a_run_stopped_after_the_last_step_of_an_epoch_says_so_and_marks_held_out_results(
+    market: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    config = settings(schedule={"epochs": 1}, test={"every": 1, "val_fraction": 0.4})
+
+    def stop_after_last(epoch: int, step: int, steps: int) -> None:
+        if step == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def build(callbacks: Callbacks) -> Trainer:
+        return Trainer(
+            config,
+            open_dataset(str(market)),
+            folder=tmp_path,
+            masks=None,
+            device=CPU,
+            callbacks=callbacks,
+            options=RunOptions(workers=0),
+        )
+
+    with pytest.raises(Interrupted):
+        build(Callbacks(on_step=stop_after_last)).fit()
+    build(Callbacks()).fit(resume=True)
+    assert "resuming at the end of epoch 1" in caplog.text
+    assert "epoch 1, held-out identities: mAP" in (tmp_path / "train.log").read_text()
 
 
 def fit(market: Path, folder: Path, **tables: object) -> Path:
