@@ -44,3 +44,38 @@ SyntheticLayout = Literal[
     "cifar100",
     "csv",
 ]
+
+_BACKBONE = ("backbone", "last_stride")
+_IAU = (
+    *("stages", "placement", "block", "order", "relation", "channel_relation", "part_pooling"),
+    *("interaction", "part_supervision"),
+)
+_COMPARISON = (*_BACKBONE, "stages", "placement", "head", "embedding")
+_RGA = (*_BACKBONE, "stages", "node_embedding", "own_feature", "relations", "dropout", "embedding")
+
+ARCH_OPTIONS: dict[str, tuple[str, ...]] = {
+    "baseline": (*_BACKBONE, "head", "embedding", "reduced"),
+    "cama": (*_BACKBONE, "branches", "embedding"),
+    "cama-iau": (*_BACKBONE, "branches", "embedding", *_IAU),
+    **dict.fromkeys(("nl", "se"), (*_COMPARISON, "reduction")),
+    "snl": _COMPARISON,
+    **dict.fromkeys(("cbam-c", "cbam-cs", "cbam-s"), (*_COMPARISON, "reduction")),
+    **dict.fromkeys(("fc-c", "fc-s", "fc-s//c"), (*_COMPARISON, "reduction")),
+    "ianet": (
+        *(*_BACKBONE, "stages", "placement", "block", "order", "variant", "contexts", "fusion"),
+        *("relations", "sigma_x", "sigma_y", "embedding"),
+    ),
+    "iaunet": (*_BACKBONE, *_IAU, "embedding"),
+    "iaunet-cifar": (
+        *(*_BACKBONE, "stages", "placement", "order", "relation", "channel_relation", "embedding"),
+    ),
+    "pcb": (*_BACKBONE, "dropout", "feature"),
+    "pcb-iau": (*_BACKBONE, "dropout", "feature", *_IAU),
+    "pfsa": (
+        *(*_BACKBONE, "rescaling", "backbone_attention", "deep_supervision", "deep_attention"),
+        *("deep_reduction", "deep_pooling", "parts", "dropout"),
+    ),
+    **dict.fromkeys(("rga-c", "rga-cs", "rga-s", "rga-s//c", "rga-sc"), _RGA),
+}
+"""Names of the architectures' options. The registry has their types and defaults, but knows them
+only once torch is imported, which takes seconds; a misspelled name is refused before."""

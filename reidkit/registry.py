@@ -9,10 +9,11 @@ A file in `reidkit/models/archs/` registers its networks:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from reidkit.choices import ARCH_OPTIONS
 from reidkit.errors import ConfigError, suggest
 
 
@@ -82,6 +83,7 @@ def register_arch(
 
     def register(build: Build) -> Build:
         assert name not in _ARCHS, f"architecture {name} is registered twice"
+        assert name in ARCH_OPTIONS, f"add {name} and its options to choices.ARCH_OPTIONS"
         _ARCHS[name] = ArchSpec(name, build, config, source, input_size, parts)
         return build
 
@@ -92,14 +94,41 @@ def get_arch(name: str) -> ArchSpec:
     """The architecture registered under `name`.
 
     Raises:
+        ConfigError: as `check_arch_name`.
+    """
+    check_arch_name(name)
+    _discover()
+    return _ARCHS[name]
+
+
+def check_arch_name(name: str) -> None:
+    """Passes if there is an architecture of that name; torch is not imported.
+
+    Raises:
         ConfigError: if there is none; the message contains the most similar name.
     """
-    _discover()
-    if name not in _ARCHS:
+    if name not in ARCH_OPTIONS:
         raise ConfigError(
-            f"unknown architecture {name!r}. {suggest(name, _ARCHS)} List them: reidkit models"
+            f"unknown architecture {name!r}. {suggest(name, ARCH_OPTIONS)} "
+            "List them: reidkit models"
         )
-    return _ARCHS[name]
+
+
+def check_arch_options(name: str, options: Iterable[str], *, where: str) -> None:
+    """Passes if the architecture `name` has all `options`; torch is not imported.
+
+    Args:
+        where: the source of the options, which messages begin with.
+    Raises:
+        ConfigError: the architecture or one of the options is unknown; names the nearest.
+    """
+    check_arch_name(name)
+    known = [f"arch.{key}" for key in ("name", *ARCH_OPTIONS[name])]
+    for key in options:
+        if f"arch.{key}" not in known:
+            raise ConfigError(
+                f"{where}: {name} has no option arch.{key}. {suggest(f'arch.{key}', known)}"
+            )
 
 
 def list_archs() -> list[str]:

@@ -1,5 +1,6 @@
 """Closed choices agree with the registries and fields that they list."""
 
+import dataclasses
 from typing import Any, get_args
 
 import numpy as np
@@ -10,7 +11,16 @@ from reidkit.config import SamplerConfig
 from reidkit.data import clips
 from reidkit.data.sampler import epoch_batches
 from reidkit.preprocess import Preprocess
+from reidkit.registry import get_arch, list_archs
 from reidkit.synthetic import LAYOUTS
+
+
+def test_architectures_have_the_options_that_are_checked_without_torch() -> None:
+    registered = {
+        name: {field.name for field in dataclasses.fields(get_arch(name).config)}
+        for name in list_archs()
+    }
+    assert {name: set(keys) for name, keys in choices.ARCH_OPTIONS.items()} == registered
 
 
 def test_synthetic_layouts_are_the_registered_ones() -> None:

@@ -1,7 +1,8 @@
 """The command line: one file per command, and the only place that prints or exits.
 
 Results go to stdout, progress and logs to stderr. Exit status: 0 success, 1 a bug, 2 an error that
-the user can fix. Commands import torch inside their functions, so that --help is fast.
+the user can fix, 130 and 143 stopped by Ctrl-C and SIGTERM. Commands import torch inside their
+functions, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import reidkit
 from reidkit.cli import (
@@ -34,6 +35,7 @@ from reidkit.cli import (
 from reidkit.cli.options import option_panels
 from reidkit.cli.output import LogHandler
 from reidkit.errors import ReidkitError
+from reidkit.interrupt import Interrupted, handlers, stop_command
 
 GROUPS = {
     "Start": ("demo",),
@@ -49,11 +51,17 @@ GROUPS = {
 PANEL_OF = {command: group for group, commands in GROUPS.items() for command in commands}
 
 
-class OrderedGroup(TyperGroup):
-    """Lists commands in the order of `GROUPS`."""
+class MainGroup(TyperGroup):
+    """Lists commands in the order of `GROUPS`; a signal ends a command by one line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(PANEL_OF)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:  # Typer would say nothing and exit by 130
+            _stop(error)
 
 
 app = typer.Typer(
@@ -62,11 +70,12 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
-    cls=OrderedGroup,
+    cls=MainGroup,
 )
 for name, group in (("datasets", datasets.app), ("masks", masks.app)):
     for command in group.registered_commands:
-        command.cls = option_panels({})
+        if command.cls in (None, TyperCommand):  # it has no panels of its own
+            command.cls = option_panels({})
     app.add_typer(group, name=name, rich_help_panel=PANEL_OF[name])
 for name, function, panels in (
     ("demo", demo.demo, {}),
@@ -111,7 +120,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of `reidkit`."""
     logging.basicConfig(level=logging.INFO, handlers=[LogHandler()])
     try:
-        app(arguments)
+        with handlers(stop_command):
+            app(arguments)
+    except KeyboardInterrupt as error:
+        _stop(error)
     except ReidkitError as error:
         _fail(str(error))
     except OSError as error:
@@ -121,6 +133,12 @@ def main(arguments: list[str] | None = None) -> None:
             f"{error.strerror}: {error.filename or 'while writing'}. Check free space and "
             "permissions, then run the same command again"
         )
+
+
+def _stop(error: KeyboardInterrupt) -> None:
+    stopped = error if isinstance(error, Interrupted) else Interrupted()
+    print(f"stopped. {stopped.advice}".removesuffix(". "), file=sys.stderr)
+    sys.exit(stopped.status)
 
 
 def _fail(message: str) -> None:

@@ -34,13 +34,15 @@ def attention(
     """
     import dataclasses
 
-    from reidkit import checkpoint
     from reidkit.cli.runs import find_model
+    from reidkit.config import require
     from reidkit.data.manifest import open_dataset
 
     path = find_model(model)
+    require(masks.is_file(), f"--masks {masks}: no such file")
     data = open_dataset(dataset, data_root)
 
+    from reidkit import checkpoint
     from reidkit.device import torch_device
     from reidkit.masks.store import MaskStore
     from reidkit.types import PARTS, Sample

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from reidkit.cli.options import JsonOption
+from reidkit.cli.options import DataRootOption, JsonOption
 from reidkit.cli.output import print_json, print_table
 
 
@@ -15,8 +16,12 @@ def compare(
     first: Annotated[Path, typer.Argument(help="Run folder or metrics.json of reidkit eval.")],
     second: Annotated[Path, typer.Argument(help="Run folder or metrics.json of the other model.")],
     dataset: Annotated[
-        str | None, typer.Option(help="Data set.", show_default="the first in both results")
+        str | None,
+        typer.Option(
+            help="Data set name, manifest file or folder.", show_default="the first in both results"
+        ),
     ] = None,
+    data_root: DataRootOption = None,
     json: JsonOption = False,
 ) -> None:
     """Test whether two models differ by more than chance.
@@ -32,6 +37,8 @@ def compare(
     from reidkit.errors import DataError
 
     results = [read_results(path) for path in (first, second)]
+    if dataset is not None:
+        dataset = stored_name(dataset, data_root, results[0] + results[1])
     pair = find_pair(results, dataset)
     if pair is None:
         evaluated = (
@@ -73,6 +80,28 @@ def compare(
     print(
         f"the difference in mAP {verdict} significant at 5 % "
         f"({test.queries:,} queries of {test.identities:,} identities, {AP_NAMES[ap]})"
+    )
+
+
+def stored_name(dataset: str, data_root: Path | None, results: list[dict[str, Any]]) -> str:
+    """The name by which results are stored of a data set given by name, manifest file or folder.
+
+    Raises:
+        DataError: there is no such data set, or no result on it.
+    """
+    from reidkit.data.manifest import open_dataset
+    from reidkit.errors import DataError
+
+    names = dict.fromkeys(str(result["dataset"]) for result in results)
+    if dataset in names:
+        return dataset
+    data = open_dataset(dataset, data_root)
+    for result in results:
+        if result.get("dataset_fingerprint") == data.fingerprint:
+            return str(result["dataset"])
+    raise DataError(
+        f"no result on {dataset}; there are results on {', '.join(names) or 'nothing'}. "
+        f"Run: reidkit eval MODEL --dataset {shlex.quote(dataset)}"
     )
 
 

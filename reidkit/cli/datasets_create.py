@@ -24,7 +24,7 @@ INIT_PANELS = {
     "File names": ("pattern", "cameras", "camera_map", "tracklets"),
     "Table": ("root",),
     "Splits": ("test_fraction", "seed"),
-    "Output": ("dry_run",),
+    "Output": ("dry_run", "overwrite"),
 }
 
 
@@ -66,6 +66,9 @@ def init(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the summary and examples; write nothing.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing manifest.toml and data.csv.")
+    ] = False,
 ) -> None:
     """Create a data set from your own folder of images.
 
@@ -76,7 +79,7 @@ def init(
     \b
     Examples:
       reidkit datasets init photos/ --cameras 'cam(\\w+)'
-      reidkit datasets init photos/ --pattern '^(?P<pid>\\d+)_c(?P<camid>\\d+)' --dry-run
+      reidkit datasets init photos/ --pattern '(?P<pid>\\d+)_c(?P<camid>\\d+)'
       reidkit datasets init videos/ --tracklets
       reidkit datasets init table.csv --root /images
     """
@@ -87,17 +90,18 @@ def init(
     if folder.suffix.lower() == ".csv":
         options = (pattern, camera_map, tracklets, cameras != "none")
         require(not any(options), f"{folder} states people and cameras: pass only --root")
-        check_new(folder.parent)
+        if not (dry_run or overwrite):
+            check_new(folder.parent)
         scaffold = plan_table(folder, root)
         print_summary(scaffold)
         if not dry_run:
-            scaffold.write()
+            scaffold.write(overwrite=overwrite)
             print(folder.parent / MANIFEST)
         return
     require(root is None, f"--root is for a table: reidkit datasets init TABLE.csv --root {root}")
     mapping = parse_camera_map(camera_map) if camera_map is not None else {}
     names = NamePattern(pattern or "", cameras, mapping, tracklets)
-    if not dry_run:
+    if not (dry_run or overwrite):
         check_new(folder)
     scaffold = plan_dataset(folder, names, test_fraction=test_fraction, seed=seed)
     print_summary(scaffold)
@@ -109,7 +113,7 @@ def init(
             print(f"  {row.path}: person {row.pid}{camera}{tracklet}, {row.split}")
         print("nothing written (--dry-run)")
         return
-    scaffold.write()
+    scaffold.write(overwrite=overwrite)
     print(folder / MANIFEST)
     print(folder / TABLE)
 
@@ -223,7 +227,9 @@ def unpack(
     for file in archive or []:
         target = data_root or Path(os.environ.get("REIDKIT_DATA", "data"))
         with progress(f"unpacking {file.name}") as on_progress:
-            unpack_archive(file, manifest, target, on_progress=on_progress)
+            unpacked = unpack_archive(file, manifest, target, on_progress=on_progress)
+        there = f", {unpacked.present:,} were there already" if unpacked.present else ""
+        print(f"{file}: {count(unpacked.written, 'file')} written{there}", file=sys.stderr)
     root = find_root(manifest, data_root, variant=dataset.partition("@")[2])
     if any((root / name).exists() for name in ("cuhk-03.mat", "train.bin")):
         with progress("writing images") as on_progress:
@@ -234,9 +240,9 @@ def unpack(
         protocol = protocol_file(manifest)
         if not (root / protocol).exists():
             print(
-                f"also needed: {protocol} from {manifest.home}. Then run: reidkit datasets unpack "
+                f"{protocol} is also needed, from {manifest.home}. Run: reidkit datasets unpack "
                 f"{dataset} --archive {protocol}{where}",
                 file=sys.stderr,
             )
             return
-    print(f"check it: reidkit datasets verify {dataset}{where}", file=sys.stderr)
+    print(f"Run: reidkit datasets verify {dataset}{where}", file=sys.stderr)

@@ -35,7 +35,13 @@ from reidkit.cli.options import (
     open_data,
 )
 from reidkit.cli.output import mean_cell, print_json, print_table, stage_progress
-from reidkit.cli.runs import find_model, run_folder, store_results, trained_on
+from reidkit.cli.runs import (
+    TABLE_SUFFIXES,
+    find_model,
+    run_folder,
+    store_results,
+    trained_on,
+)
 from reidkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -175,15 +181,31 @@ def evaluate(
     from reidkit.config import require
     from reidkit.data.manifest import locate
 
-    for name in dataset or []:
-        locate(name, data_root)
+    check_distinct("--dataset", dataset or [], [locate(name, data_root) for name in dataset or []])
     for features in (query_features, gallery_features):
         require(features is None or features.is_file(), f"no such features file: {features}")
+        require(
+            features is None or features.suffix.lower() not in TABLE_SUFFIXES,
+            f"{features}: features are read from .h5 and .npz files only",
+        )
     from_files = query_features is not None or gallery_features is not None
     if from_files and (query_features is None or gallery_features is None):
         raise ConfigError("pass both --query-features and --gallery-features")
+    if from_files:
+        require(not models, "pass either features files or a model, not both")
+        require(not dataset, "features files state their data set: remove --dataset")
     memory = None if max_memory is None else parse_memory(max_memory)
+    inputs = external_inputs(
+        preprocess=preprocess,
+        size=size,
+        mean=mean,
+        std=std,
+        channels=channels,
+        resize=resize,
+        output=output,
+    )
     files = [] if from_files else [find_model(path) for path in models or (None,)]
+    check_distinct("model", files, [path.resolve() for path in files])
 
     from reidkit.device import torch_device
     from reidkit.evaluation import EvaluationSettings, evaluate_features, run_statistics
@@ -207,21 +229,10 @@ def evaluate(
         clips=clips,
         batch=batch,
     )
-    inputs = external_inputs(
-        preprocess=preprocess,
-        size=size,
-        mean=mean,
-        std=std,
-        channels=channels,
-        resize=resize,
-        output=output,
-    )
     where = torch_device(device)
     options: dict[str, Any] = {"device": where}
     results: list[EvaluationResult] = []
     if from_files:
-        require(not models, "pass either features files or a model, not both")
-        require(not dataset, "features files state their data set: remove --dataset")
         assert query_features is not None and gallery_features is not None
         with stage_progress() as on_progress:
             result = evaluate_features(
@@ -262,6 +273,21 @@ def evaluate(
     else:
         print_results(results)
         print_means(means)
+
+
+def check_distinct(what: str, names: Sequence[object], meant: Sequence[object]) -> None:
+    """Passes if all names mean different things, so that nothing counts twice in means.
+
+    Args:
+        meant: what each name stands for.
+    Raises:
+        ConfigError: naming the first repetition.
+    """
+    for number, name in enumerate(names):
+        if meant[number] in meant[:number]:
+            earlier = names[meant.index(meant[number])]
+            same = "" if earlier == name else f", as {earlier}"
+            raise ConfigError(f"{what} {name} is given more than once{same}. Leave one of them out")
 
 
 def evaluate_model(
@@ -346,14 +372,17 @@ def with_distinct_names(results: Sequence[EvaluationResult]) -> list[EvaluationR
 
 
 def write_results(folder: Path, results: Sequence[EvaluationResult]) -> None:
-    """Adds to metrics.json, and for retrieval writes curves-<data set>.png."""
+    """Adds to metrics.json, and for retrieval writes curves-<data set>.png, with the file's name
+    in it for an exported model, which lies beside its checkpoint."""
     from reidkit.evaluation import Evaluation
     from reidkit.visualize.plots import plot_curves
 
     store_results(folder, results)
     for result in results:
         if isinstance(result, Evaluation):
-            path = folder / f"curves-{result.dataset}.png"
+            model = Path(result.model)
+            exported = f"-{model.stem}-onnx" if model.suffix == ".onnx" else ""
+            path = folder / f"curves-{result.dataset}{exported}.png"
             title = f"{result.model or 'features'} on {result.dataset}"
             plot_curves(result.rankings, path, title=title)
             log.info("%s", path)

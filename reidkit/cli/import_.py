@@ -52,23 +52,30 @@ def import_(
       reidkit import a.pth --from iaunet-reference --arch iaunet -o a.safetensors
       reidkit import b.pth --from rga-reference --arch rga-sc -o b.safetensors
     """
+    from reidkit.config import require
+    from reidkit.registry import check_arch_options
+
+    height_width = None if size is None else parse_size(size)
+    options = parse_arch_options(set_)
+    check_arch_options(arch, options, where="--set")
+    require(file.is_file(), f"no such weights file: {file}")
+
     from reidkit import checkpoint
     from reidkit.external import import_weights
 
-    height_width = None if size is None else parse_size(size)
     imported = import_weights(
         file,
         format=format,
         arch=arch,
-        options=parse_arch_options(set_),
+        options=options,
         input_size=None if height_width is None else (height_width[0], height_width[1]),
     )
     if frames is None:
         frames = VIDEO_FRAMES if imported.has_clips else 0
-    options = dataclasses.asdict(imported.config)
+    arch_config = dataclasses.asdict(imported.config)
     header = checkpoint.Header(
         arch=imported.arch,
-        arch_config=options,
+        arch_config=arch_config,
         preprocess=imported.preprocess,
         num_ids=imported.num_ids,
         frames=frames,
@@ -81,7 +88,7 @@ def import_(
             {
                 "file": str(out),
                 "arch": imported.arch,
-                "options": options,
+                "options": arch_config,
                 "num_ids": imported.num_ids,
                 "frames": frames,
                 "matched": len(keys.matched),

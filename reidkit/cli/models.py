@@ -62,8 +62,11 @@ def models(
       reidkit models --table iaunet-vi
     """
     from reidkit.errors import ConfigError
-    from reidkit.registry import get_arch, list_archs
+    from reidkit.registry import check_arch_options, get_arch, list_archs
 
+    options = parse_arch_options(set_)
+    if name is not None:
+        check_arch_options(name, options, where="--set")
     if table is not None:
         _show_table(table, json=json)
         return
@@ -76,7 +79,7 @@ def models(
         print_json(rows) if json else _print_list(rows)
         return
     spec = get_arch(name)
-    facts = _facts(spec, parse_arch_options(set_))
+    facts = _facts(spec, options)
     facts["options"] = _options(spec)
     print_json(facts) if json else _print_one(facts)
 

@@ -113,7 +113,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 def option_panels(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
     """A command class whose `--help` shows parameters (by Python name) in panels, and which
-    refuses an option that is given twice and is not a list: click would drop the first."""
+    refuses an option that is given twice and is not a list: click would drop the first. A value
+    that is not one of an option's choices is refused in reidkit's words."""
     panel_of = {name: panel for panel, names in panels.items() for name in names}
 
     class PanelCommand(TyperCommand):
@@ -127,7 +128,10 @@ def option_panels(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
             for option in order:
                 if not option.multiple and option.nargs == 1 and order.count(option) > 1:
                     raise typer.BadParameter("given more than once", ctx=ctx, param=option)
-            return super().parse_args(ctx, args)
+            try:
+                return super().parse_args(ctx, args)
+            except typer.BadParameter as error:
+                raise _unknown_choice(error) or error from None
 
         def get_help_option(self, ctx: Any) -> Any:
             option = super().get_help_option(ctx)
@@ -136,6 +140,17 @@ def option_panels(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
             return option
 
     return PanelCommand
+
+
+def _unknown_choice(error: typer.BadParameter) -> ConfigError | None:
+    """The message about a value that is not one of an option's choices; None for another error."""
+    found = re.fullmatch(r"(?:Value error, )?('.*?') is not one of (.*)", error.message, re.DOTALL)
+    if found is None or error.param is None:
+        return None
+    name = str(error.param.name).rstrip("_").replace("_", " ")
+    *first, last = re.findall(r"'([^']*)'", found[2])
+    listed = f"{', '.join(first)} or {last}" if first else last
+    return ConfigError(f"unknown {name} {found[1]}: {listed}")
 
 
 def _join_lines(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +50,11 @@ def report(
     from reidkit.cli.runs import find_model
     from reidkit.config import require
 
-    require(card, "no report chosen: add --card for a model card")
+    model_argument = "" if model is None else f" {shlex.quote(str(model))}"
+    require(
+        card,
+        f"report writes a model card and nothing else. Run: reidkit report{model_argument} --card",
+    )
     path = find_model(model)
     require(
         path.suffix != ".onnx",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,13 +21,14 @@ from reidkit.cli.options import (
 )
 from reidkit.cli.output import mean_cell, print_json, print_table
 from reidkit.cli.smoke import run_smoke
+from reidkit.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reidkit.config import RunConfig
     from reidkit.reproduce.runs import RowResult, Runs
-    from reidkit.reproduce.tables import Table
+    from reidkit.reproduce.tables import Row, Table
     from reidkit.types import Dataset
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,10 @@ PANELS = {
     "Smoke test": ("smoke", "part"),
     "Run": ("out", "device", "workers", "json"),
 }
+
+
+LIST_WIDTH = 80
+"""Columns of `--list`."""
 
 
 def reproduce(
@@ -142,7 +148,10 @@ def reproduce(
         epochs_scale=epochs_scale,
         overrides=(set_layer(set_ or []),),
     )
-    results = _train_rows(table, data, runs, out, masks, device, workers)
+    try:
+        results = _train_rows(table, data, runs, out, masks, device, workers)
+    except Interrupted as error:
+        raise Interrupted(error.number, "Run the same command again to resume") from None
     notes = _notes(found, data, runs, splits=len(splits))
     shown = _shown_name(data)
     if json:
@@ -258,13 +267,27 @@ def _list(only: str | None, *, json: bool) -> None:
         )
         return
     for name, table in listed:
-        print(f"{name}  {table.title}" + (f" ({table.note})" if table.note else ""))
+        title = f"{name}  {table.title}" + (f" ({table.note})" if table.note else "")
+        print(textwrap.fill(title, LIST_WIDTH, subsequent_indent="    "))
+        names, archs = (
+            max(len(getattr(row, field)) for row in table.rows) for field in ("name", "arch")
+        )
         for row in table.rows:
-            cells = [
-                f"{data} " + " ".join(f"{metric} {value:g}" for metric, value in values.items())
-                for data, values in row.paper.items()
-            ]
-            print(f"  {row.name:22} {row.arch:13} {';  '.join(cells)}")
+            print("\n".join(_row_lines(row, f"  {row.name:{names}}  {row.arch:{archs}}  ")))
+
+
+def _row_lines(row: Row, start: str) -> list[str]:
+    """A row of a table with its published results, a line per data set."""
+    results = [
+        f"{data} " + " ".join(f"{metric} {value:g}" for metric, value in values.items())
+        for data, values in row.paper.items()
+    ]
+    if all(len(start + result) <= LIST_WIDTH for result in results):
+        indents = [start, *(" " * len(start) for _ in results[1:])]
+        return [indent + result for indent, result in zip(indents, results, strict=False)] or [
+            start
+        ]
+    return [start.rstrip(), *(f"      {result}" for result in results)]
 
 
 def _print(results: list[RowResult], *, title: str) -> None:

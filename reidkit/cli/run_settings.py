@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,10 +90,14 @@ class LaunchOptions:
             partial.write_text(to_toml(vars(stored)))
 
 
-def check_early(options: LaunchOptions, overrides: ConfigOverrides) -> None:
+def check_early(options: LaunchOptions, overrides: ConfigOverrides, resumed: Path | None) -> None:
     """Stops at a missing file, an unknown data set or an unknown setting before torch is imported,
-    which takes seconds."""
-    from reidkit.config import check_layers, require, with_recipe
+    which takes seconds.
+
+    Args:
+        resumed: the folder of the run that is resumed, if one is.
+    """
+    from reidkit.config import check_layers, require
     from reidkit.data.manifest import locate
 
     manifest, _ = locate(str(options.dataset), options.data_root)
@@ -106,19 +111,44 @@ def check_early(options: LaunchOptions, overrides: ConfigOverrides) -> None:
         ("--weights", weights_file),
     ):
         require(path is None or path.is_file(), f"{option} {path}: no such file")
-    check_layers(with_recipe(overrides.layers(), preset=overrides.preset, dataset=manifest.name))
+    if resumed is not None:
+        check_layers(resumed_layers(resumed, overrides))
+    else:
+        check_layers(recipe_layers(manifest.name, overrides))
+
+
+def cap_workers(options: LaunchOptions) -> LaunchOptions:
+    """The options with at most one data loading process per CPU, and a warning if there were more:
+    they compete for the CPUs, and each takes memory."""
+    most = max(2, os.cpu_count() or 1)
+    if options.workers is None or options.workers <= most:
+        return options
+    log.warning("--workers %d is more than this machine has CPUs; using %d", options.workers, most)
+    return dataclasses.replace(options, workers=most)
+
+
+def recipe_layers(dataset: str, overrides: ConfigOverrides) -> list[Layer]:
+    """Recipe, file, environment, `--set` and flags."""
+    from reidkit.config import with_recipe
+
+    return with_recipe(overrides.layers(), preset=overrides.preset, dataset=dataset)
 
 
 def load_settings(dataset: str, overrides: ConfigOverrides) -> RunConfig:
     """Settings from recipe, file, environment, `--set` and flags."""
-    from reidkit.config import load_run_config, with_recipe
+    from reidkit.config import load_run_config
 
-    layers = with_recipe(overrides.layers(), preset=overrides.preset, dataset=dataset)
+    return load_run_config(recipe_layers(dataset, overrides))
+
+
+def log_settings(dataset: str, overrides: ConfigOverrides, settings: RunConfig) -> None:
+    """Logs where the settings come from, and a batch size that is not the recipe's."""
+    from reidkit.config import load_run_config
+
+    layers = recipe_layers(dataset, overrides)
     log.info("settings: %s", ", ".join(layer.where for layer in layers if layer.table))
-    settings = load_run_config(layers)
     if layers[0].where.endswith(".toml"):
         _warn_about_batch_size(load_run_config(layers[:1]), settings)
-    return settings
 
 
 def scientific(value: float) -> str:
@@ -141,11 +171,43 @@ def _warn_about_batch_size(recipe: RunConfig, settings: RunConfig) -> None:
 def load_resumed_settings(folder: Path, overrides: ConfigOverrides) -> RunConfig:
     """The settings of an earlier run with the overrides on top; `Trainer.fit` checks that they are
     still the run's own."""
-    from reidkit.config import Layer, load_run_config, preset_layer, read_toml
+    from reidkit.config import load_run_config
 
-    table = read_toml(folder / "config.toml")
-    table.pop("dataset", None)
-    layers = [Layer(f"{folder}/config.toml", table), *overrides.layers()]
+    return load_run_config(resumed_layers(folder, overrides))
+
+
+def resumed_layers(folder: Path, overrides: ConfigOverrides) -> list[Layer]:
+    """The settings of an earlier run, and what the command line sets on top of them.
+
+    Raises:
+        ConfigError: the run is of another architecture than the command line names.
+    """
+    from reidkit.config import arch_name, file_layer, preset_layer, require
+
+    stored = dataclasses.replace(file_layer(folder / "config.toml"), where=f"{folder}/config.toml")
+    above = overrides.layers()
     if overrides.preset not in (None, "none"):
-        layers.insert(1, preset_layer(str(overrides.preset)))
-    return load_run_config(layers)
+        above.insert(0, preset_layer(str(overrides.preset)))
+    trained, named = (arch_name(layers, default=None) for layers in ([stored], above))
+    require(
+        named in (None, trained),
+        f"{folder} is a run of {trained}, not of {named}. Leave out {named}, or start a new run "
+        "without --resume",
+    )
+    return [stored, *above]
+
+
+def restart_command(folder: Path, launch: LaunchOptions) -> str:
+    """The command that starts the run in a folder again with the settings stored in it."""
+    options: dict[str, object] = {
+        "--dataset": launch.dataset,
+        "--data-root": launch.data_root,
+        "--masks": launch.masks,
+        "--device": None if launch.device == "auto" else launch.device,
+        "--workers": launch.workers,
+        "--preset": "none",
+        "--config": folder / "config.toml",
+        "-o": folder,
+    }
+    given = [f"{name} {shlex.quote(str(v))}" for name, v in options.items() if v is not None]
+    return f"reidkit train {' '.join(given)}"

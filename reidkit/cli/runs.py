@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from reidkit.choices import ApRule
 from reidkit.errors import CheckpointError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -18,13 +20,20 @@ log = logging.getLogger(__name__)
 RUNS = Path("runs")
 METRICS = "metrics.json"
 
+MODEL_SUFFIXES = (".safetensors", ".onnx")
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt")
+"""Of other projects' checkpoints."""
+FEATURES_SUFFIXES = (".h5", ".npz", ".csv", ".parquet")
+TABLE_SUFFIXES = (".csv", ".parquet")
+"""Of features files that are written for other tools and not read."""
+
 
 def find_model(path: Path | None) -> Path:
     """The checkpoint or ONNX file that a command is given, in a run folder or by itself; None
     selects the newest run's. Imports nothing heavy, so that a wrong name is refused at once.
 
     Raises:
-        CheckpointError: there is no such file.
+        CheckpointError: there is no such file, or its suffix is of another kind of file.
     """
     if path is None:
         found = sorted(RUNS.glob("*/model.safetensors"), key=lambda file: file.stat().st_mtime)
@@ -36,6 +45,8 @@ def find_model(path: Path | None) -> Path:
         log.info("model: %s", found[-1])
         return found[-1]
     file = path / "model.safetensors" if path.is_dir() else path
+    if file.is_file() and file.suffix not in MODEL_SUFFIXES:
+        raise CheckpointError(f"{path} is not a model. {_kind_of_file(file)}")
     if not file.is_file():
         raise CheckpointError(
             f"{path} is a folder without model.safetensors, so not a completed run"
@@ -46,6 +57,22 @@ def find_model(path: Path | None) -> Path:
             "Train one: reidkit train --dataset NAME"
         )
     return file
+
+
+def _kind_of_file(path: Path) -> str:
+    """What to do with a file that is not a model."""
+    suffix, name = path.suffix.lower(), shlex.quote(str(path))
+    if suffix in FEATURES_SUFFIXES:
+        return (
+            "Features are evaluated by: "
+            "reidkit eval --query-features FILE --gallery-features FILE --protocol NAME"
+        )
+    if suffix in WEIGHTS_SUFFIXES:
+        return (
+            "Convert third-party weights: "
+            f"reidkit import {name} --from FORMAT --arch NAME -o model.safetensors"
+        )
+    return f"Expected a run folder or a file with the suffix {' or '.join(MODEL_SUFFIXES)}"
 
 
 def newest_run() -> Path:
@@ -110,20 +137,69 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     """The results in a metrics.json, or in a run folder's, from the oldest.
 
     Raises:
-        DataError: the file is missing or was not written by `reidkit eval`.
+        DataError: the file is missing, was not written by `reidkit eval`, or was edited.
     """
     file = path / METRICS if path.is_dir() else path
     try:
-        results: list[dict[str, Any]] = json.loads(file.read_text())["results"]
-        if not all(isinstance(result["dataset"], str) for result in results):
-            raise ValueError("names of data sets are not strings")
-        return results
+        results = json.loads(file.read_text())["results"]
+        if not isinstance(results, list):
+            raise TypeError("results are not a list")
     except FileNotFoundError as error:
         is_run = (path / "model.safetensors").is_file()
         advice = f"Run: reidkit eval {path}" if is_run else f"Pass a run folder or a {METRICS}"
         raise DataError(f"{file} does not exist. {advice}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise DataError(
             f"{file} was not written by reidkit eval. Run: reidkit eval MODEL --dataset NAME -o "
-            f"{file.parent}"
+            f"{shlex.quote(str(file.parent))}"
         ) from error
+    for number, result in enumerate(results, start=1):
+        wrong = _wrong_field(result)
+        if wrong:
+            raise DataError(
+                f"{file} is damaged or was edited: {wrong} of result {number}. Remove the file, "
+                "and run reidkit eval again"
+            )
+    return results
+
+
+_TEXTS = ("model", "model_sha256", "dataset", "dataset_fingerprint", "rule")
+_SCORES = ("mAP", "mINP", "top1", "top5")
+_WHOLE_NUMBERS = ("pid", "camid", "label", "rank", "matches", "first_rank")
+
+
+def _wrong_field(result: Any) -> str:
+    """The name of the first field of a stored result that is not of its type; "": none is."""
+    if not isinstance(result, dict):
+        return "the type"
+    missing = [name for name in ("dataset", "rule", "per_query") if name not in result]
+    per_query = result.get("per_query")
+    if missing or not isinstance(per_query, dict):
+        return (missing or ["per_query"])[0]
+    checks = {name: isinstance(result.get(name, ""), str) for name in _TEXTS}
+    checks |= {name: _is_number(result.get(name)) for name in _SCORES}
+    checks["cmc"] = _are_numbers(result.get("cmc", []))
+    checks["reranked"] = isinstance(result.get("reranked"), dict | None)
+    if result.get("task") == "classification":
+        needed: tuple[str, ...] = ()
+    else:
+        checks["ap"] = result.get("ap") in get_args(ApRule)
+        needed = ("pid", "camid", "average_precision", "inverse_negative_penalty", "rank_1")
+    for name in dict.fromkeys((*needed, *per_query)):
+        values: Any = per_query.get(name)
+        whole = name in _WHOLE_NUMBERS
+        checks[f"per_query.{name}"] = (
+            _are_numbers(values)
+            and len(values) == len(next(iter(per_query.values())))
+            and not (whole and not all(isinstance(value, int) for value in values))
+        )
+    return next((name for name, passed in checks.items() if not passed), "")
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(map(_is_number, values))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number or None, which stands for NaN."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shlex
+import signal
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,12 +29,16 @@ from reidkit.cli.output import print_json, progress
 from reidkit.cli.run_settings import (
     ConfigOverrides,
     LaunchOptions,
+    cap_workers,
     check_early,
     load_resumed_settings,
     load_settings,
+    log_settings,
+    restart_command,
 )
 from reidkit.cli.runs import find_model, newest_run
 from reidkit.cli.training_progress import training_progress
+from reidkit.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from reidkit.config import RunConfig
@@ -210,14 +215,18 @@ def train(
         "compile": compile_,
     }
     overrides = ConfigOverrides(flags, preset, config, tuple(set_ or ()))
-    check_early(options, overrides)
+    check_early(options, overrides, out if resume else None)
+    options = cap_workers(options)
 
+    from reidkit.device import torch_device
     from reidkit.runtime.distributed import join_process_group
 
     with join_process_group(options.device) as (group, local_device):
         if not group.is_main:
             logging.getLogger().setLevel(logging.WARNING)
-        args = TrainArgs(options, out, local_device, keep_resume, tensorboard)
+        place = str(torch_device(local_device))
+        data = open_data(str(options.dataset), options.data_root)
+        args = TrainArgs(options, data, out, place, keep_resume, tensorboard)
         if batch == "auto" and not resume:
             overrides = overrides.with_flag("sampler.batch", find_batch(args, overrides, group))
         if dry_run:
@@ -233,13 +242,11 @@ class TrainArgs:
     """Everything else on the command line; `device` is this process's."""
 
     launch: LaunchOptions
+    data: Dataset
     out: Path | None
     device: str
     keep_resume: bool
     tensorboard: bool
-
-    def open_data(self) -> Dataset:
-        return open_data(str(self.launch.dataset), self.launch.data_root)
 
 
 def _train(
@@ -249,13 +256,19 @@ def _train(
     from reidkit.config import require
     from reidkit.training.checkpoints import create_folder, has_run, new_folder
 
-    data = args.open_data()
+    data = args.data
     if resume:
         assert args.out is not None
         folder = group.broadcast(args.out)
         settings = load_resumed_settings(folder, overrides)
+        require(
+            group.broadcast(has_run(folder)),
+            f"{folder} has no checkpoint and no usable resume.pt: the run was stopped before its "
+            f"first step. Start it again: {restart_command(folder, args.launch)}",
+        )
     else:
         settings = load_settings(data.name, overrides)
+        log_settings(data.name, overrides, settings)
         folder = group.broadcast(args.out or new_folder(settings.arch.name, data.name))
         taken = group.broadcast(has_run(folder))
         require(
@@ -265,14 +278,17 @@ def _train(
     log.info("run: %s", folder)
     try:
         with training_progress(settings.schedule.epochs, shown=group.is_main) as callbacks:
-            trainer = build_trainer(args, settings, data, folder, group=group, callbacks=callbacks)
+            trainer = build_trainer(args, settings, folder, group=group, callbacks=callbacks)
             if group.is_main and not resume:
                 create_folder(folder)
                 args.launch.write(folder, data)
             best = trainer.fit(resume=resume)
-    except KeyboardInterrupt:
-        log.info("stopped. Resume: reidkit train --resume -o %s", shlex.quote(str(folder)))
-        raise
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+        advice = "No step was completed: run the same command again"
+        if has_run(folder):
+            advice = f"Resume: reidkit train --resume -o {shlex.quote(str(folder))}"
+        raise Interrupted(number, advice) from None
     if not group.is_main:
         return
     metrics = read_header(best).metrics
@@ -295,12 +311,14 @@ def find_batch(args: TrainArgs, overrides: ConfigOverrides, group: ProcessGroup)
     """The largest batch size that fits, for `--batch auto`."""
     from reidkit.training.search import largest_batch
 
-    data = args.open_data()
-    trainer = build_trainer(args, load_settings(data.name, overrides), data, Path(), group=group)
+    settings = load_settings(args.data.name, overrides)
+    trainer = build_trainer(args, settings, Path(), group=group)
     found = largest_batch(trainer)
-    images = len(trainer.images.items)
-    log.info("the largest batch that fits %s is %d (%d images)", trainer.device, found, images)
-    return found
+    limit = f"{found.too_large} does not fit the memory of {trainer.device}"
+    if found.too_large is None:
+        limit = f"limited by the number of images, {len(trainer.images.items)}"
+    log.info("batch: %d, the largest that fits (%s)", found.size, limit)
+    return found.size
 
 
 def _find_lr(args: TrainArgs, overrides: ConfigOverrides, *, json: bool) -> None:
@@ -310,8 +328,9 @@ def _find_lr(args: TrainArgs, overrides: ConfigOverrides, *, json: bool) -> None
         suggest_learning_rate,
     )
 
-    data = args.open_data()
-    trainer = build_trainer(args, load_settings(data.name, overrides), data, Path())
+    settings = load_settings(args.data.name, overrides)
+    log_settings(args.data.name, overrides, settings)
+    trainer = build_trainer(args, settings, Path())
     with progress("learning rates") as on_progress:
         rates, losses = learning_rate_test(trainer, on_progress=on_progress)
     suggestion = suggest_learning_rate(rates, losses)
@@ -336,9 +355,9 @@ def parse_batch(text: str) -> int:
 def _dry_run(args: TrainArgs, overrides: ConfigOverrides, *, json: bool) -> None:
     from reidkit.training.dry_run import dry_run
 
-    data = args.open_data()
-    settings = load_settings(data.name, overrides)
-    found = dry_run(build_trainer(args, settings, data, Path()))
+    settings = load_settings(args.data.name, overrides)
+    log_settings(args.data.name, overrides, settings)
+    found = dry_run(build_trainer(args, settings, Path()))
     if json:
         print_json(dataclasses.asdict(found))
     else:
@@ -363,7 +382,6 @@ def _print_dry_run(found: DryRun) -> None:
 def build_trainer(
     args: TrainArgs,
     settings: RunConfig,
-    data: Dataset,
     folder: Path,
     *,
     group: ProcessGroup | None = None,
@@ -377,9 +395,9 @@ def build_trainer(
     workers = 2 if args.launch.workers is None else args.launch.workers
     return Trainer(
         settings,
-        data,
+        args.data,
         folder=folder,
-        masks=open_masks_if_needed(settings, data, args.launch.masks),
+        masks=open_masks_if_needed(settings, args.data, args.launch.masks),
         device=torch_device(args.device),
         group=group or SINGLE_PROCESS,
         callbacks=callbacks,

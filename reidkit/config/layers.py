@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -25,7 +25,7 @@ from reidkit.config.tables import (
     scalar,
 )
 from reidkit.errors import ConfigError, suggest
-from reidkit.registry import ArchSpec, get_arch
+from reidkit.registry import ArchSpec, check_arch_options, get_arch
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -54,34 +54,57 @@ def load_run_config(layers: Iterable[Layer]) -> RunConfig:
             where=layer.where,
             known=known_keys(spec.config),
         )
-    for count in range(len(layers), -1, -1):
-        try:
-            config = _merged_config(spec, layers[:count])
-        except ConfigError:
-            continue
-        # the next layer, if there is one, is what makes the settings invalid
-        return config if count == len(layers) else _merged_config(spec, layers[: count + 1])
-    raise AssertionError("the defaults are valid")
+    return _validated(lambda some: _merged_config(spec, some), layers)
 
 
 def check_layers(layers: Iterable[Layer]) -> None:
-    """Checks all tables but `[arch]`, whose options are only known once torch is imported.
+    """Checks all settings but the values in `[arch]`, whose types are only known once torch is
+    imported.
 
     Raises:
-        ConfigError: for an unknown key or a wrong type; names the layer.
+        ConfigError: for an unknown architecture or key, a wrong type or an impossible value; names
+            the layer.
     """
+    layers = [_with_arch_table(layer) for layer in layers]
     hints = {name: hint for name, hint in field_types(RunConfig).items() if name != "arch"}
     known = [key for key in known_keys(ArchConfig) if not key.startswith("arch.")]
+    arch = arch_name(layers, default=ArchConfig.name)
+    tables = []
     for layer in layers:
+        check_arch_options(arch, layer.table.get("arch", {}), where=layer.where)
         table = {name: value for name, value in layer.table.items() if name != "arch"}
         from_table(partial("LayerTable", hints), table, where=layer.where, known=known)
+        tables.append(Layer(layer.where, table))
+    _validated(_merged_without_arch, tables)
+
+
+def _validated(build: Callable[[list[Layer]], RunConfig], layers: list[Layer]) -> RunConfig:
+    """build(layers); a value that makes the settings invalid is reported with its layer."""
+    for count in range(len(layers), -1, -1):
+        try:
+            config = build(layers[:count])
+        except ConfigError:
+            continue
+        # the next layer, if there is one, is what makes the settings invalid
+        return config if count == len(layers) else build(layers[: count + 1])
+    raise AssertionError("the defaults are valid")
+
+
+def _merged(layers: list[Layer]) -> tuple[dict[str, Any], str]:
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = merge(merged, layer.table)
+    return merged, layers[-1].where if layers else "defaults"
+
+
+def _merged_without_arch(layers: list[Layer]) -> RunConfig:
+    merged, where = _merged(layers)
+    return from_table(RunConfig, merged, where=where)
 
 
 def _merged_config(spec: ArchSpec, layers: list[Layer]) -> RunConfig:
-    merged: dict[str, Any] = {"input": {"size": list(spec.input_size)}}
-    for layer in layers:
-        merged = merge(merged, layer.table)
-    where = layers[-1].where if layers else "defaults"
+    defaults = Layer("defaults", {"input": {"size": list(spec.input_size)}})
+    merged, where = _merged([defaults, *layers])
     options = {key: v for key, v in merged.pop("arch", {}).items() if key != "name"}
     arch = ArchConfig(spec.name, from_table(spec.config, options, where=where))
     return dataclasses.replace(from_table(RunConfig, merged, where=where), arch=arch)
@@ -201,8 +224,10 @@ def with_recipe(layers: Iterable[Layer], *, preset: str | None, dataset: str) ->
 
 
 def file_layer(path: Path) -> Layer:
-    """A TOML file of settings."""
-    return Layer(path.name, read_toml(path))
+    """A TOML file of settings, such as a run's config.toml, whose [dataset] is left out."""
+    table = read_toml(path)
+    table.pop("dataset", None)
+    return Layer(path.name, table)
 
 
 def environment_layer(environ: Mapping[str, str] = os.environ) -> Layer:
@@ -216,14 +241,20 @@ def environment_layer(environ: Mapping[str, str] = os.environ) -> Layer:
 
 
 def set_layer(assignments: Iterable[str]) -> Layer:
-    """`--set optim.lr=3e-4 --set arch.backbone=resnet18`: values are TOML, or bare strings."""
-    pairs = {}
+    """`--set optim.lr=3e-4 --set arch.backbone=resnet18`: values are TOML, or bare strings.
+
+    Raises:
+        ConfigError: for an assignment without "=", and for two of the same key.
+    """
+    pairs: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key:
             raise ConfigError(
                 f"--set {assignment}: expected table.key=value, as in --set optim.lr=3e-4"
             )
+        if key.strip() in pairs:
+            raise ConfigError(f"--set {key.strip()} is given more than once. Leave one of them out")
         pairs[key.strip()] = scalar(value.strip())
     return Layer("--set", nested(pairs))
 

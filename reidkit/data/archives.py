@@ -11,7 +11,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,14 +35,23 @@ MAX_DEPTH = 4
 Progress = Callable[[int, int], None]
 
 
+@dataclass(frozen=True)
+class Unpacked:
+    """Numbers of files of an archive: those that were written, and those that were there before."""
+
+    written: int
+    present: int
+
+
 def unpack_archive(
     archive: Path, manifest: Manifest, data_root: Path, *, on_progress: Progress
-) -> None:
+) -> Unpacked:
     """Extracts an archive of a data set, or copies a single file of it, to where it is looked for.
 
     An archive with one of the manifest's `folders` in it is extracted as it is. The content of
     another, such as MARS's bbox_train.zip, is put into the data set's folder. Files that exist
-    there already with the same size are left alone, so a repetition completes an interruption.
+    there already with the same size are neither extracted nor changed, so a repetition completes an
+    interruption.
 
     Args:
         data_root: the folder of data sets.
@@ -58,19 +67,60 @@ def unpack_archive(
     work.mkdir(parents=True)
     try:
         if archive.name in members(manifest) and archive.is_file():
-            shutil.copyfile(archive, work / archive.name)
-        else:
-            extract_archive(archive, work, on_progress=on_progress)
-        source, target = _place(archive, work, manifest, data_root)
-        conflict = next(_conflicts(source, target), None)
-        if conflict is not None:
-            raise DataError(
-                f"{conflict} exists and differs from the file in {archive}. Nothing was changed; "
-                "remove it, or choose another --data-root"
-            )
-        _merge(source, target)
+            return _copy_file(archive, work, manifest, data_root, on_progress=on_progress)
+        with _open_archive(archive) as entries:
+            files = _checked(archive, work, entries)
+            source, target = _place(archive, [entry.name for entry in files], manifest, data_root)
+            inside = [entry for entry in files if entry.is_in(source)]
+            missing = [
+                entry
+                for entry in inside
+                if _is_missing(
+                    target / PurePosixPath(entry.name).relative_to(source), entry.size, archive
+                )
+            ]
+            present = len(inside) - len(missing)
+            _extract(archive, work, missing, on_progress=partial(_shifted, on_progress, present))
+        if missing:
+            _merge(work / source, target)
+        return Unpacked(len(missing), present)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _shifted(on_progress: Progress, present: int, done: int, total: int) -> None:
+    on_progress(present + done, present + total)
+
+
+def _copy_file(
+    file: Path, work: Path, manifest: Manifest, data_root: Path, *, on_progress: Progress
+) -> Unpacked:
+    """Puts one of the data set's own files, such as cuhk-03.mat, into its folder."""
+    _, target = _place(file, [file.name], manifest, data_root)
+    missing = _is_missing(target / file.name, file.stat().st_size, file)
+    if missing:
+        shutil.copyfile(file, work / file.name)
+        _merge(work, target)
+    on_progress(1, 1)
+    return Unpacked(int(missing), int(not missing))
+
+
+def _is_missing(path: Path, size: int, archive: Path) -> bool:
+    """Whether there is no file at `path`.
+
+    Raises:
+        DataError: there is something else than a file of `size` bytes, or a file in place of one of
+            its folders.
+    """
+    blocked = next((folder for folder in path.parents if folder.is_file()), None)
+    if blocked is None and not path.exists():
+        return True
+    if blocked is None and path.is_file() and path.stat().st_size == size:
+        return False
+    raise DataError(
+        f"{blocked or path} exists and differs from the file in {archive}. Nothing was changed; "
+        "remove it, or choose another --data-root"
+    )
 
 
 def members(manifest: Manifest) -> list[str]:
@@ -93,23 +143,25 @@ def protocol_file(manifest: Manifest) -> str:
 
 
 def _place(
-    archive: Path, extracted: Path, manifest: Manifest, data_root: Path
-) -> tuple[Path, Path]:
-    """(folder of extracted content, folder that it belongs into)."""
+    archive: Path, files: Sequence[str], manifest: Manifest, data_root: Path
+) -> tuple[PurePosixPath, Path]:
+    """(folder in the archive whose content is needed, folder that it belongs into)."""
     names = members(manifest)
-    for published in manifest.folders:
-        if any((extracted / published / name).exists() for name in names):
-            return extracted, data_root
-    folders = [extracted]
-    for _ in range(MAX_DEPTH):
-        for folder in folders:
-            present = {name for name in names if (folder / name).exists()}
-            if present:
-                return folder, _existing_folder(manifest, data_root) or (
-                    data_root / _default_folder(manifest, present)
-                )
-        folders = [path for f in folders for path in sorted(f.iterdir()) if path.is_dir()]
-    found = ", ".join(sorted(path.name for path in extracted.iterdir())[:5]) or "nothing"
+    paths = [PurePosixPath(file) for file in files]
+    content: dict[PurePosixPath, set[str]] = {}  # folder -> names of what is in it
+    for path in paths:
+        for depth, name in enumerate(path.parts[: MAX_DEPTH + 1]):
+            content.setdefault(PurePosixPath(*path.parts[:depth]), set()).add(name)
+    top = PurePosixPath()
+    if any(content.get(top / published, set()) & set(names) for published in manifest.folders):
+        return top, data_root
+    for folder in sorted(content, key=lambda folder: (len(folder.parts), folder)):
+        present = content[folder] & set(names)
+        if present:
+            return folder, _existing_folder(manifest, data_root) or (
+                data_root / _default_folder(manifest, present)
+            )
+    found = ", ".join(sorted(content.get(top, set()))[:5]) or "nothing"
     raise DataError(
         f"{archive} contains {found}; expected {', '.join(names[:6])} of {manifest.name}. "
         "Is it an archive of another data set?"
@@ -130,17 +182,6 @@ def _default_folder(manifest: Manifest, present: set[str]) -> str:
     return folders[0]
 
 
-def _conflicts(source: Path, target: Path) -> Iterator[Path]:
-    """Existing files that differ in size from those to be moved there."""
-    if source.is_dir() and target.is_dir():
-        for path in sorted(source.iterdir()):
-            yield from _conflicts(path, target / path.name)
-    elif target.exists() and (
-        source.is_dir() or target.is_dir() or source.stat().st_size != target.stat().st_size
-    ):
-        yield target
-
-
 def _merge(source: Path, target: Path) -> None:
     """Moves what `target` lacks."""
     if not target.exists():
@@ -159,6 +200,9 @@ class _Entry:
     size: int
     open: Callable[[], IO[bytes] | None]
 
+    def is_in(self, folder: PurePosixPath) -> bool:
+        return PurePosixPath(self.name).is_relative_to(folder)
+
 
 def extract_archive(archive: Path, target: Path, *, on_progress: Progress) -> None:
     """Extracts the files of a zip or tar file into `target`, an existing folder.
@@ -168,22 +212,36 @@ def extract_archive(archive: Path, target: Path, *, on_progress: Progress) -> No
             device, or occurs twice; if there are more members or bytes than a data set has, or than
             the disk has room for; or if the file is missing, damaged or not an archive.
     """
+    target.mkdir(parents=True, exist_ok=True)
+    with _open_archive(archive) as entries:
+        files = _checked(archive, target, entries)
+        _extract(archive, target, files, on_progress=on_progress)
+
+
+def _extract(
+    archive: Path, target: Path, files: Sequence[_Entry], *, on_progress: Progress
+) -> None:
+    on_progress(0, len(files))
+    for done, entry in enumerate(files, start=1):
+        path = target / PurePosixPath(entry.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = entry.open()
+        assert stream is not None  # a file, as checked
+        with stream, path.open("xb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+        if path.stat().st_size != entry.size:
+            raise DataError(f"{archive} is damaged: {entry.name} ends early")
+        on_progress(done, len(files))
+
+
+@contextmanager
+def _open_archive(archive: Path) -> Iterator[Iterator[_Entry | str]]:
+    """Yields the members as `_entries` does; errors of the formats become DataErrors."""
     if not archive.is_file():
         raise DataError(f"no such archive: {archive}")
-    target.mkdir(parents=True, exist_ok=True)
     try:
         with _entries(archive) as entries:
-            files = _checked(archive, target, entries)
-            for done, entry in enumerate(files, start=1):
-                path = target / PurePosixPath(entry.name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                stream = entry.open()
-                assert stream is not None  # a file, as checked
-                with stream, path.open("xb") as file:
-                    shutil.copyfileobj(stream, file, 1 << 20)
-                if path.stat().st_size != entry.size:
-                    raise DataError(f"{archive} is damaged: {entry.name} ends early")
-                on_progress(done, len(files))
+            yield entries
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
         raise DataError(f"{archive} is damaged: {error}. Download it again") from error
     except (RuntimeError, NotImplementedError) as error:  # an encrypted member of a zip file

@@ -11,6 +11,9 @@ from pathlib import Path
 from reidkit.errors import ConfigError
 from reidkit.types import SPLITS
 
+MAX_OTHERS = 0.1
+"""Share of images with other names among those that are named as a known data set's."""
+
 CONVENTIONS = (
     ("CUHK01", r"^(?P<pid>\d{4})(?P<camid>\d{3})\.", "1=1,2=1,3=2,4=2"),
     ("VIPeR", r"cam_(?P<camid>[ab])/(?P<pid>\d+)_", ""),
@@ -154,17 +157,21 @@ def mismatch(
 
 
 def suggestion(folder: Path, paths: Sequence[str], *, more_than: int = 0) -> str:
-    """The command for images that are named as a known data set's are; "" if they are not, or if
-    their names are of `more_than` people or fewer."""
+    """The command for images that are named as a known data set's are, apart from a few; "" if they
+    are not, or if their names are of `more_than` people or fewer."""
     for title, pattern, camera_map in CONVENTIONS:
         matches = [_search(pattern, path) for path in paths]
         pids = {match["pid"] for match in matches if match is not None}
-        if None in matches or len(pids) <= more_than:
+        others = [path for path, match in zip(paths, matches, strict=True) if match is None]
+        if len(others) > MAX_OTHERS * len(paths) or len(pids) <= more_than:
             continue
         option = f" --camera-map {camera_map}" if camera_map else ""
+        move = ""
+        if others:
+            move = f"Move {len(others)} other images out of the folder, such as {others[0]}. "
         return (
-            f"The names look like {title}'s, of {len(pids)} people. Run: reidkit datasets init "
-            f"{shlex.quote(str(folder))} --pattern {shlex.quote(pattern)}{option} --dry-run"
+            f"The names look like {title}'s, of {len(pids)} people. {move}Run: reidkit datasets "
+            f"init {shlex.quote(str(folder))} --pattern {shlex.quote(pattern)}{option} --dry-run"
         )
     return ""
 

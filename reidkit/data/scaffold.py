@@ -64,21 +64,24 @@ class Scaffold:
         writer.writerows((r.split, r.path, r.pid, r.camid, r.tracklet, "") for r in self.rows)
         return text.getvalue()
 
-    def write(self) -> None:
+    def write(self, *, overwrite: bool = False) -> None:
         """Writes data.csv, then manifest.toml, each atomically: without the manifest, a repetition
         completes what was interrupted.
 
         Raises:
-            DataError: as `check_new`.
+            DataError: as `check_new`, unless `overwrite`.
         """
-        check_new(self.folder, self)
+        if overwrite:
+            (self.folder / MANIFEST).unlink(missing_ok=True)
+        else:
+            check_new(self.folder, self)
         texts = {} if self.own_table else {TABLE: self.table()}
         for name, text in {**texts, MANIFEST: self._manifest()}.items():
             with atomic(self.folder / name) as partial:
                 partial.write_text(text, "utf-8", newline="")
 
     def _manifest(self) -> str:
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.folder.resolve().name) or "mine"
+        name = re.sub(r"[^\w.-]+", "-", self.folder.resolve().name).strip("-") or "mine"
         lines = [
             "# Written by `reidkit datasets init`; edit as needed. All keys: docs/datasets.md.",
             "format = 1",
@@ -115,12 +118,16 @@ def check_new(folder: Path, scaffold: Scaffold | None = None) -> None:
         DataError: there is a manifest, or a table other than that of `scaffold`.
     """
     if (folder / MANIFEST).exists():
-        raise DataError(f"{folder} already has a {MANIFEST}. Edit or remove it first")
+        raise DataError(
+            f"{folder} already has a {MANIFEST}. Edit it, or replace it with --overwrite"
+        )
     table = folder / TABLE
     if scaffold is not None and not scaffold.own_table and table.exists():
         found = table.read_bytes() if table.is_file() else b""
         if found != scaffold.table().encode():
-            raise DataError(f"{folder} already has another {TABLE}. Rename or remove it first")
+            raise DataError(
+                f"{folder} already has another {TABLE}. Rename it, or replace it with --overwrite"
+            )
 
 
 def plan_dataset(
@@ -248,15 +255,34 @@ def _divide(rows: Sequence[ImageRow], test_fraction: float, seed: int) -> list[I
         for camid, unit in _queries({c: list(units) for c, units in seen[pid].items()})
     }
     if test and not queries:
-        raise DataError(
-            "no test person has images from two cameras, so there are no queries. "
-            "Use --cameras none if cameras are unknown, or --test-fraction 0 to train only"
-        )
+        raise DataError(_without_queries(rows, len(persons)))
 
     def split(row: ImageRow) -> str:
         return "train" if row.pid in train else "query" if row.unit in queries else "gallery"
 
     return [replace(row, split=split(row)) for row in rows]
+
+
+def _without_queries(rows: Sequence[ImageRow], people: int) -> str:
+    """The message about test persons of which nothing can be a query."""
+    cameras = {row.camid for row in rows}
+    found = f"found {people} people and {len(rows)} images"
+    if cameras == {""}:
+        return (
+            f"{found}: no test person has two images, so there are no queries. "
+            "Use --test-fraction 0 to train only"
+        )
+    if len(cameras) == 1:
+        return (
+            f"{found} of one camera, {cameras.pop()}, so there are no queries, which need a match "
+            "in another camera. "
+            "Leave the camera out (--cameras none, or a --pattern without camid), or use "
+            "--test-fraction 0 to train only"
+        )
+    return (
+        f"{found} of {len(cameras)} cameras: no test person was seen by two of them, so there are "
+        "no queries. Check the pattern with --test-fraction 0 --dry-run"
+    )
 
 
 def _queries(units: dict[str, list[str]]) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ import gc
 import itertools
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 
 from reidkit import checkpoint
 from reidkit.config import Layer, RunConfig, load_run_config, set_layer, to_table, with_recipe
-from reidkit.errors import ConfigError, ReidkitError, suggest
+from reidkit.errors import ConfigError, DataError, ReidkitError, suggest
 from reidkit.evaluation import (
     Evaluation,
     EvaluationSettings,
@@ -209,14 +210,32 @@ def _train_once(
     table = json.loads(json.dumps(to_table(settings)))
     result = folder / RESULT
     if result.is_file():
-        document: dict[str, Any] = json.loads(result.read_text())
-        if document["settings"] != table:
+        stored, metrics = _read_result(result)
+        if stored != table:
             raise ConfigError(
                 f"{folder} contains this row with other settings. Choose another folder with -o"
             )
-        metrics: dict[str, Any] = document["metrics"]
         return metrics
     metrics = train(settings, dataset, folder, has_run(folder))
     with atomic(result) as partial:
         partial.write_text(json.dumps({"settings": table, "metrics": metrics}))
     return metrics
+
+
+def _read_result(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(settings, metrics) of a completed run.
+
+    Raises:
+        DataError: the file is damaged or was edited.
+    """
+    try:
+        document = json.loads(path.read_text())
+        settings, metrics = document["settings"], document["metrics"]
+        if not all(math.isfinite(score) for score in scores(metrics).values()):
+            raise ValueError("a score is not a number")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"{path} is damaged or was edited. Remove it, and run the same command again: the row "
+            "is evaluated again"
+        ) from error
+    return settings, metrics

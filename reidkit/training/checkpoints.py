@@ -7,6 +7,10 @@ and the position within the epoch with its running metrics.
 from __future__ import annotations
 
 import dataclasses
+import pickle
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +33,9 @@ BEST = "model.safetensors"
 LAST = "last.safetensors"
 RESUME = "resume.pt"
 SETTINGS = "config.toml"
+
+CONTENTS = {"position", "running", "model", "optimizer", "scaler", "ema", "random"}
+"""Of resume.pt."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +101,17 @@ def check_settings(folder: Path, config: RunConfig, dataset: Dataset) -> Schedul
             "Start a new run without --resume"
         )
     before = read_toml(folder / SETTINGS)
-    schedule = before.get("schedule", {})
+    schedule = before.setdefault("schedule", {})
+    data_before = before.pop("dataset", {})
+    if not (isinstance(schedule, dict) and isinstance(data_before, dict)):
+        raise CheckpointError(f"{folder / SETTINGS}: [schedule] and [dataset] must be tables")
     epochs = schedule.get("epochs", config.schedule.epochs)
+    if not isinstance(epochs, int):
+        raise CheckpointError(f"{folder / SETTINGS}: schedule.epochs must be a whole number")
     earlier = dataclasses.replace(config.schedule, epochs=epochs)
     if earlier.epochs <= config.schedule.epochs:
         schedule["epochs"] = config.schedule.epochs
-    data_before, data_now = before.pop("dataset", {}), _dataset_table(dataset)
+    data_now = _dataset_table(dataset)
     for table in (data_before, data_now):
         table.pop("root", None)
     for what, then, now in (
@@ -163,23 +175,73 @@ def load_resume_point(folder: Path, state: TrainState, group: ProcessGroup) -> P
             f"{group.size}, which cannot resume to the bit. "
             f"Resume with {len(random_states)} processes"
         )
-    state.model.load_state_dict(document["model"])
-    state.optimizer.load_state_dict(document["optimizer"])
-    state.scaler.load_state_dict(document["scaler"])
-    if state.ema is not None:
-        state.ema.load_state_dict(document["ema"])
-    host, devices = random_states[group.rank]
-    torch.set_rng_state(host)
-    if devices and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(devices)
+    with _refuse_damaged(folder):
+        state.model.load_state_dict(document["model"])
+        state.optimizer.load_state_dict(document["optimizer"])
+        _check_optimizer(state.optimizer)
+        state.scaler.load_state_dict(document["scaler"])
+        if state.ema is not None:
+            state.ema.load_state_dict(document["ema"])
+        host, devices = random_states[group.rank]
+        torch.set_rng_state(host)
+        if devices and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(devices)
+        return _position(document)
+
+
+def _position(document: dict[str, Any]) -> Position:
+    """Raises ValueError unless every field is of its type and within its range."""
     epoch, step, best, unimproved = document["position"]
-    return Position(epoch, step, best, unimproved, RunningMetrics(*document["running"]))
+    losses, correct, first_nonfinite, images, seconds = document["running"]
+    whole = all(isinstance(n, int) and n >= 0 for n in (epoch, step, unimproved, images))
+    numbers = all(isinstance(number, int | float) for number in (best, seconds))
+    scalars = [correct, first_nonfinite, *losses.values()]
+    if not (whole and numbers and all(isinstance(s, Tensor) and s.ndim == 0 for s in scalars)):
+        raise ValueError("its position or its running metrics are not numbers")
+    if not all(isinstance(name, str) for name in losses) or bool(losses) != bool(step):
+        raise ValueError(f"it has running metrics of {len(losses)} losses after {step} steps")
+    running = RunningMetrics(losses, correct, first_nonfinite, images, seconds)
+    return Position(epoch, step, best, unimproved, running)
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError if a parameter's state is not of its shape, which torch does not check."""
+    for parameter, entries in optimizer.state.items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"the optimizer's {name} has the shape {tuple(value.shape)}")
+
+
+@contextmanager
+def _refuse_damaged(folder: Path) -> Iterator[None]:
+    """Turns what wrong contents of resume.pt cause into a CheckpointError with the way out."""
+    path = folder / RESUME
+    try:
+        yield
+    except (
+        *(RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError),
+        *(EOFError, OSError),
+    ) as error:
+        advice = f"Start the run again without --resume: -o {shlex.quote(str(folder))}"
+        if (folder / LAST).is_file():
+            advice = (
+                f"Continue from {LAST} with a new optimizer: rm {shlex.quote(str(path))}, and "
+                "resume again"
+            )
+        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        raise CheckpointError(f"{path} is damaged or was edited: {reason}. {advice}") from error
 
 
 def has_run(folder: Path) -> bool:
-    """Whether a folder contains a run that can be resumed or evaluated; one that was stopped
-    before its first resume point is started again."""
-    return any((folder / name).is_file() for name in (RESUME, LAST, BEST))
+    """Whether a folder contains a run that can be resumed or evaluated; one without a checkpoint
+    whose resume point is missing or damaged is started again."""
+    if any((folder / name).is_file() for name in (LAST, BEST)):
+        return True
+    try:
+        read_resume_point(folder)
+    except CheckpointError:
+        return False
+    return True
 
 
 def completed(folder: Path) -> bool:
@@ -214,14 +276,13 @@ def read_resume_point(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(
             f"{path} is missing: the run was stopped before its first step. "
-            f"Start it again without --resume: reidkit train ... -o {folder}"
+            f"Start it again without --resume: -o {shlex.quote(str(folder))}"
         )
-    try:
-        document: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged. Start a new run without --resume") from error
-    except Exception as error:  # pickle.UnpicklingError, whose text suggests to disable the check
-        raise CheckpointError(
-            f"{path} contains more than tensors and numbers: it was not written by reidkit"
-        ) from error
+    with _refuse_damaged(folder):
+        try:
+            document = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # its text suggests to disable the check
+            raise ValueError("it contains more than tensors and numbers") from error
+        if not isinstance(document, dict) or document.keys() != CONTENTS:
+            raise ValueError(f"expected {', '.join(sorted(CONTENTS))}")
     return document

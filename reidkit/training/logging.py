@@ -17,11 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reidkit.errors import RuntimeMissing
-from reidkit.evaluation import RANKS, EvaluationResult
+from reidkit.errors import CheckpointError, RuntimeMissing
+from reidkit.evaluation import RANKS, EvaluationResult, percentages
 from reidkit.files import atomic
 from reidkit.runtime.distributed import ProcessGroup
 from reidkit.types import ModelOutput
+
+log = logging.getLogger(__name__)
+
+HELD_OUT = " validation"
+"""End of the name of the data set that consists of held-out identities."""
 
 CURVES_SECONDS = 20.0
 """Least time between two plots of the curves."""
@@ -112,7 +117,8 @@ class EpochSummary:
 
 def evaluation_line(epoch: int, result: EvaluationResult) -> str:
     """One evaluation for people."""
-    return f"epoch {epoch}: {result.summary()}"
+    where = "held-out identities" if result.dataset.endswith(HELD_OUT) else "test set"
+    return f"epoch {epoch}, {where}: {result.summary()}"
 
 
 class RunLogger:
@@ -179,9 +185,45 @@ class RunLogger:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The epochs in metrics.jsonl; empty if there is none."""
+    """The epochs in metrics.jsonl; empty if there is none. A last line that a crash has cut off is
+    left out with a warning.
+
+    Raises:
+        CheckpointError: another line is not the record of an epoch.
+    """
     path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if not path.exists():
+        return []
+    records = []
+    lines = path.read_text(errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if _is_record(record):
+            records.append(record)
+        elif number == len(lines):
+            log.warning("%s: the last line is cut off and was left out", path)
+        else:
+            raise CheckpointError(
+                f"{path}: line {number} is not the record of an epoch. Remove the line, or the file"
+            )
+    return records
+
+
+def _is_record(record: Any) -> bool:
+    """Whether a line of metrics.jsonl has what the curves and metrics.csv are made of."""
+    if not isinstance(record, dict) or not isinstance(record.get("losses"), dict):
+        return False
+    numbers = [record.get("lr"), record.get("accuracy"), *record["losses"].values()]
+    scores = [record[key] for key in ("test", "validation") if key in record]
+    try:
+        for score in scores:
+            percentages(score)
+    except (KeyError, TypeError, AttributeError):
+        return False
+    return isinstance(record.get("epoch"), int) and all(isinstance(n, int | float) for n in numbers)
 
 
 def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
@@ -201,8 +243,6 @@ def plot_training_curves(records: list[dict[str, Any]], path: Path) -> None:
     """Writes a PNG: losses, learning rate and evaluation results over epochs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-
-    from reidkit.evaluation import percentages
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     FigureCanvasAgg(figure)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,7 +23,20 @@ HEADROOM = 0.9
 """Share of a CPU's available memory that the largest batch may take."""
 
 
-def largest_batch(trainer: Trainer) -> int:
+@dataclass(frozen=True)
+class LargestBatch:
+    """The largest batch size that was found to fit.
+
+    Attributes:
+        too_large: the next size that was tried and does not fit; None: `size` is all images of an
+            epoch.
+    """
+
+    size: int
+    too_large: int | None
+
+
+def largest_batch(trainer: Trainer) -> LargestBatch:
     """The largest batch size whose training step fits the device, at most an epoch's images.
 
     Doubled until a step does not fit, then halved three times in between. On a CPU, where a step
@@ -41,17 +55,21 @@ def largest_batch(trainer: Trainer) -> int:
     fits = _probe(trainer, rows)
     best, limit = 0, len(keys) // unit
     units = 1
-    while units <= limit and fits(units * unit):
-        best, units = units, 2 * units
+    while best < limit and fits(units * unit):
+        best, units = units, min(2 * units, limit)
+    if best == limit:
+        return LargestBatch(best * unit, None)
     for _ in range(3):
-        between = (best + min(units, limit + 1)) // 2
-        if between == best or not fits(between * unit):
-            units = between
-        else:
+        between = (best + units) // 2
+        if between == best:
+            break
+        if fits(between * unit):
             best = between
+        else:
+            units = between
     if not best:
         raise ConfigError(f"not even a batch of {unit} fits {trainer.device}. Use a smaller --size")
-    return best * unit
+    return LargestBatch(best * unit, units * unit)
 
 
 def _probe(trainer: Trainer, rows: Batch) -> Callable[[int], bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from reidkit.errors import CheckpointError, ConfigError, DataError
 from reidkit.losses import needs_masks as loss_needs_masks
 from reidkit.models.base import ReidModel
 from reidkit.registry import get_arch
+from reidkit.training.logging import HELD_OUT
 from reidkit.types import Batch, Dataset, Item
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,25 @@ def build_model(config: RunConfig, *, num_ids: int) -> ReidModel:
     return model
 
 
-def load_initial_weights(model: ReidModel, config: RunConfig, *, num_ids: int) -> None:
+@dataclass(frozen=True)
+class InitialWeights:
+    """Names of tensors, sorted: what `load_initial_weights` did.
+
+    Attributes:
+        loaded: from the checkpoint. new: of the network, left as initialised. unused: of the
+            checkpoint, except for its classifiers.
+    """
+
+    loaded: tuple[str, ...]
+    new: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Every tensor that was not loaded, for the log."""
+        return [f"new: {name}" for name in self.new] + [f"unused: {name}" for name in self.unused]
+
+
+def load_initial_weights(model: ReidModel, config: RunConfig, *, num_ids: int) -> InitialWeights:
     """Loads `config.init` into a network of `num_ids` identities; the classifiers stay new.
 
     Raises:
@@ -60,21 +80,49 @@ def load_initial_weights(model: ReidModel, config: RunConfig, *, num_ids: int) -
         if name in tensors and tensors[name].shape == own[name].shape
     }
     missing = sorted(wanted - fitting.keys())
-    unused = sorted(tensors.keys() - own.keys())
-    if missing or unused:
+    superfluous = sorted(tensors.keys() - own.keys())
+    if missing or superfluous:
         found = (
             f"{path} ({header.arch}) and {config.arch.name} differ in {len(missing)} tensors of "
-            f"the network{_first(missing)} and {len(unused)} of the checkpoint{_first(unused)}"
+            f"the network{_first(missing)} and {len(superfluous)} of the checkpoint"
+            f"{_first(superfluous)}"
         )
         if not config.init_partial:
             raise CheckpointError(f"{found}. Start from what fits with --init-partial")
-        log.warning("%s; %d tensors are loaded", found, len(fitting))
+        log.warning("%s", found)
     model.load_state_dict(fitting, strict=False)
+    result = InitialWeights(
+        loaded=tuple(sorted(fitting)),
+        new=tuple(sorted(own.keys() - fitting.keys())),
+        unused=tuple(sorted(tensors.keys() - fitting.keys() - classifiers)),
+    )
+    log.info(
+        "%d of %d tensors loaded from %s; new: %d of classifiers, %d others",
+        *(len(fitting), len(own), path, len(classifiers), len(missing)),
+    )
+    return result
+
+
+MAX_NAMES = 10
+"""Names of tensors in a message; train.log has all."""
 
 
 def _first(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f" ({', '.join(names[:3])}{more})" if names else ""
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return f" ({', '.join(names[:MAX_NAMES])}{more})" if names else ""
+
+
+def freeze_warning(config: RunConfig) -> str:
+    """What is wrong with freezing the backbone for `schedule.freeze_epochs`; "" if nothing is."""
+    frozen, epochs = config.schedule.freeze_epochs, config.schedule.epochs
+    if frozen and config.weights == "none" and not config.init:
+        return (
+            f"the backbone has random weights and is not trained for {min(frozen, epochs)} of "
+            f"{epochs} epochs. Use --freeze with --weights auto or --init"
+        )
+    if frozen >= epochs:
+        return f"the backbone is never trained: --freeze {frozen} of {epochs} epochs"
+    return ""
 
 
 def freeze_backbone(model: ReidModel, frozen: bool) -> None:
@@ -149,7 +197,7 @@ def hold_out(dataset: Dataset, *, fraction: float, seed: int) -> tuple[Dataset, 
         ),
         dataclasses.replace(
             dataset,
-            name=f"{dataset.name} validation",
+            name=f"{dataset.name}{HELD_OUT}",
             train=(),
             query=tuple(query.values()),
             gallery=tuple(gallery),

@@ -21,9 +21,10 @@ from reidkit import checkpoint
 from reidkit.config import RunConfig, ScheduleConfig, to_table
 from reidkit.data.loading import Masks, train_loader
 from reidkit.data.sampler import TrainBatches
-from reidkit.errors import ConfigError
+from reidkit.errors import CheckpointError, ConfigError
 from reidkit.evaluation import EvaluationResult, EvaluationSettings, evaluate_by_task
 from reidkit.files import exclusive_lock
+from reidkit.interrupt import Interrupted, Interrupts
 from reidkit.losses import compute_losses
 from reidkit.models.base import ReidModel
 from reidkit.models.weights import load_imagenet
@@ -49,7 +50,6 @@ from reidkit.training.diagnostics import (
     peak_memory,
 )
 from reidkit.training.distributed import check_divisible, convert_batch_norms, gather_rows, wrap
-from reidkit.training.interrupt import Interrupts
 from reidkit.training.logging import EpochSummary, RunLogger, RunningMetrics, evaluation_line
 from reidkit.training.optim import (
     AUTOCAST_DTYPE,
@@ -66,6 +66,7 @@ from reidkit.training.setup import (
     build_images,
     build_model,
     freeze_backbone,
+    freeze_warning,
     hold_out,
     load_initial_weights,
     prefetch,
@@ -171,6 +172,7 @@ class Trainer:
         self.steps = len(self.batches().epoch(0))
         self.position = Position()
         self.saved_at: float | None = None
+        self.interrupts = Interrupts(enabled=group.size == 1)
 
     def _build_model(self) -> ReidModel:
         torch.manual_seed(self.config.seed)
@@ -183,14 +185,21 @@ class Trainer:
         model.to(self.device).to(memory_format=torch.channels_last)
         return model
 
-    def load_weights(self) -> None:
-        """Loads the weights that a new run starts from: ImageNet's, or those of `config.init`."""
+    def load_weights(self) -> list[str]:
+        """Loads the weights that a new run starts from: ImageNet's, or those of `config.init`.
+
+        Returns:
+            lines for the log.
+        """
+        lines = []
         if self.config.init:
-            load_initial_weights(self.model, self.config, num_ids=self.images.num_ids)
+            loaded = load_initial_weights(self.model, self.config, num_ids=self.images.num_ids)
+            lines = loaded.lines()
         else:
             load_imagenet(self.model, self.config.weights)
         if self.state.ema is not None:
             self.state.ema.module.load_state_dict(self.model.state_dict())
+        return lines
 
     def fit(self, *, resume: bool = False) -> Path:
         """Trains, evaluates every `test.every` epochs, and returns the path of the best checkpoint.
@@ -198,7 +207,7 @@ class Trainer:
         The best is chosen by rank-1 (or top-1): of held-out training identities with
         `test.val_fraction`, else of the test set; the checkpoint says which.
 
-        Ctrl-C and SIGTERM save a resume point and raise KeyboardInterrupt.
+        Ctrl-C and SIGTERM save a resume point and raise Interrupted, a KeyboardInterrupt.
 
         Args:
             resume: continue from the folder's resume.pt, with the same bits. A completed run is
@@ -219,12 +228,11 @@ class Trainer:
         with (
             self._lock_folder(),
             logger.capture_warnings(),
-            Interrupts(immediate=self.group.size == 1) as interrupts,
-            self._save_when_interrupted(interrupts),
             contextlib.ExitStack() as stack,
         ):
-            self.position = self._resume(earlier) if resume else self._start()
+            self.position = self._resume(earlier) if resume else self._start(logger)
             logger.message(self._describe())
+            stack.enter_context(self._save_when_interrupted())
             batches = stack.enter_context(self.load_batches(self.position))
             for epoch in range(self.position.epoch, epochs):
                 running = self.position.running.to(self.device)
@@ -234,7 +242,7 @@ class Trainer:
                     for step in range(self.position.step, self.steps):
                         self._set_learning_rate(epoch, step)
                         batch = next(batches)
-                        with interrupts.deferred():
+                        with self.interrupts.step():
                             output, losses = self.losses(batch)
                             if self.device.type == "cpu":  # on CUDA the check would block the host
                                 check_finite(losses, step)
@@ -245,7 +253,7 @@ class Trainer:
                         self.callbacks.on_step(epoch + 1, step + 1, self.steps)
                         if self.device.type == "cpu" or (step + 1) % SYNC_EVERY == 0:
                             self.callbacks.on_losses(self._sync(running, step + 1))
-                        if step + 1 < self.steps and self._save_is_due(interrupts):
+                        if step + 1 < self.steps and self._save_is_due():
                             self._save()
                     means = self._sync(running, self.steps)
                 summary = self._summarize(epoch, means, running)
@@ -265,8 +273,10 @@ class Trainer:
                 logger.epoch(record, last=stop or epoch + 1 == epochs)
                 self.position = Position(epoch + 1, 0, best, unimproved)
                 self._save()
-                if self.group.size > 1 and self.group.broadcast(interrupts.received):
-                    raise KeyboardInterrupt
+                self.interrupts.check()
+                signal = self.group.broadcast(self.interrupts.received)
+                if signal:
+                    raise Interrupted(signal)
                 if stop:
                     log.info("stopped: %d evaluations without a better rank-1", unimproved)
                     break
@@ -304,25 +314,37 @@ class Trainer:
         """Frames of a training clip; 0 for images."""
         return self.config.clip.frames if self.images.clip else 0
 
-    def _start(self) -> Position:
+    def _start(self, logger: RunLogger) -> Position:
         """Loads initial weights, and writes the settings and a first resume point."""
-        self.load_weights()
+        warning = freeze_warning(self.config)
+        if warning:
+            log.warning("%s", warning)
+        for line in self.load_weights():
+            logger.message(line)
         if self.group.is_main:
             write_settings(self.folder, self.config, self.dataset)
         self._save()
         return self.position
 
     def _resume(self, earlier: ScheduleConfig) -> Position:
-        schedule = self.config.schedule
-        if completed(self.folder) and schedule.epochs == earlier.epochs:
+        schedule, patience = self.config.schedule, self.config.test.patience
+        extended = schedule.epochs > earlier.epochs
+        if completed(self.folder) and not extended:
             position = Position(schedule.epochs)
         elif completed(self.folder):
             log.warning("continuing from %s with a new optimizer", self.folder / LAST)
             position = load_last_checkpoint(self.folder, self.state)
         else:
             position = load_resume_point(self.folder, self.state, self.group)
+            if position.epoch > schedule.epochs or position.step > self.steps:
+                raise CheckpointError(
+                    f"{self.folder / RESUME} is at epoch {position.epoch + 1}, step "
+                    f"{position.step}; the run has {schedule.epochs} epochs of {self.steps} steps"
+                )
+            if 0 < patience <= position.unimproved and not extended:
+                position = Position(schedule.epochs)  # it has ended by its patience
         self.saved_at = time.monotonic()
-        if schedule.epochs > earlier.epochs:
+        if extended:
             log.warning(
                 "%s", extension_line(earlier, schedule, self.config.optim.lr, position.epoch)
             )
@@ -335,27 +357,35 @@ class Trainer:
                 *(shlex.quote(str(self.folder)), schedule.epochs + max(1, schedule.epochs // 2)),
             )
         else:
-            log.info("resuming at epoch %d, step %d", position.epoch + 1, position.step + 1)
+            log.info("resuming at %s", self._where(position))
         return position
 
     @contextlib.contextmanager
-    def _save_when_interrupted(self, interrupts: Interrupts) -> Iterator[None]:
-        try:
-            yield
-        except KeyboardInterrupt:
-            whole = self.saved_at is not None and not interrupts.deferring
-            finite = int(self.position.running.first_nonfinite) < 0
-            if whole and finite and self.group.size == 1:
-                self._save()
-            raise
+    def _save_when_interrupted(self) -> Iterator[None]:
+        with self.interrupts:
+            try:
+                yield
+            except (KeyboardInterrupt, RuntimeError) as error:
+                signal = self.interrupts.received
+                if isinstance(error, RuntimeError) and not signal:
+                    raise  # not a data loading process that received the signal, too
+                finite = int(self.position.running.first_nonfinite) < 0
+                if finite and not self.interrupts.in_step and self.group.size == 1:
+                    self._save()
+                raise Interrupted(signal) if signal else error from None
 
     def _describe(self) -> str:
-        position = self.position
         return (
-            f"epoch {position.epoch + 1}, step {position.step + 1}: {self.config.arch.name} on "
+            f"{self._where(self.position)}: {self.config.arch.name} on "
             f"{self.dataset.name} ({self.images.num_ids} identities, {len(self.images.items)} "
             f"images), {self.config.precision}, torch {torch.__version__}"
         )
+
+    def _where(self, position: Position) -> str:
+        """What is next at a position, for people."""
+        if position.step == self.steps:
+            return f"the end of epoch {position.epoch + 1}"
+        return f"epoch {position.epoch + 1}, step {position.step + 1} of {self.steps}"
 
     def _lock_folder(self) -> contextlib.AbstractContextManager[None]:
         return exclusive_lock(self.folder) if self.group.is_main else contextlib.nullcontext()
@@ -411,18 +441,18 @@ class Trainer:
             memory=peak_memory(self.device),
         ).reduce(self.group)
 
-    def _save_is_due(self, interrupts: Interrupts) -> bool:
+    def _save_is_due(self) -> bool:
         """Whether to write a resume point now; several processes agree on it every SYNC_EVERY
         steps, and there stop together when they were interrupted."""
         if self.group.size > 1 and self.position.step % SYNC_EVERY:
             return False
         due = time.monotonic() - (self.saved_at or 0.0) >= self.options.save_seconds
-        due, stop = self.group.broadcast((due, self.group.size > 1 and interrupts.received))
+        due, signal = self.group.broadcast((due, self.interrupts.received))
         if int(self.position.running.first_nonfinite) >= 0:
             return False
-        if stop:
+        if signal and self.group.size > 1:
             self._save()
-            raise KeyboardInterrupt
+            raise Interrupted(signal)
         return due
 
     def _save(self) -> None:
@@ -435,12 +465,13 @@ class Trainer:
         embedder = TorchEmbedder(
             model, preprocess=self.config.input, device=self.device, frames=self.frames
         )
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            self.interrupts.check()
+            self.callbacks.on_progress(stage, done, total)
+
         return evaluate_by_task(
-            embedder,
-            dataset,
-            settings,
-            group=self.group,
-            on_progress=self.callbacks.on_progress,
+            embedder, dataset, settings, group=self.group, on_progress=on_progress
         )
 
     def _evaluate_and_keep(self, epoch: int, best: float) -> EvaluationResult:

@@ -207,16 +207,17 @@ def _evaluated_in_training(header: checkpoint.Header) -> str:
 def _use(source: CardSource) -> str:
     header, file = source.header, source.file
     name = header.dataset
-    if name.partition("@")[0] not in list_manifests():
-        name = f"data/{name}" if name else "data/NAME"
+    if name.partition("@")[0] in list_manifests():
+        data = f"{name} --data-root data"
+    else:
+        data = f"data/{name or 'NAME'}"
     images = "--tracklets" if header.frames else "--images"
     folder = "tracklets" if header.frames else "photos"
     content = "one sub-folder of frames per tracklet" if header.frames else "images of people"
     return (
-        f"In the folder of `{file}`, with data sets in `data/` (or where `REIDKIT_DATA` says) and "
-        f"{content} in `{folder}/`:\n\n"
+        f"In the folder of `{file}`, with data sets in `data/` and {content} in `{folder}/`:\n\n"
         "```bash\n"
-        f"reidkit eval {file} --dataset {name}\n"
+        f"reidkit eval {file} --dataset {data}\n"
         f"reidkit extract {file} {images} {folder} -o features.h5\n"
         f"reidkit export {file} --onnx\n"
         "```\n\n"

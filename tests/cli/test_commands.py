@@ -149,7 +149,14 @@ def test_a_folder_that_contains_a_run_is_not_overwritten(
         (["extract", "absent.safetensors"], "give exactly one of --dataset NAME, --images PATH"),
         (["export", "absent.safetensors"], "no such checkpoint"),
         (["datasets", "show", "market1502"], "Did you mean market1501?"),
-        (["datasets", "synth", "x", "--layout", "markt1501"], "is not one of 'market1501'"),
+        (
+            ["datasets", "synth", "x", "--layout", "markt1501"],
+            "unknown layout 'markt1501': market1501,",
+        ),
+        (
+            ["attention", "x", "--dataset", "DATA", "--masks", "x", "--split", "all"],
+            "unknown split 'all': train, query or gallery",
+        ),
     ],
 )
 def test_user_errors_are_one_message(

@@ -88,6 +88,35 @@ def test_init_warns_of_one_person_and_its_advice_can_be_typed(command: Command, 
     assert "10 people, 40 images, 2 cameras" in run(*advice)
 
 
+def test_init_replaces_what_it_wrote_only_with_overwrite(run: Run, refuse: Run) -> None:
+    save_cuhk01(Path("campus"))
+    run("datasets", "init", "campus", *PATTERN)
+    again = ("datasets", "init", "campus", *PATTERN, "--test-fraction", "0.2")
+    assert "replace it with --overwrite" in refuse(*again)
+    assert "train    8 people" in run(*again, "--overwrite")
+    checks = json.loads(run("datasets", "verify", "campus", "--json"))["checks"]
+    assert {c["found"] for c in checks if (c["split"], c["what"]) == ("train", "ids")} == {8}
+
+
+def test_a_stray_image_does_not_hide_how_the_others_are_named(command: Command) -> None:
+    save_cuhk01(Path("photos/campus"))
+    Image.new("RGB", (9, 9)).save("photos/campus/cover.png")
+    _, _, err = command("datasets", "init", "photos", "--dry-run")
+    assert "The names look like CUHK01's, of 10 people. Move 1 other images out" in err
+    assert "such as campus/cover.png. Run: reidkit datasets init photos --pattern" in err
+
+
+def test_without_queries_the_summary_and_the_advice_are_of_these_images(refuse: Run) -> None:
+    save_cuhk01(Path("campus"))
+    for image in Path("campus").glob("????00[2-4].png"):
+        image.unlink()
+    message = refuse("datasets", "init", "campus", *PATTERN)
+    assert "found 10 people and 10 images of one camera, 1, so there are no queries" in message
+    message = refuse("datasets", "init", "campus", "--pattern", r"^(?P<pid>\d{4})")
+    assert "found 10 people and 10 images: no test person has two images" in message
+    assert "--cameras" not in message
+
+
 def test_a_pattern_without_its_group_says_so(refuse: Run) -> None:
     save_cuhk01(Path("campus"))
     message = refuse("datasets", "init", "campus", "--pattern", r"\d{4}")
@@ -121,7 +150,8 @@ def test_unpack_names_the_next_command(
     archives = ("--archive", "bbox_train.zip", "--archive", "rest.tar.gz")
     status, out, err = command("datasets", "unpack", "mars", *archives, "--data-root", "my data")
     assert status == 0 and out.strip() == "my data/MARS"
-    advice = shlex.split(err.partition("check it: reidkit ")[2])
+    assert "bbox_train.zip: " in err and " files written\n" in err and "there already" in err
+    advice = shlex.split(err.partition("Run: reidkit ")[2])
     assert "synthetic data" in run(*advice)
 
 

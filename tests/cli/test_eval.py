@@ -99,7 +99,7 @@ def test_features_files_of_any_tool_give_the_metrics_of_their_model(
 
 
 def test_results_are_stored_in_the_run_folder_and_can_be_compared(
-    market: Path, trained: Path, run: Run, tmp_path: Path
+    market: Path, trained: Path, run: Run, refuse: Run, tmp_path: Path
 ) -> None:
     model = trained / "runs/one"
     options = ("--dataset", market, "--target-fpr", "0.05", "--device", "cpu")
@@ -116,6 +116,12 @@ def test_results_are_stored_in_the_run_folder_and_can_be_compared(
     tests = json.loads(run("compare", model, "other", "--json"))["tests"]
     assert tests["mAP"]["first"] == pytest.approx(stored["mAP"])
     assert 0 < tests["mAP"]["p_value"] <= 1
+    folder = json.loads(run("compare", model, "other", "--dataset", market, "--json"))
+    assert folder["dataset"] == "synth-market1501" and folder["tests"] == tests
+    elsewhere = shutil.copytree(market, tmp_path / "elsewhere")
+    next((elsewhere / "bounding_box_train").glob("*.jpg")).unlink()
+    message = refuse("compare", model, "other", "--dataset", elsewhere)
+    assert "no result on" in message and "results on synth-market1501" in message
     same = json.loads(run("compare", model, model, "--json"))["tests"]
     assert same["mAP"]["difference"] == 0 and same["mAP"]["p_value"] == 1
 
@@ -129,7 +135,11 @@ def test_results_are_kept_by_data_set_model_and_rule(
     run("export", folder, "--onnx")
     run("eval", folder, *options)
     run("eval", folder, *options, "--flip")
+    curves = folder / "curves-synth-market1501.png"
+    before = curves.read_bytes()
     run("eval", folder / "model.onnx", *options)
+    assert curves.read_bytes() == before  # the exported model's have a file of their own
+    assert (folder / "curves-synth-market1501-model-onnx.png").is_file()
     run("eval", folder, *options)  # replaces the first
 
     def stored() -> list[tuple[str, str]]:
@@ -148,14 +158,65 @@ def test_results_are_kept_by_data_set_model_and_rule(
     assert "nothing in common" in refuse("compare", folder, "euclidean")
 
 
+RESULT = {
+    "model": "x",
+    "dataset": "market1501",
+    "rule": "cosine",
+    "ap": "step",
+    "mAP": 0.5,
+    "cmc": [0.5, 1],
+    "reranked": None,
+    "per_query": {
+        "pid": [1, 2],
+        "camid": [1, 1],
+        "average_precision": [0.4, 0.6],
+        "inverse_negative_penalty": [0.4, None],
+        "rank_1": [0, 1.0],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"dataset": 3}, "dataset of result 1"),
+        ({"rule": None}, "rule of result 1"),
+        ({"model": ["x"]}, "model of result 1"),
+        ({"ap": "half"}, "ap of result 1"),
+        ({"ap": []}, "ap of result 1"),
+        ({"mAP": "0.5"}, "mAP of result 1"),
+        ({"mAP": True}, "mAP of result 1"),
+        ({"cmc": 0.5}, "cmc of result 1"),
+        ({"reranked": "no"}, "reranked of result 1"),
+        ({"per_query": []}, "per_query of result 1"),
+        ({"per_query": {}}, "per_query.pid of result 1"),
+        ({"per_query": {**RESULT["per_query"], "pid": [1]}}, "per_query.camid of result 1"),
+        ({"per_query": {**RESULT["per_query"], "pid": [1.5, 2]}}, "per_query.pid of result 1"),
+        ({"per_query": {**RESULT["per_query"], "rank_1": ["1", 2]}}, "per_query.rank_1 of result"),
+    ],
+)
+def test_edited_results_are_refused_by_file_and_field(
+    change: dict[str, object], expected: str, run: Run, refuse: Run
+) -> None:
+    Path("metrics.json").write_text(json.dumps({"results": [RESULT]}))
+    Path("edited.json").write_text(json.dumps({"results": [{**RESULT, **change}]}))
+    run("compare", "metrics.json", "metrics.json")
+    message = refuse("compare", "metrics.json", "edited.json")
+    assert f"edited.json is damaged or was edited: {expected}" in message
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"results": 3}', '{"results', "[" * 9**5])
+def test_other_files_are_not_results(text: str, refuse: Run) -> None:
+    Path("metrics.json").write_text(text)
+    assert "metrics.json was not written by reidkit eval" in refuse(
+        "compare", *["metrics.json"] * 2
+    )
+
+
 def test_several_data_sets_are_evaluated_in_one_call(
     market: Path, run: Run, tmp_path: Path
 ) -> None:
     model = third_party_model(tmp_path / "m.onnx", ["batch", 3, 64, 32])
-    both = ("--dataset", market, "--dataset", market)
-    found = json.loads(run("eval", model, *both, "--device", "cpu", "--json"))["results"]
-    assert [result["dataset"] for result in found] == ["synth-market1501"] * 2
-
     other = tmp_path / "other"
     shutil.copytree(market, other)
     next((other / "query").glob("*.jpg")).unlink()
@@ -165,20 +226,28 @@ def test_several_data_sets_are_evaluated_in_one_call(
     assert len(names) == 2 and all(name.startswith("synth-market1501-") for name in names)
 
 
+def test_models_and_data_sets_count_once(market: Path, tmp_path: Path, refuse: Run) -> None:
+    model = third_party_model(tmp_path / "m.onnx", ["batch", 3, 64, 32])
+    message = refuse("eval", model, "./m.onnx", "--dataset", market)
+    assert f"model m.onnx is given more than once, as {model}" in message
+    twice = ("--dataset", market, "--dataset", f"{market}/manifest.toml")
+    assert "manifest.toml is given more than once" in refuse("eval", model, *twice)
+
+
 @pytest.mark.parametrize(
     ("shape", "options", "expected"),
     [
         (["batch", 3, 64, 32], ["--size", "256x128"], "only takes images of 64x32"),
         (["batch", 3, 64, 32], ["--mean", "red"], "write three numbers"),
         (["batch", 3, 64, 32], ["--mean", "0,0"], "mean must be a list of 3 numbers"),
-        (["batch", 3, 64, 32], ["--channels", "rbg"], "'rbg' is not one of 'rgb', 'bgr'"),
+        (["batch", 3, 64, 32], ["--channels", "rbg"], "unknown channels 'rbg': rgb or bgr"),
         (["batch", 3, 64, 32], ["--max-memory", "lots"], "write a number and a unit"),
         (["batch", 3, 64, 32], ["--max-memory", "1KiB"], "too small for one row of distances"),
-        (["batch", 3, 64, 32], ["--protocol", "markt"], "'markt' is not one of 'market'"),
+        (["batch", 3, 64, 32], ["--protocol", "markt"], "unknown protocol 'markt': market, none"),
         (
             ["batch", 3, 64, 32],
             ["--metric", "cosin"],
-            "'cosin' is not one of 'cosine', 'euclidean'",
+            "unknown metric 'cosin': cosine or euclidean",
         ),
         (["batch", 3, 64, 32], ["--rerank", "--k1", "5000"], "k1"),
     ],
@@ -257,7 +326,7 @@ def test_embeddings_before_or_after_batch_norm_can_be_evaluated(
     same = score(run, model, "--dataset", market, "--embedding", "post-bn")
     assert before["mAP"] != after["mAP"] == same["mAP"]
     message = refuse("eval", model, "--dataset", market, "--embedding", "mid-bn")
-    assert "'mid-bn' is not one of 'post-bn', 'pre-bn'" in message
+    assert "unknown embedding 'mid-bn': post-bn or pre-bn" in message
 
 
 def test_the_rule_of_average_precision_is_set_and_reported(
@@ -272,7 +341,7 @@ def test_the_rule_of_average_precision_is_set_and_reported(
     assert trapezoid["mAP"] < step["mAP"] and trapezoid["cmc"] == step["cmc"]
     assert "cosine, trapezoid AP): nothing in common" in refuse("compare", model, "other")
     assert "step-wise AP)" in run("compare", model, model)
-    assert "'steps' is not one of 'step', 'trapezoid'" in refuse("eval", model, "--ap", "steps")
+    assert "unknown ap 'steps': step or trapezoid" in refuse("eval", model, "--ap", "steps")
 
 
 def test_several_runs_are_evaluated_on_their_own_splits_and_averaged(

@@ -50,6 +50,14 @@ def test_an_edited_card_is_only_replaced_with_overwrite(
     assert edited.read_text().startswith("# iaunet")
 
 
+def test_without_card_the_command_that_writes_it_is_named(
+    run_copy: Path, refuse: Callable[..., str], run: Callable[..., str]
+) -> None:
+    message = refuse("report", run_copy)
+    run(*shlex.split(message.partition("Run: reidkit ")[2]))
+    assert (run_copy / "MODEL_CARD.md").is_file()
+
+
 def test_commands_of_the_card_work_when_pasted(
     market: Path,
     run_copy: Path,

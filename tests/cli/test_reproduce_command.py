@@ -78,6 +78,12 @@ def test_notes_name_the_checkpoint_and_the_rule_of_ap(
     assert status == 0 and expected in err
 
 
+def test_the_list_of_all_tables_fits_a_terminal(command: Command) -> None:
+    status, out, _ = command("reproduce", "--list")
+    assert status == 0 and "iaunet/table7" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
 def test_a_data_set_with_one_split_is_refused(market: Path, command: Command) -> None:
     options = ("--dataset", market, "--all-splits")
     status, _, err = command("reproduce", "ianet/table5", *options)

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -64,8 +65,13 @@ def test_a_run_stopped_before_its_first_resume_point_is_started_again(
     assert "contains a run" in refuse(*command)
     for name in ("model.safetensors", "last.safetensors"):
         (tmp_path / "run" / name).unlink()
-    assert "Start it again without --resume" in refuse(*command, "--resume")
+    message = refuse(*command, "--resume")
+    restart = message[message.index("reidkit train --dataset") :]
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
     run(*command)
+    run(*shlex.split(restart.replace("run", "again"))[1:])  # the line works when it is pasted
+    settings = [(tmp_path / name / "config.toml").read_text() for name in ("run", "again")]
+    assert settings[0] == settings[1]
 
 
 @pytest.mark.parametrize(
@@ -94,12 +100,24 @@ def test_an_option_given_twice_is_refused(arguments: list[str], refuse: Run) -> 
         ["compare", "a", "b"],
         ["prepare-masks", "--dataset", "nosuch"],
         ["attention", "nosuch", "--dataset", "market1501", "--masks", "masks.h5"],
+        ["attention", "model.onnx", "--dataset", "market1501", "--masks", "nosuch.h5"],
         ["reproduce", "iaunet/table99", "--dataset", "market1501"],
+        ["eval", "model.onnx", "--size", "128"],
+        ["eval", "features.csv"],
+        ["eval", "image.png"],
+        ["eval", "--query-features", "features.csv", "--gallery-features", "features.csv"],
+        ["models", "iaunett"],
+        ["models", "iaunet", "--set", "arch.blocks=iau"],
+        ["import", "weights.pth", "--from", "torchreid", "--arch", "resnet50", "-o", "x"],
+        ["import", "nosuch.pth", "--from", "torchreid", "--arch", "baseline", "-o", "x"],
+        ["attention", "model.onnx", "--dataset", "x", "--masks", "x", "--split", "all"],
     ],
 )
-def test_a_missing_file_or_data_set_is_refused_before_torch_is_imported(
+def test_a_trivial_mistake_is_refused_before_torch_is_imported(
     arguments: list[str], tmp_path: Path
 ) -> None:
+    for name in ("model.onnx", "features.csv", "image.png", "weights.pth"):
+        (tmp_path / name).touch()
     refused_early(arguments, tmp_path)
 
 
@@ -132,6 +150,10 @@ def refused_early(arguments: list[str], folder: Path) -> str:
         (["--size", "256"], "write HEIGHTxWIDTH"),
         (["--batch", "many"], "--batch many: write a number from 1, or auto"),
         (["--set", "schedule.epochs=ten"], "schedule.epochs"),
+        (["--arch", "iaunett"], "unknown architecture 'iaunett'. Did you mean iaunet?"),
+        (["--set", "arch.backbon=resnet18"], "iaunet has no option arch.backbon. Did you mean"),
+        (["--lr", "-1"], "optim.lr must be positive, got -1.0"),
+        (["--set", "seed=1", "--set", "seed=2"], "--set seed is given more than once"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_torch_is_imported(
@@ -175,6 +197,26 @@ def test_resume_continues_a_run_as_it_is(finished: Path, refuse: Run) -> None:
     for option in (["--dry-run"], ["--find-lr"], ["--init", str(finished)]):
         message = refuse("train", "--resume", "-o", finished, *option)
         assert f"leave out {option[0]}" in message
+
+
+def test_another_architecture_does_not_resume_a_run(finished: Path, refuse: Run) -> None:
+    for option in (["--arch", "rga-sc"], ["--set", "arch.name=rga-sc"]):
+        message = refuse("train", "--resume", "-o", finished, *option)
+        assert f"{finished} is a run of iaunet, not of rga-sc. Leave out" in message
+
+
+def test_the_largest_batch_says_what_limits_it_and_settings_are_logged_once(
+    market: Path, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    changed = {"--batch": "auto", "--workers": "999", "--device": "auto"}
+    options = [changed.get(TINY[i - 1], TINY[i]) for i in range(len(TINY))]
+    run("train", "--dataset", market, *options, *NO_PARTS, "-o", "run")
+    log = caplog.text
+    assert re.search(r"batch: \d+, the largest that fits \(limited by the number of images", log)
+    assert log.count("settings: ") == 1 and log.count("device: ") == 1
+    assert log.count("--workers 999 is more than this machine has CPUs; using 2") == 1
 
 
 def test_a_failed_start_leaves_no_run_folder(market: Path, tmp_path: Path, refuse: Run) -> None:

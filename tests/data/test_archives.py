@@ -148,6 +148,24 @@ def test_an_interrupted_unpacking_is_completed_and_other_files_are_never_replace
     assert victim.read_bytes() == b"mine" and not (root / "bounding_box_test").exists()
 
 
+def test_files_that_are_there_already_are_not_extracted_again(
+    synthetic_dataset: SyntheticDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = zip_folder(tmp_path / "a.zip", synthetic_dataset("market1501"))
+    manifest, data = load_manifest(find_manifest("market1501")), tmp_path / "data"
+    first = unpack_archive(archive, manifest, data, on_progress=quiet)
+    assert first.written > 0 and first.present == 0
+    next((data / "Market-1501-v15.09.15/query").iterdir()).unlink()
+    extracted: list[object] = []
+    copy = shutil.copyfileobj
+    monkeypatch.setattr(
+        shutil, "copyfileobj", lambda *arguments: extracted.append(copy(*arguments))
+    )
+    again = unpack_archive(archive, manifest, data, on_progress=quiet)
+    assert (again.written, again.present) == (1, first.written - 1)
+    assert len(extracted) == 1
+
+
 def test_an_archive_of_another_data_set_is_named(
     synthetic_dataset: SyntheticDataset, tmp_path: Path
 ) -> None:

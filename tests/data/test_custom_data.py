@@ -141,6 +141,13 @@ def test_init_without_cameras_and_with_tracklets(tmp_path: Path) -> None:
     assert sizes == [3, 3, 3, 3] and len(data.query) == 1
 
 
+def test_the_name_of_a_data_set_is_that_of_its_folder_in_any_alphabet(tmp_path: Path) -> None:
+    for folder, name in (("Фото 2024", "Фото-2024"), ("写真", "写真"), ("!!", "mine")):
+        save_images(tmp_path / folder, ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"])
+        plan_dataset(tmp_path / folder, NamePattern()).write()
+        assert open_dataset(str(tmp_path / folder)).name == name
+
+
 def test_init_with_one_image_per_camera_still_selects_a_query(tmp_path: Path) -> None:
     save_images(tmp_path, [f"{who}/cam{cam}.png" for who in "AB" for cam in (1, 2, 3)])
     init(tmp_path, cameras=r"cam(\d)")

@@ -59,7 +59,7 @@ def test_models_computes_costs_with_options(reidkit):
     [
         (("models", "iaune"), "Did you mean iaunet?"),
         (("models", "iaunet", "--set", "arch.stages=[5]"), "stages of 1, 2, 3, 4"),
-        (("models", "ianet", "--set", "arch.sigma=1"), "unknown key sigma"),
+        (("models", "ianet", "--set", "arch.sigma=1"), "has no option arch.sigma"),
     ],
 )
 def test_errors_are_one_line_with_status_2(reidkit, arguments, words):

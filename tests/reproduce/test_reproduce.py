@@ -221,3 +221,17 @@ def test_unknown_tables_and_rows_name_the_nearest(market: Path, tmp_path: Path) 
             folder=tmp_path,
             train=lambda settings, dataset, run, resume: {},
         )
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"settings": {}, "metrics": {"mAP": "high"}}'])
+def test_a_damaged_result_fails_its_row_by_name(market: Path, tmp_path: Path, text: str) -> None:
+    table, data = find_table("iaunet/table7"), open_dataset(str(market))
+    (tmp_path / "SIA-seed0").mkdir()
+    (tmp_path / "SIA-seed0/result.json").write_text(text)
+
+    def train(*_: object) -> dict[str, object]:
+        raise AssertionError("a completed run is not trained again")
+
+    runs = Runs(rows=("SIA",))
+    (found,) = reproduce(table, [data], runs, folder=tmp_path, train=train)
+    assert "SIA-seed0/result.json is damaged or was edited" in found.failures["seed 0"]

@@ -10,6 +10,7 @@ from torch import Tensor
 from reidkit.data.manifest import open_dataset
 from reidkit.errors import ConfigError
 from reidkit.training.search import (
+    LargestBatch,
     largest_batch,
     learning_rate_test,
     plot_learning_rates,
@@ -45,13 +46,15 @@ def build(market: Path, limit: int = 10**6) -> LimitedTrainer:
 
 @pytest.mark.parametrize(("limit", "expected"), [(4, 4), (13, 12), (23, 20), (44, 44)])
 def test_the_largest_batch_that_fits_is_found(market: Path, limit: int, expected: int) -> None:
-    assert largest_batch(build(market, limit)) == expected
+    found = largest_batch(build(market, limit))
+    assert found.size == expected
+    assert found.too_large is not None and found.too_large > limit
 
 
 def test_the_largest_batch_is_at_most_an_epoch(market: Path) -> None:
     trainer = build(market)
     epoch = sum(len(batch) for batch in trainer.batches().epoch(0))
-    assert epoch - 16 < largest_batch(trainer) <= epoch
+    assert largest_batch(trainer) == LargestBatch(epoch, None)
 
 
 def test_nothing_fits(market: Path) -> None:
@@ -65,7 +68,7 @@ def test_memory_of_larger_batches_is_extrapolated_on_a_cpu(
     peaks = iter([0, 40, 80, 999])  # before, and after batches of 4 and 8: 10 per image
     monkeypatch.setattr("reidkit.training.search.peak_memory", lambda device: next(peaks))
     monkeypatch.setattr("reidkit.training.search._available_memory", lambda: 150)
-    assert largest_batch(build(market)) == 12  # 120 of 150 * 0.9; 16 would take 160
+    assert largest_batch(build(market)).size == 12  # 120 of 150 * 0.9; 16 would take 160
 
 
 def test_the_learning_rate_rises_until_the_loss_explodes(market: Path, tmp_path: Path) -> None:
