@@ -1,7 +1,6 @@
 """kill -9 at any moment leaves either a whole file under the final name or one that resumes."""
 
 import os
-import struct
 import subprocess
 import sys
 import zlib
@@ -13,6 +12,7 @@ import pytest
 from toy_masks import lip_source, make_dataset
 
 import reidkit
+from reidkit.masks.journal import read_records
 from reidkit.masks.store import MaskStore
 from reidkit.masks.writer import stored_map, write_store
 
@@ -32,19 +32,13 @@ def test_fifty_kills_leave_a_whole_file_or_one_that_resumes(tmp_path: Path):
 
     def check_journal() -> int:
         """Every whole record is right; the number of them."""
-        with journal.open("rb") as file:
-            file.readline()
-            count = 0
-            while len(head := file.read(12)) == 12:
-                height, width, length, checksum = struct.unpack("<HHII", head)
-                data = file.read(length)
-                if len(data) < length:
-                    break
-                assert (height, width) == (128, 64) and zlib.crc32(data) == checksum
-                mask = np.frombuffer(zlib.decompress(data), np.uint8).reshape(400, 200)
-                np.testing.assert_array_equal(mask, expected[count])
-                count += 1
-        return count
+        task = journal.read_bytes().partition(b"\n")[0] + b"\n"
+        records = read_records(journal, task)
+        for count, record in enumerate(records):
+            assert record.row == count and record.size == (128, 64)
+            mask = np.frombuffer(zlib.decompress(record.data), np.uint8).reshape(400, 200)
+            np.testing.assert_array_equal(mask, expected[count])
+        return len(records)
 
     def check_whole() -> None:
         found = MaskStore.open(path, dataset=dataset).read(names)
