@@ -1,19 +1,39 @@
 """What human parsers with a network of their own have in common: images in, label maps out."""
 
-# H W pixels of an image
+# B batch, C classes, H W pixels of an image, h w of a network's input, n m of its scores
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from reidkit.masks.labels import Labels, LabelSet
 
 Image = NDArray[np.uint8]
 """RGB [H, W, 3]."""
+
+Forward = Callable[[Tensor], Tensor]
+"""A network: float32 [B, 3, h, w] -> scores float32 [B, C, n, m], on the same device."""
+
+
+class Procedure(Protocol):
+    """A test procedure: everything between images and label maps but the network."""
+
+    @property
+    def scales(self) -> tuple[float, ...]: ...
+    @property
+    def mirror(self) -> bool: ...
+
+    def label_maps(
+        self, images: Sequence[Image], forward: Forward, device: torch.device
+    ) -> list[Labels]:
+        """Labels uint8 [H, W] of RGB images uint8 [H, W, 3] of any sizes, as one batch."""
+        ...
 
 
 class NetworkParser(Protocol):
