@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 from reidkit.masks.store import MAX_CELLS
 
 SYNC_SECONDS = 5.0
-"""Between two syncs to disk: the most that a kill or a power cut costs, but for a parser's batch."""
+"""Between two syncs to disk: the most that a kill costs, but for a parser's batch."""
 
 _HEAD = struct.Struct("<IHHI")  # row, height, width, bytes
 _CHECKSUM = struct.Struct("<I")  # crc32 of head and bytes
@@ -51,7 +51,9 @@ def journal_paths(path: Path) -> list[Path]:
     """All journals for the mask file `path`, the main process's first."""
     first = journal_path(path)
     others = (
-        file for file in path.parent.iterdir() if file.stem == first.name and file.suffix[1:].isdigit()
+        file
+        for file in path.parent.iterdir()
+        if file.stem == first.name and file.suffix[1:].isdigit()
     )
     return [*([first] if first.exists() else []), *sorted(others)]
 
