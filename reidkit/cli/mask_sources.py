@@ -77,7 +77,8 @@ def check_options(source: str, options: Mapping[str, Any]) -> None:
             f" {', '.join(PARSER_NAMES[:-1])} or {PARSER_NAMES[-1]}"
         )
     for option in sorted(given - ACCEPTED[source]):
-        knowing = " and ".join(name for name, known in ACCEPTED.items() if option in known)
+        *most, last = [name for name, known in ACCEPTED.items() if option in known]
+        knowing = f"{', '.join(most)} or {last}" if most else last
         raise ConfigError(f"{option} applies to {knowing}, not to {source}; remove it")
 
 

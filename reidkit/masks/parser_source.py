@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -90,14 +90,19 @@ class ParserSource:
 
     def _label_maps(self, images: Sequence[str]) -> Iterator[Labels]:
         """uint8 [H, W] for each image, in order, kept if they are to be."""
-        batches = [images[i : i + self.batch] for i in range(0, len(images), self.batch)]
         with ThreadPoolExecutor(WORKERS) as pool:
-            following = [pool.submit(self._read, name) for name in batches[0]] if batches else []
-            for names, after in zip(batches, [*batches[1:], ()], strict=True):
+
+            def read(start: int) -> list[Future[Pixels]]:
+                names = images[start : start + self.batch]
+                return [pool.submit(self._read, name) for name in names]
+
+            following = read(0)
+            for start in range(0, len(images), self.batch):
                 pixels = [image.result() for image in following]
-                following = [pool.submit(self._read, name) for name in after]
+                following = read(start + self.batch)
                 label_maps = self.parser.label_maps(pixels)
                 if self.keep:
+                    names = images[start : start + self.batch]
                     list(pool.map(self.keep.save, names, label_maps))
                 yield from label_maps
 
