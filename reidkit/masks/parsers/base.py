@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import numpy as np
@@ -12,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reidkit.errors import ConfigError
 from reidkit.masks.labels import Labels, LabelSet
+from reidkit.masks.sources import digest
 
 Image = NDArray[np.uint8]
 """RGB [H, W, 3]."""
@@ -22,7 +25,12 @@ Forward = Callable[[Tensor], Tensor]
 
 
 class Procedure(Protocol):
-    """A test procedure: everything between images and label maps but the network."""
+    """A test procedure: everything between images and label maps but the network.
+
+    Attributes:
+        scales: of the network's input; scores are averaged over them.
+        mirror: average with the mirrored image, left and right labels swapped.
+    """
 
     @property
     def scales(self) -> tuple[float, ...]: ...
@@ -33,6 +41,14 @@ class Procedure(Protocol):
         self, images: Sequence[Image], forward: Forward, device: torch.device
     ) -> list[Labels]:
         """Labels uint8 [H, W] of RGB images uint8 [H, W, 3] of any sizes, as one batch."""
+        ...
+
+    def averaged(self, scales: tuple[float, ...] | None, mirror: bool | None) -> Self:
+        """The same procedure with other averages; None is the authors' choice.
+
+        Raises:
+            ConfigError: if a scale is impossible.
+        """
         ...
 
 
@@ -63,3 +79,52 @@ class NetworkParser(Protocol):
     def original(self) -> Self:
         """The same network with the authors' test procedure; the weights are shared."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcedureParser:
+    """A `NetworkParser` of a network and a test procedure.
+
+    Attributes:
+        forward: the network.
+        device: of `forward`.
+        batch: images per forward pass; mirrored ones come on top.
+        facts: identify the network's weights and arithmetic.
+    """
+
+    name: str
+    labels: LabelSet
+    procedure: Procedure
+    forward: Forward
+    device: torch.device
+    batch: int
+    facts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ConfigError(f"batch {self.batch}: expected at least 1")
+
+    @property
+    def key(self) -> str:
+        return digest("network parser", *self.facts, repr(self.procedure))
+
+    @property
+    def is_original(self) -> bool:
+        return self.procedure == self.procedure.averaged(None, None)
+
+    def original(self) -> Self:
+        return replace(self, procedure=self.procedure.averaged(None, None))
+
+    def label_maps(self, images: Sequence[Image]) -> list[Labels]:
+        maps: list[Labels] = []
+        with torch.inference_mode():
+            for start in range(0, len(images), self.batch):
+                batch = images[start : start + self.batch]
+                maps += self.procedure.label_maps(batch, self.forward, self.device)
+        return maps
+
+
+def check_scales(scales: tuple[float, ...]) -> None:
+    """Raises ConfigError unless there are scales, each of 0.1 to 4."""
+    if not scales or not all(0.1 <= scale <= 4 for scale in scales):
+        raise ConfigError(f"parser scales {scales}: expected numbers of 0.1 to 4")

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.masks.labels import Labels
-from reidkit.masks.parsers.base import Forward, Image
+from reidkit.masks.parsers.base import Forward, Image, check_scales
 from reidkit.masks.parsers.resampling import ScoreMap, best_labels, resize, tensorflow1_axis
 
 NUM_CLASSES = 20
@@ -29,6 +30,9 @@ MEAN = (104.00698793, 116.66876762, 122.67891434)
 """Of the training images, in the order blue, green, red."""
 DILATIONS = (6, 12, 18, 24)
 """Of the four convolutions whose sum scores the classes."""
+SCALES: tuple[float, ...] = (1.0, 0.75, 1.25)
+MIRROR = True
+"""Of the authors' test procedure."""
 
 
 class JppNet(nn.Module):
@@ -263,8 +267,13 @@ class JppnetProcedure:
 
     swap: tuple[int, ...]
     size: int = 384
-    scales: tuple[float, ...] = (1.0, 0.75, 1.25)
-    mirror: bool = True
+    scales: tuple[float, ...] = SCALES
+    mirror: bool = MIRROR
+
+    def averaged(self, scales: tuple[float, ...] | None, mirror: bool | None) -> Self:
+        scales = SCALES if scales is None else scales
+        check_scales(scales)
+        return replace(self, scales=scales, mirror=MIRROR if mirror is None else mirror)
 
     def label_maps(
         self, images: Sequence[Image], forward: Forward, device: torch.device

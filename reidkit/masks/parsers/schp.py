@@ -11,15 +11,16 @@ heads that only training reads are left out: `decoder.conv4`, `edge.conv4`, `edg
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.masks.labels import Labels
-from reidkit.masks.parsers.base import Forward, Image
+from reidkit.masks.parsers.base import Forward, Image, check_scales
 from reidkit.masks.parsers.normalization import ActivatedBatchNorm
 from reidkit.masks.parsers.resampling import (
     ScoreMap,
@@ -32,6 +33,9 @@ from reidkit.masks.parsers.resampling import (
 MEAN = (0.406, 0.456, 0.485)
 STD = (0.225, 0.224, 0.229)
 """Of ImageNet, in the order blue, green, red."""
+SCALES: tuple[float, ...] = (1.0,)
+MIRROR = False
+"""Of the authors' test procedure."""
 
 
 class Schp(nn.Module):
@@ -196,8 +200,13 @@ class SchpProcedure:
 
     size: int
     swap: tuple[int, ...]
-    scales: tuple[float, ...] = (1.0,)
-    mirror: bool = False
+    scales: tuple[float, ...] = SCALES
+    mirror: bool = MIRROR
+
+    def averaged(self, scales: tuple[float, ...] | None, mirror: bool | None) -> Self:
+        scales = SCALES if scales is None else scales
+        check_scales(scales)
+        return replace(self, scales=scales, mirror=MIRROR if mirror is None else mirror)
 
     def label_maps(
         self, images: Sequence[Image], forward: Forward, device: torch.device
