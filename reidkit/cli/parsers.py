@@ -37,9 +37,6 @@ LABEL_SETS = {
     "schp-atr": "atr",
     "schp-pascal": "pascal-person-part",
 }
-BATCH = 8
-"""Images that a parser receives at a time unless --batch says otherwise."""
-
 ParserWeightsOption = Annotated[
     Path | None,
     typer.Option(
@@ -178,7 +175,6 @@ class ParserRequest:
             parser=parser,
             root=root,
             groups=groups,
-            batch=self.options.get("batch", BATCH),
             keep=folder,
         )
         if original is None:

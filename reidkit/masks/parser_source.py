@@ -31,10 +31,13 @@ class LabelParser(Protocol):
 
     Attributes:
         key: differs whenever the same image could get a different label map.
+        batch: images per forward pass.
     """
 
     @property
     def key(self) -> str: ...
+    @property
+    def batch(self) -> int: ...
 
     def label_maps(self, images: Sequence[Pixels]) -> list[Labels]:
         """Labels uint8 [H, W] of RGB images uint8 [H, W, 3] of any sizes, in order."""
@@ -50,7 +53,6 @@ class ParserSource:
         parser: what runs.
         root: of the data set.
         groups: the parser's labels in parts.
-        batch: images that the parser receives at a time; the next are read meanwhile.
         keep: where label maps are written, each before its part map is returned.
     """
 
@@ -58,7 +60,6 @@ class ParserSource:
     parser: LabelParser
     root: Path
     groups: Grouping
-    batch: int
     keep: LabelFolder | None = None
 
     @property
@@ -89,20 +90,22 @@ class ParserSource:
                 pass
 
     def _label_maps(self, images: Sequence[str]) -> Iterator[Labels]:
-        """uint8 [H, W] for each image, in order, kept if they are to be."""
+        """uint8 [H, W] for each image, in order, kept if they are to be. While the parser runs on
+        a batch, the next one is read."""
+        batch = self.parser.batch
         with ThreadPoolExecutor(WORKERS) as pool:
 
             def read(start: int) -> list[Future[Pixels]]:
-                names = images[start : start + self.batch]
+                names = images[start : start + batch]
                 return [pool.submit(self._read, name) for name in names]
 
             following = read(0)
-            for start in range(0, len(images), self.batch):
+            for start in range(0, len(images), batch):
                 pixels = [image.result() for image in following]
-                following = read(start + self.batch)
+                following = read(start + batch)
                 label_maps = self.parser.label_maps(pixels)
                 if self.keep:
-                    names = images[start : start + self.batch]
+                    names = images[start : start + batch]
                     list(pool.map(self.keep.save, names, label_maps))
                 yield from label_maps
 
@@ -128,9 +131,10 @@ class ParserSource:
         own = processes.shard(names)
         size = len(self.groups.labels.names)
         counts = np.zeros((size, size), np.int64)
-        for start in range(0, len(own), self.batch):
+        batch = self.parser.batch
+        for start in range(0, len(own), batch):
             progress(start, len(own))
-            pixels = [self._read(name) for name in own[start : start + self.batch]]
+            pixels = [self._read(name) for name in own[start : start + batch]]
             both = zip(original.label_maps(pixels), self.parser.label_maps(pixels), strict=True)
             for reference, found in both:
                 counts += confusion(reference, found, size=size)

@@ -1,10 +1,10 @@
 """Run by test_mask_kill.py: processes that write one store repeatedly, each time in new child
 processes, of which one dies by SIGKILL and the others with it, as under torchrun.
 
-Usage: kill_writer.py ROOT STORE [LABELS]. With LABELS, masks come from a parser whose label maps are
-kept in that folder. Each line on stdin has two numbers: how many processes write, and the Python or
-C call of the last one's main thread at which it kills itself, or 0 for never. Answers each with a
-line: the number of calls that it made if it finished, else -1.
+Usage: kill_writer.py ROOT STORE [LABELS]. With LABELS, masks come from a parser whose label maps
+are kept in that folder. Each line on stdin has two numbers: how many processes write, and the
+Python or C call of the last one's main thread at which it kills itself, or 0 for never. Answers
+each with a line: the number of calls that it made if it finished, else -1.
 """
 
 import os
@@ -27,6 +27,10 @@ writer.BATCH = 8
 
 def write(root: Path, path: Path, keep: Path | None, last_call: int, processes: Processes) -> int:
     dataset = read_dataset(root)
+    images = [sample.path for sample in dataset.train]
+    label_source = lip_source(dataset)
+    lip = load_label_set("lip")
+    groups = default_grouping(lip)
     calls = 0
 
     def count(frame: FrameType, event: str, argument: object) -> None:
@@ -37,12 +41,8 @@ def write(root: Path, path: Path, keep: Path | None, last_call: int, processes: 
 
     sys.setprofile(count)
     if keep is None:
-        writer.write_store(
-            path, dataset, dataset.train, lip_source(dataset), processes=processes
-        )
+        writer.write_store(path, dataset, dataset.train, label_source, processes=processes)
     else:
-        lip = load_label_set("lip")
-        images = [sample.path for sample in dataset.train]
         for turn in (True, False):
             if processes.is_main == turn:
                 folder = open_label_folder(keep, labels=lip, parser="grey", key="", images=images)
@@ -51,8 +51,7 @@ def write(root: Path, path: Path, keep: Path | None, last_call: int, processes: 
             name="grey",
             parser=GreyParser(),
             root=root,
-            groups=default_grouping(lip),
-            batch=4,
+            groups=groups,
             keep=folder,
         )
         writer.write_store(path, dataset, dataset.train, source, processes=processes)

@@ -127,8 +127,8 @@ def test_one_or_two_killed_processes_resume_and_lack_no_label_map(tmp_path: Path
         calls = write(2, 0)
         check_whole()
         outcomes: Counter[str] = Counter()
-        for _ in range(20):
-            processes = int(rng.integers(1, 3))
+        for turn in range(24):
+            processes = 1 + turn % 3 % 2
             finished = write(processes, int(rng.integers(1, 2 * calls))) >= 0
             outcomes["finished" if finished else f"killed, {processes}"] += 1
             if finished:

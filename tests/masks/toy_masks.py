@@ -86,7 +86,7 @@ def lip_source(dataset: Dataset, labels: Path | None = None) -> FileSource:
 class GreyParser:
     """Reads LIP labels from the grey levels that `make_dataset` paints, JPEG's noise included."""
 
-    key = "grey"
+    key, batch = "grey", 4
 
     def label_maps(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [np.clip(np.rint((i[..., 0] - 80.0) / 8), 0, 19).astype(np.uint8) for i in images]
