@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reidkit.choices import MaskFiles
 from reidkit.cli.output import stage_progress
-from reidkit.cli.parsers import PARSER_NAMES, ParserRequest
+from reidkit.cli.parsers import PARSER_NAMES, ParserRequest, named_parser
 
 if TYPE_CHECKING:
     from reidkit.masks.labels import Grouping
@@ -41,10 +41,12 @@ def chosen_source(
     """The source of masks among the options, a key of `ACCEPTED`.
 
     Raises:
-        ConfigError: if there are several.
+        ConfigError: if there are several, or there is no such parser.
     """
     from reidkit.errors import ConfigError
 
+    if parser and not parser.endswith(".onnx"):
+        named_parser(parser)
     sources = {
         "--labels": labels is not None and source == "index",
         "--source colours": source == "colours",
