@@ -145,7 +145,10 @@ def _agreement(
     note = known[0] if known else json.dumps(asdict(compare(paths)))
     if journal.note is None:
         journal.annotate(note)
-    return from_table(Agreement, json.loads(note), where=str(journal.file.name))
+    found = from_table(Agreement, json.loads(note), where=str(journal.file.name))
+    if processes.is_main:
+        log.info(found.describe())
+    return found
 
 
 def _fill(
