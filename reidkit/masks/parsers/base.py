@@ -61,6 +61,7 @@ class NetworkParser(Protocol):
         key: differs whenever the same image could get a different label map: a digest of the
             weights, the test procedure and the precision.
         is_original: the authors' test procedure, with their scales and mirroring.
+        batch: images per forward pass; mirrored ones come on top.
     """
 
     @property
@@ -71,6 +72,8 @@ class NetworkParser(Protocol):
     def key(self) -> str: ...
     @property
     def is_original(self) -> bool: ...
+    @property
+    def batch(self) -> int: ...
 
     def label_maps(self, images: Sequence[Image]) -> list[Labels]:
         """Labels uint8 [H, W] of RGB images uint8 [H, W, 3] of any sizes, in order."""

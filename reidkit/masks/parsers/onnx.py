@@ -200,10 +200,11 @@ class OnnxParser:
         self.name = f"parser ({grouping.labels.name})"
         self.parts = grouping.parts
         self.grouping = grouping.describe()
+        self.batch = self.interface.batch or options.batch
         self.key = digest("parser", model_hash, repr(options), grouping.describe())
 
     def part_maps(self, images: Sequence[str]) -> Iterator[Labels]:
-        batch = self.interface.batch or self.options.batch
+        batch = self.batch
         with ThreadPoolExecutor(WORKERS) as pool:
             for start in range(0, len(images), batch):
                 names = images[start : start + batch]
