@@ -268,16 +268,7 @@ class OnnxParser:
             batch = np.concatenate([batch, np.repeat(batch[-1:], padding, axis=0)])
         if self.interface.channels_last:
             batch = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
-        try:
-            outputs = self.session.run(list(self.interface.outputs), {self.interface.name: batch})
-        except Exception as error:  # ONNX Runtime's errors have no common base class
-            if type(error).__module__.startswith("onnxruntime"):
-                shape = "x".join(map(str, batch.shape))
-                raise ConfigError(
-                    f"the parser fails on an input of {shape}; choose another --size"
-                    f" ({str(error).splitlines()[0][:160]})"
-                ) from error
-            raise
+        outputs = run_session(self.session, list(self.interface.outputs), batch)
         return [self._ordered(output[: len(images)]) for output in outputs]
 
     def _ordered(self, output: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -286,6 +277,27 @@ class OnnxParser:
         if self.interface.kind == "labels" and output.ndim == 4:
             return output[:, 0] if output.shape[1] == 1 else output[..., 0]
         return output
+
+
+def run_session(
+    session: Any, outputs: Sequence[str] | None, batch: npt.NDArray[np.float32]
+) -> list[npt.NDArray[Any]]:
+    """Outputs (None: all) of a session's only input.
+
+    Raises:
+        ConfigError: if ONNX Runtime fails on an input of this shape.
+    """
+    try:
+        found: list[npt.NDArray[Any]] = session.run(outputs, {session.get_inputs()[0].name: batch})
+        return found
+    except Exception as error:  # ONNX Runtime's errors have no common base class
+        if type(error).__module__.startswith("onnxruntime"):
+            shape = "x".join(map(str, batch.shape))
+            raise ConfigError(
+                f"the parser fails on an input of {shape}; choose another --size or --scales"
+                f" ({str(error).splitlines()[0][:160]})"
+            ) from error
+        raise
 
 
 def _resize(planes: Floats, size: tuple[int, int]) -> Floats:

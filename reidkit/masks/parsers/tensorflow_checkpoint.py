@@ -191,9 +191,9 @@ class _Table:
         footer = _Cursor(self.data[-FOOTER:], self.path)
         if int.from_bytes(self.data[-8:], "little") != MAGIC:
             _damaged(self.path, "it does not end like a table of TensorFlow's format V2")
-        for _ in range(2):  # offset and size of the metaindex, which is unused
-            footer.varint()
         total = 0
+        for _ in self._block(footer.varint(), footer.varint()):
+            pass  # the metaindex says nothing about variables; its checksum must be right
         for _, value in self._block(footer.varint(), footer.varint()):
             handle = _Cursor(value, self.path)
             offset, size = handle.varint(), handle.varint()

@@ -72,9 +72,13 @@ def load_schp(path: Path, num_classes: int) -> Schp:
             set; if a tensor is missing, unknown or has another shape.
     """
     parser, file = SCHP_FILES[num_classes]
+    if path.is_dir() or path.suffix == ".index":
+        raise CheckpointError(
+            f"{path}: {parser} takes the authors' {file}. For JPPNet's TensorFlow checkpoint use"
+            " --parser jppnet"
+        )
     if not path.is_file():
-        found = "a folder (of JPPNet? Use --parser jppnet)" if path.is_dir() else "no such file"
-        raise CheckpointError(f"{path}: {found}, expected the authors' {file}")
+        raise CheckpointError(f"{path}: no such file, expected the authors' {file}")
     tensors = read_tensors(path)
     head = tensors.get("fushion.3.weight")
     if head is None or head.dim() != 4:
@@ -171,8 +175,8 @@ def _load(
     ]
     for found, problem in (
         (missing, "lacks"),
-        (extra, "has unknown"),
-        (wrong, "has other shapes:"),
+        (extra, "has unknown tensors"),
+        (wrong, "has tensors of other shapes:"),
     ):
         if found:
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
