@@ -69,11 +69,21 @@ def main() -> None:
 
 
 def run(
-    folder: Path, *, steps: int, width: int, train_pids: int, test_pids: int
+    folder: Path,
+    *,
+    steps: int,
+    width: int,
+    train_pids: int,
+    test_pids: int,
+    training: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Everything from images to a trained iaunet, in `folder`; the mean IoUs that are printed."""
+    """Everything from images to a trained iaunet, in `folder`; the mean IoUs that are printed.
+
+    Args:
+        training: more options of `reidkit train`.
+    """
     root, onnx, masks = folder / "people", folder / "parser.onnx", folder / "masks.h5"
-    LAYOUTS["market1501"](root, train_pids=train_pids, test_pids=test_pids, seed=0)
+    LAYOUTS["market1501"](root, train_pids=train_pids, test_pids=test_pids, seed=0, workers=1)
     data = open_dataset(str(root))
     network = train(data, steps=steps, width=width)
     header = ParserHeader(
@@ -95,9 +105,9 @@ def run(
         app([*command, *more, "-o", str(target)], standalone_mode=False)
         labels, parts = mean_ious(data, getattr(data, split), kept)
         ious |= {f"{split}, labels": labels, f"{split}, parts": parts}
-    training = ["train", "--arch", "iaunet", "--dataset", str(root), "--masks", str(masks)]
-    training += ["--epochs", "1", "--weights", "none", "--size", "128x64", "--device", "cpu"]
-    app([*training, "--out", str(folder / "run")], standalone_mode=False)
+    command = ["train", "--arch", "iaunet", "--dataset", str(root), "--masks", str(masks)]
+    command += ["--epochs", "1", "--weights", "none", "--size", "128x64", "--device", "cpu"]
+    app([*command, *training, "--out", str(folder / "run")], standalone_mode=False)
     for name, iou in ious.items():
         print(f"mean IoU, {name}: {iou:.3f}")
     return ious

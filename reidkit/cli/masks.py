@@ -103,7 +103,7 @@ def export_parser(
 
     \b
     Examples:
-      reidkit masks export-parser jppnet --parser-weights JPPNet-s2 -o parser.onnx
+      reidkit masks export-parser jppnet --parser-weights JPPNet-s2
     """
     weights = existing_weights(parser, parser_weights)
 

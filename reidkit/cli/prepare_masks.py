@@ -150,8 +150,9 @@ def prepare_masks(
     \b
     Examples:
       reidkit prepare-masks --dataset market1501 --labels parsing/
-      reidkit prepare-masks --dataset market1501 --parser jppnet --parser-weights JPPNet-s2
-      reidkit prepare-masks --dataset market1501 --parser parser.onnx --preset schp
+      reidkit prepare-masks --dataset market1501 --parser x.onnx --preset schp
+      reidkit prepare-masks --dataset market1501 --parser jppnet \\
+        --parser-weights JPPNet-s2
     """
     from reidkit.data.manifest import open_dataset
     from reidkit.masks.contact_sheet import save_contact_sheet
