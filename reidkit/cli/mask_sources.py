@@ -14,7 +14,7 @@ from reidkit.cli.output import stage_progress
 from reidkit.cli.parsers import PARSER_NAMES, ParserRequest, named_parser
 
 if TYPE_CHECKING:
-    from reidkit.masks.labels import Grouping
+    from reidkit.masks.labels import Grouping, LabelSet
     from reidkit.masks.processes import Processes
     from reidkit.masks.sources import MaskSource
     from reidkit.types import Dataset
@@ -84,11 +84,10 @@ def check_options(source: str, options: Mapping[str, Any]) -> None:
         raise ConfigError(f"{option} applies to {knowing}, not to {source}; remove it")
 
 
-def find_grouping(label_set: str | None, file: Path | None) -> Grouping:
-    """The grouping in a file, or that of the label set; says what the latter lacks."""
+def find_grouping(labels: LabelSet | None, file: Path | None) -> Grouping:
+    """The grouping in a file, or the label set's own, LIP's by default; says what that lacks."""
     from reidkit.masks.labels import default_grouping, load_grouping, load_label_set
 
-    labels = load_label_set(label_set) if label_set else None
     if file:
         return load_grouping(file, labels)
     labels = labels or load_label_set("lip")

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from reidkit.choices import ParserName, ParserPrecision, ParserPreset
+from reidkit.choices import ParserName, ParserPrecision
 from reidkit.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
-    from reidkit.masks.agreement import Agreement
-    from reidkit.masks.labels import Grouping
+    from reidkit.masks.labels import Grouping, LabelSet
     from reidkit.masks.parser_source import LabelParser, ParserSource
     from reidkit.masks.parsers.base import NetworkParser
-    from reidkit.masks.processes import Processes
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +84,49 @@ def existing_weights(name: ParserName, weights: Path | None) -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OpenedParser:
+    """A parser that can run.
+
+    Attributes:
+        name: for people.
+        labels: of its label maps.
+        original: the same with its original test procedure, if that differs.
+    """
+
+    name: str
+    labels: LabelSet
+    parser: LabelParser
+    original: LabelParser | None
+
+    def source(
+        self, root: Path, images: Sequence[str], groups: Grouping, *, keep: Path | None
+    ) -> ParserSource:
+        """The source that runs the parser on a data set's images.
+
+        Args:
+            root: of the data set.
+            images: that will be parsed.
+            groups: the parser's labels in parts.
+            keep: folder for its label maps.
+        """
+        from reidkit.masks.label_folder import open_label_folder
+        from reidkit.masks.parser_source import ParserSource
+
+        folder = None
+        if keep:
+            folder = open_label_folder(
+                keep, labels=self.labels, parser=self.name, key=self.parser.key, images=images
+            )
+        return ParserSource(
+            name=f"{self.name} ({self.labels.name})",
+            parser=self.parser,
+            root=root,
+            groups=groups,
+            keep=folder,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParserRequest:
     """What the command line says about a parser.
 
@@ -94,10 +134,10 @@ class ParserRequest:
         parser: name or .onnx file.
         weights: of a named parser.
         precision: of a named parser.
-        preset: of an .onnx file.
-        options: fields of `ParserOptions` that are given, of which a named parser has scales,
-            mirror and batch.
-        keep: folder for the parser's label maps.
+        label_set: of an .onnx file; None if it is not given.
+        options: scales, mirror and batch, as far as they are given.
+        inputs: preset, and the fields of `ParserOptions` that describe the input of an .onnx file,
+            as far as they are given.
 
     Raises:
         ConfigError: if the parser, or the weights that it needs, do not exist.
@@ -106,123 +146,84 @@ class ParserRequest:
     parser: str
     weights: Path | None
     precision: ParserPrecision
-    preset: ParserPreset
+    label_set: str | None
     options: Mapping[str, Any]
-    keep: Path | None
+    inputs: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         if name := named_parser(self.parser):
             existing_weights(name, self.weights)
+            self._check_label_set(LABEL_SETS[name])
 
-    def label_set(self, given: str | None) -> str:
-        """The name of the parser's label set; `given` is that of the command line.
+    def open(self, device: str) -> OpenedParser:
+        """Reads the weights.
 
         Raises:
-            ConfigError: if a named parser has another one.
+            ReidkitError: if they are damaged or of something else, or the options do not fit.
         """
-        known = LABEL_SETS.get(self.parser)
-        if known and given not in (None, known):
-            raise ConfigError(
-                f"--parser {self.parser} gives the labels of {known}; remove --label-set {given}"
+        if name := named_parser(self.parser):
+            from reidkit.masks.parsers.networks import open_parser
+
+            return _opened(
+                open_parser(
+                    name,
+                    existing_weights(name, self.weights),
+                    device=device,
+                    precision=self.precision,
+                    **self.options,
+                )
             )
-        return known or given or "lip"
-
-    def source(
-        self,
-        root: Path,
-        images: Sequence[str],
-        groups: Grouping,
-        *,
-        device: str,
-        processes: Processes,
-        on_progress: Callable[[str, int, int], None],
-    ) -> tuple[ParserSource, Callable[[Sequence[str]], Agreement] | None]:
-        """The source that runs the parser, and what compares it with its original test procedure
-        if it has another.
-
-        Args:
-            root: of the data set.
-            images: that will be parsed.
-            groups: the parser's labels in parts.
-            device: of this process.
-            processes: that share the images.
-            on_progress: called with the stage, the number of images compared, and in all.
-        """
-        from reidkit.masks.label_folder import open_label_folder
-        from reidkit.masks.parser_source import ParserSource
-
-        parser: LabelParser
-        original: LabelParser | None
-        name = named_parser(self.parser)
-        if name:
-            parser, original = self._open_network(name, device)
-        else:
-            parser, original = self._open_onnx(groups, device)
-        folder = None
-        if self.keep:
-            for turn in (True, False):  # the main process writes what the others find
-                if processes.is_main == turn:
-                    folder = open_label_folder(
-                        self.keep,
-                        labels=groups.labels,
-                        parser=self.parser,
-                        key=parser.key,
-                        images=images,
-                    )
-                processes.broadcast(None)
-        source = ParserSource(
-            name=f"{name} ({groups.labels.name})" if name else f"parser ({groups.labels.name})",
-            parser=parser,
-            root=root,
-            groups=groups,
-            keep=folder,
-        )
-        if original is None:
-            return source, None
-        compare = partial(
-            source.compare,
-            original,
-            processes=processes,
-            progress=partial(on_progress, "comparing with the original procedure"),
-        )
-        return source, compare
-
-    def _open_network(
-        self, name: ParserName, device: str
-    ) -> tuple[NetworkParser, NetworkParser | None]:
-        """The parser, and the same with its original test procedure if that differs."""
-        from reidkit.masks.parsers.networks import open_parser
-
-        weights = existing_weights(name, self.weights)
-        parser = open_parser(name, weights, device=device, precision=self.precision, **self.options)
-        return parser, None if parser.is_original else parser.original()
-
-    def _open_onnx(self, groups: Grouping, device: str) -> tuple[LabelParser, LabelParser | None]:
-        """As `_open_network`; the preset's scales and mirroring are the original ones."""
-        from dataclasses import replace
-
         from reidkit.device import torch_device
-        from reidkit.files import sha256
-        from reidkit.masks.parsers.onnx import PRESETS, OnnxParser, ParserOptions
+        from reidkit.masks.parsers.exported import open_exported, read_header
         from reidkit.runtime.onnx_runtime import open_session
 
-        file = Path(self.parser)
-        session = open_session(file, torch_device(device))
-        model_hash = sha256(file)
+        session = open_session(Path(self.parser), torch_device(device))
+        header = read_header(session)
+        if header is None:
+            return self._third_party(session)
+        if self.inputs:
+            given = ", ".join(f"--{name}" for name in self.inputs)
+            raise ConfigError(f"{self.parser} states its own test procedure; remove {given}")
+        self._check_label_set(header.label_set)
+        return _opened(open_exported(session, header, **self.options))
+
+    def _third_party(self, session: Any) -> OpenedParser:
+        """A parser in an .onnx file whose input is described by options; scales and mirroring of
+        the preset are the original ones."""
+        from reidkit.files import sha256
+        from reidkit.masks.labels import load_label_set
+        from reidkit.masks.parsers.onnx import PRESETS, OnnxParser, ParserOptions
+
+        labels = load_label_set(self.label_set or "lip")
+        model_hash = sha256(Path(self.parser))
 
         def make(options: ParserOptions) -> OnnxParser:
-            return OnnxParser(
-                session, root=Path(), grouping=groups, options=options, model_hash=model_hash
+            return OnnxParser(session, labels=labels, options=options, model_hash=model_hash)
+
+        inputs = dict(self.inputs)
+        preset = PRESETS[inputs.pop("preset", "imagenet")]
+        options = replace(preset, **inputs, **self.options)
+        published = replace(options, scales=preset.scales, mirror=preset.mirror)
+        parser, original = make(options), None
+        if options != published:
+            try:
+                original = make(published)
+            except ConfigError as error:
+                log.info("not compared with the preset's own scales and mirroring: %s", error)
+        return OpenedParser(name="parser", labels=labels, parser=parser, original=original)
+
+    def _check_label_set(self, known: str) -> None:
+        if self.label_set not in (None, known):
+            raise ConfigError(
+                f"--parser {self.parser} gives the labels of {known};"
+                f" remove --label-set {self.label_set}"
             )
 
-        preset = PRESETS[self.preset]
-        options = replace(preset, **self.options)
-        original = replace(options, scales=preset.scales, mirror=preset.mirror)
-        parser = make(options)
-        if options == original:
-            return parser, None
-        try:
-            return parser, make(original)
-        except ConfigError as error:
-            log.info("not compared with the preset's own scales and mirroring: %s", error)
-            return parser, None
+
+def _opened(parser: NetworkParser) -> OpenedParser:
+    return OpenedParser(
+        name=parser.name,
+        labels=parser.labels,
+        parser=parser,
+        original=None if parser.is_original else parser.original(),
+    )

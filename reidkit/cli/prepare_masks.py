@@ -6,7 +6,7 @@ import logging
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -150,11 +150,13 @@ def prepare_masks(
     \b
     Examples:
       reidkit prepare-masks --dataset market1501 --labels parsing/
-      reidkit prepare-masks --dataset market1501 --parser jppnet --parser-weights JPPNet-s2
-      reidkit prepare-masks --dataset market1501 --parser parser.onnx --preset schp
+      reidkit prepare-masks --dataset market1501 --parser x.onnx --preset schp
+      reidkit prepare-masks --dataset market1501 --parser jppnet \\
+        --parser-weights JPPNet-s2
     """
     from reidkit.data.manifest import open_dataset
     from reidkit.masks.contact_sheet import save_contact_sheet
+    from reidkit.masks.labels import load_label_set
     from reidkit.masks.parser_source import ParserSource
     from reidkit.masks.prepare import prepare
     from reidkit.masks.store import MaskStore, default_path
@@ -181,26 +183,26 @@ def prepare_masks(
     )
     request = None
     if parser:
-        given = {
-            "size": None if size is None else tuple(parse_size(size)),
-            "scales": None if scales is None else parse_numbers("--scales", scales),
-            "mirror": mirror,
-            "fit": fit,
-            "order": order,
-            "mean": None if mean is None else parse_numbers("--mean", mean, count=3),
-            "std": None if std is None else parse_numbers("--std", std, count=3),
-            "batch": batch,
-        }
         request = ParserRequest(
             parser=parser,
             weights=parser_weights,
             precision=precision or "auto",
-            preset=preset or "imagenet",
-            options={name: value for name, value in given.items() if value is not None},
-            keep=keep_labels,
+            label_set=label_set,
+            options=only_given(
+                scales=None if scales is None else parse_numbers("--scales", scales),
+                mirror=mirror,
+                batch=batch,
+            ),
+            inputs=only_given(
+                preset=preset,
+                size=None if size is None else tuple(parse_size(size)),
+                fit=fit,
+                order=order,
+                mean=None if mean is None else parse_numbers("--mean", mean, count=3),
+                std=None if std is None else parse_numbers("--std", std, count=3),
+            ),
         )
-        label_set = request.label_set(label_set)
-    groups = find_grouping(label_set, grouping)
+    label_names = load_label_set(label_set) if label_set else None
     data = open_dataset(dataset, data_root)
     samples, splits = select_splits(data, split or [MaskSplit.TRAIN])
     images = sorted({sample.path for sample in samples})
@@ -212,15 +214,22 @@ def prepare_masks(
         masks: MaskSource
         compare = None
         if request:
-            masks, compare = request.source(
-                data.root,
-                images,
-                groups,
-                device=local_device,
-                processes=processes,
-                on_progress=on_progress,
-            )
+            opened = request.open(local_device)
+            groups = find_grouping(opened.labels, grouping)
+            if not processes.is_main:
+                processes.broadcast(None)  # the main process opens the folder of label maps first
+            masks = opened.source(data.root, images, groups, keep=keep_labels)
+            if processes.is_main:
+                processes.broadcast(None)
+            if opened.original:
+                compare = partial(
+                    masks.compare,
+                    opened.original,
+                    processes=processes,
+                    progress=partial(on_progress, "comparing with the original procedure"),
+                )
         else:
+            groups = find_grouping(label_names, grouping)
             masks = file_source(data, images, groups, labels, source, seg_part4)
         report = prepare(
             path,
@@ -245,6 +254,11 @@ def prepare_masks(
     print_report(path, report)
     if sheet:
         print(f"sheet: {sheet}")
+
+
+def only_given(**values: Any) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def parse_numbers(option: str, text: str, *, count: int | None = None) -> tuple[float, ...]:

@@ -163,6 +163,29 @@ def test_names_of_published_files_and_label_sets_agree_with_the_readers():
     assert {name: parser.label_set for name, parser in networks.PARSERS.items()} == LABEL_SETS
 
 
+def test_an_exported_parser_gives_the_masks_of_its_weights(market: Path):
+    arguments = ["masks", "export-parser", "schp-lip", "--parser-weights", "weights.pth"]
+    exported = CliRunner().invoke(app, [*arguments, "-o", "p.onnx", "--json"])
+    assert exported.exit_code == 0, exported.output
+    assert all(parity["agreement"] > 0.99 for parity in json.loads(exported.stdout)["parity"])
+    more = ("--device", "cpu", "--json")
+    result = run("--dataset", market, "--parser", "p.onnx", *more, "-o", "a.h5")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["source"] == "schp-lip (lip)"
+    assert json.loads(result.stdout)["agreement"] is None
+    assert run("--dataset", market, *SCHP, "--precision", "fp32", "-o", "b.h5").exit_code == 0
+    one, other = MaskStore.open(Path("a.h5")), MaskStore.open(Path("b.h5"))
+    assert (one.read(one.paths) == other.read(other.paths)).mean() > 0.999
+
+    for option, value in (("--preset", "schp"), ("--mean", "1,2,3")):
+        refused = run("--dataset", market, "--parser", "p.onnx", option, value)
+        assert f"states its own test procedure; remove {option}" in str(refused.exception)
+    refused = run("--dataset", market, "--parser", "p.onnx", "--label-set", "atr")
+    assert "gives the labels of lip; remove --label-set atr" in str(refused.exception)
+    missing = CliRunner().invoke(app, ["masks", "export-parser", "jppnet"])
+    assert "add --parser-weights JPPNet-s2" in str(missing.exception)
+
+
 def save_onnx_parser(path: Path) -> None:
     """A random convolution from images to scores of LIP's labels."""
     rng = np.random.default_rng(0)

@@ -9,11 +9,9 @@ size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,9 +19,8 @@ import numpy.typing as npt
 
 from reidkit.choices import ChannelOrder, ParserFit, ParserPreset
 from reidkit.errors import ConfigError, DataError
-from reidkit.image import read_image
-from reidkit.masks.labels import Grouping, Labels
-from reidkit.masks.sources import WORKERS, digest
+from reidkit.masks.labels import Labels, LabelSet
+from reidkit.masks.sources import digest
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -158,11 +155,11 @@ def _kind(output: Any, num_labels: int) -> Literal["scores", "scores last", "lab
 
 
 class OnnxParser:
-    """A source that runs a parser. Its maps have the image's own size.
+    """A parser in an ONNX file. Its label maps have the image's own size.
 
     Args:
         session: an ONNX Runtime session of the model.
-        grouping: of the model's labels.
+        labels: that the model gives.
         options: preprocessing; a size the model fixes takes precedence over `options.size`.
         model_hash: identifies the model in the store's key.
 
@@ -174,12 +171,11 @@ class OnnxParser:
         self,
         session: Any,
         *,
-        root: Path,
-        grouping: Grouping,
+        labels: LabelSet,
         options: ParserOptions,
         model_hash: str,
     ) -> None:
-        num_labels = len(grouping.labels.names)
+        num_labels = len(labels.names)
         self.interface = inspect(session, num_labels=num_labels, all_outputs=options.all_outputs)
         if self.interface.size:
             options = replace(options, size=self.interface.size)
@@ -194,25 +190,11 @@ class OnnxParser:
                 " Add --scales 1 --no-mirror, or export its class scores"
             )
         self.session = session
-        self.root = root
-        self.labels = grouping
+        self.labels = labels
         self.options = options
-        self.name = f"parser ({grouping.labels.name})"
-        self.parts = grouping.parts
-        self.grouping = grouping.describe()
         self.batch = self.interface.batch or options.batch
-        self.key = digest("parser", model_hash, repr(options), grouping.describe())
-
-    def part_maps(self, images: Sequence[str]) -> Iterator[Labels]:
-        batch = self.batch
-        with ThreadPoolExecutor(WORKERS) as pool:
-            for start in range(0, len(images), batch):
-                names = images[start : start + batch]
-                pixels = list(
-                    pool.map(lambda name: np.asarray(read_image(self.root / name)), names)
-                )
-                for label_map in self.label_maps(pixels):
-                    yield self.labels.part_map(label_map)
+        facts = replace(options, batch=1)  # the maps do not depend on it
+        self.key = digest("parser", model_hash, repr(facts), labels.names, labels.mirror)
 
     def label_maps(self, images: Sequence[Bytes]) -> list[Labels]:
         """Labels uint8 [H, W] of RGB images uint8 [H, W, 3] of any sizes."""
@@ -226,11 +208,11 @@ class OnnxParser:
 
     def _labels(self, images: Sequence[Bytes]) -> list[Labels]:
         (output,) = self._run(images, 1.0, mirrored=False)
-        highest = len(self.labels.labels.names) - 1
+        highest = len(self.labels.names) - 1
         if output.min() < 0 or output.max() > highest:
             raise DataError(
                 f"the parser gives labels {output.min()} to {output.max()}, expected 0 to"
-                f" {highest} ({self.labels.labels.name}). Name its label set: --label-set NAME"
+                f" {highest} ({self.labels.name}). Name its label set: --label-set NAME"
             )
         labels = output.astype(np.uint8)
         return [_nearest(m, image.shape[:2]) for m, image in zip(labels, images, strict=True)]
@@ -238,7 +220,7 @@ class OnnxParser:
     def _best(self, images: Sequence[Bytes]) -> list[Labels]:
         """The label of the highest score, summed over scales, mirrored images and outputs."""
         totals: list[Any] = [0.0] * len(images)
-        mirrored = self.labels.labels.mirrored
+        mirrored = self.labels.mirrored
         for flip in (False, True)[: 1 + self.options.mirror]:
             for scale in self.options.scales:
                 for output in self._run(images, scale, mirrored=flip):
