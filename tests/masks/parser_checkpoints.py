@@ -148,7 +148,7 @@ def write_bundle(
             entries[key.encode()] = bundle_entry(values, dtype=dtype, offset=offset)
             offset += file.write(values.tobytes())
     write_table(folder / f"{name}.index", entries)
-    (folder / "checkpoint").write_text(f'model_checkpoint_path: "/home/somebody/{name}"\n')
+    (folder / "checkpoint").write_text(f'model_checkpoint_path: "/data/JPPNet-s2/{name}"\n')
     return folder / name
 
 
