@@ -116,7 +116,7 @@ def run(
 
 
 def train(data: Dataset, *, steps: int, width: int) -> Schp:
-    """SCHP's network after so many batches of a data set's images with its own label maps."""
+    """SCHP's network, trained for `steps` batches on a data set's images and label maps."""
     torch.manual_seed(0)
     network = Schp(len(LIP.names), width=width, blocks=(2, 2, 2, 2)).train()
     network = network.to(memory_format=torch.channels_last)
