@@ -1,6 +1,6 @@
 """From images to part masks to training: a small human parser, trained on synthetic people.
 
-    python benchmarks/parser_training.py [--steps 400] [--width 16] [--folder DIR]
+    python benchmarks/parser_training.py [--steps 150] [--width 16] [--folder DIR]
 
 Trains SCHP's network at a quarter of its width on the 20-label maps of a synthetic data set,
 exports it to ONNX, prepares the masks of the training images with it, and trains iaunet on them for
@@ -42,6 +42,7 @@ from reidkit.types import Dataset, Sample
 SIDE = 128
 """Of the network's input. SCHP's procedure puts a 128x64 image into a square of this side pixel by
 pixel, between two black bars."""
+BATCH = 16
 IGNORED = 255
 """Label of the bars."""
 LIP = load_label_set("lip")
@@ -51,10 +52,10 @@ Counts = NDArray[np.int64]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=400, help="batches of 32 images")
+    parser.add_argument("--steps", type=int, default=150, help="batches of 16 images")
     parser.add_argument("--width", type=int, default=16, help="channels of the stem; SCHP has 64")
-    parser.add_argument("--train-pids", type=int, default=60)
-    parser.add_argument("--test-pids", type=int, default=20)
+    parser.add_argument("--train-pids", type=int, default=20)
+    parser.add_argument("--test-pids", type=int, default=6)
     parser.add_argument("--folder", type=Path, help="to keep the files; must be empty or new")
     arguments = parser.parse_args()
     keep = arguments.folder
@@ -75,7 +76,7 @@ def run(
     width: int,
     train_pids: int,
     test_pids: int,
-    training: Sequence[str] = (),
+    training: Sequence[str] = ("--size", "128x64"),
 ) -> dict[str, float]:
     """Everything from images to a trained iaunet, in `folder`; the mean IoUs that are printed.
 
@@ -106,15 +107,16 @@ def run(
         labels, parts = mean_ious(data, getattr(data, split), kept)
         ious |= {f"{split}, labels": labels, f"{split}, parts": parts}
     command = ["train", "--arch", "iaunet", "--dataset", str(root), "--masks", str(masks)]
-    command += ["--epochs", "1", "--weights", "none", "--size", "128x64", "--device", "cpu"]
+    command += ["--epochs", "1", "--weights", "none", "--device", "cpu", "--workers", "0"]
+    command += ["--set", "arch.backbone=resnet18"]
     app([*command, *training, "--out", str(folder / "run")], standalone_mode=False)
     for name, iou in ious.items():
         print(f"mean IoU, {name}: {iou:.3f}")
     return ious
 
 
-def train(data: Dataset, *, steps: int, width: int, batch: int = 32) -> Schp:
-    """SCHP's network after so many batches of a data set's images with its own label maps."""
+def train(data: Dataset, *, steps: int, width: int) -> Schp:
+    """SCHP's network, trained for `steps` batches on a data set's images and label maps."""
     torch.manual_seed(0)
     network = Schp(len(LIP.names), width=width, blocks=(2, 2, 2, 2)).train()
     network = network.to(memory_format=torch.channels_last)
@@ -124,7 +126,7 @@ def train(data: Dataset, *, steps: int, width: int, batch: int = 32) -> Schp:
         optimizer, max_lr=4e-3, total_steps=steps, pct_start=0.1
     )
     losses: list[float] = []
-    for step, rows in zip(range(steps), batches(len(images), batch), strict=False):
+    for step, rows in zip(range(steps), batches(len(images)), strict=False):
         x, y = images[rows], labels[rows]
         if step % 2:
             x, y = mirrored(x, y)
@@ -161,12 +163,12 @@ def true_labels(data: Dataset, sample: Sample) -> NDArray[np.uint8]:
         return np.asarray(file)
 
 
-def batches(count: int, batch: int) -> Iterator[Tensor]:
+def batches(count: int) -> Iterator[Tensor]:
     """Rows of one batch after another, shuffled for each epoch, without end."""
     generator = torch.Generator().manual_seed(0)
-    batch = min(batch, count)
     while True:
-        yield from torch.randperm(count, generator=generator)[: count // batch * batch].split(batch)
+        order = torch.randperm(count, generator=generator)
+        yield from order[: count // BATCH * BATCH].split(BATCH)
 
 
 def mirrored(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -67,8 +67,11 @@ def show(
     for part, members in facts.pop("grouping").items():
         facts[part] = ", ".join(members)
     facts["parts"] = ", ".join(store.parts)
+    del facts["agreement"]
     for name, value in facts.items():
         print(f"{name:12} {value}")
+    if store.header.agreement:
+        print(store.header.agreement.describe())
 
 
 @app.command()

@@ -26,7 +26,8 @@ LIP = load_label_set("lip")
 
 
 class Counting(GreyParser):
-    """Counts the images that it receives; `slip` moves its label maps down by so many rows."""
+    """Counts the images that it receives; `slip` is the number of rows by which its label
+    maps are shifted down."""
 
     def __init__(self, *, key: str = "grey", slip: int = 0) -> None:
         self.key, self.slip, self.images = key, slip, 0

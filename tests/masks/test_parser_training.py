@@ -20,14 +20,13 @@ def test_a_small_parser_gives_masks_that_iaunet_trains_on(
     ious = benchmark.run(
         tmp_path,
         steps=40,
-        width=4,
+        width=8,
         train_pids=4,
         test_pids=2,
-        training=("--batch", "8", "--set", "arch.backbone=resnet18", "--workers", "0"),
+        training=("--batch", "8", "--size", "64x32", "--set", "arch.stages=[2]"),
     )
     store = MaskStore.open(tmp_path / "masks.h5")
     assert store.header.source == "schp-lip (lip)"
     assert (tmp_path / "run" / "model.safetensors").exists()
-    # an untrained network, or swapped channels or sides, gives about 0.15
-    assert ious["train, parts"] > 0.3
+    assert ious["train, parts"] > 0.25  # of one part everywhere, at most 0.15
     assert "mean IoU, query, labels: " in capsys.readouterr().out
