@@ -27,6 +27,8 @@ ExternalFormat = Literal[
 ]
 CostTable = Literal["iaunet-vi", "rga-3", "ianet-cost"]
 MaskFiles = Literal["index", "colours", "stripes"]
+ParserName = Literal["jppnet", "schp-lip", "schp-atr", "schp-pascal"]
+ParserPrecision = Literal["auto", "fp32", "bf16"]
 ParserPreset = Literal["imagenet", "schp", "jppnet"]
 ParserFit = Literal["stretch", "pad"]
 SyntheticLayout = Literal[

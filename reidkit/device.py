@@ -1,4 +1,4 @@
-"""Devices by name: `auto`, `cpu`, `cuda` or `cuda:N`."""
+"""Devices by name, `auto`, `cpu`, `cuda` or `cuda:N`, and whether they compute bf16."""
 
 from __future__ import annotations
 

@@ -1,17 +1,20 @@
-"""reidkit masks: show, stats."""
+"""reidkit masks: show, stats, export-parser."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from reidkit.choices import ParserName
 from reidkit.cli.options import DataRootOption, JsonOption
-from reidkit.cli.output import print_json
+from reidkit.cli.output import print_json, stage_progress
+from reidkit.cli.parsers import ParserWeightsOption, existing_weights
 from reidkit.cli.prepare_masks import print_report
 
-app = typer.Typer(help="Inspect body-part masks.", no_args_is_help=True)
+app = typer.Typer(help="Inspect body-part masks, export human parsers.", no_args_is_help=True)
 
 FileArgument = Annotated[Path, typer.Argument(help="Mask file, such as masks/market1501.h5.")]
 
@@ -37,8 +40,6 @@ def show(
       reidkit masks show masks/market1501.h5
       reidkit masks show masks/market1501.h5 --dataset market1501 --sheet s.png
     """
-    import dataclasses
-
     from reidkit.data.manifest import open_dataset
     from reidkit.errors import ConfigError
     from reidkit.masks.contact_sheet import save_contact_sheet
@@ -66,8 +67,11 @@ def show(
     for part, members in facts.pop("grouping").items():
         facts[part] = ", ".join(members)
     facts["parts"] = ", ".join(store.parts)
+    del facts["agreement"]
     for name, value in facts.items():
         print(f"{name:12} {value}")
+    if store.header.agreement:
+        print(store.header.agreement.describe())
 
 
 @app.command()
@@ -86,3 +90,37 @@ def stats(file: FileArgument, json: JsonOption = False) -> None:
         print_json({"file": str(file), "bytes": file.stat().st_size, **report.as_dict()})
         return
     print_report(file, report)
+
+
+@app.command("export-parser")
+def export_parser(
+    parser: Annotated[ParserName, typer.Argument(help="Human parser.")],
+    parser_weights: ParserWeightsOption = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="ONNX file.")] = Path("parser.onnx"),
+    json: JsonOption = False,
+) -> None:
+    """Export a human parser to ONNX.
+
+    The file states its test procedure, which prepare-masks --parser FILE.onnx follows. It is
+    written only after ONNX Runtime has given the same scores as PyTorch.
+
+    \b
+    Examples:
+      reidkit masks export-parser jppnet --parser-weights JPPNet-s2
+    """
+    weights = existing_weights(parser, parser_weights)
+
+    from reidkit.runtime.parser_export import export_parser_onnx
+
+    with stage_progress() as on_progress:
+        parities = export_parser_onnx(parser, weights, out, on_progress=on_progress)
+    if json:
+        print_json({"file": str(out), "parity": [dataclasses.asdict(p) for p in parities]})
+        return
+    for parity in parities:
+        print(
+            f"  batch {parity.batch} at {parity.side}x{parity.side}: largest difference"
+            f" {parity.error:.1e} of the largest score, same label in"
+            f" {100 * parity.agreement:.2f} % of cells"
+        )
+    print(f"{out}: run it with reidkit prepare-masks --dataset NAME --parser {out}")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import logging
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
+
+LINE_SECONDS = 30.0
+"""Between two lines of progress where stderr is no terminal."""
 
 
 def print_json(document: Any) -> None:
@@ -18,21 +23,38 @@ def print_json(document: Any) -> None:
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields `on_progress(done, total)`: a bar with rate and time left on a terminal, a final line
-    elsewhere."""
+    """Yields `on_progress(done, total)`: a bar with rate and time left on a terminal, elsewhere a
+    line at the end and every LINE_SECONDS before it."""
     if not sys.stderr.isatty():
-        seen = [0, 0]
-
-        def remember(done: int, total: int) -> None:
-            seen[:] = [done, total]
-
-        yield remember
-        print(f"{title}: {seen[0]} of {seen[1]}", file=sys.stderr)
+        lines = _ProgressLines(title)
+        yield lines.update
+        print(f"{title}: {lines.done} of {lines.total}", file=sys.stderr)
         return
 
     with progress_bars() as add:
         update = add(title)
         yield lambda done, total: update(completed=done, total=total, count=f"{done:,}/{total:,}")
+
+
+class _ProgressLines:
+    """Progress as lines of text with rate and time left."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.done = self.total = 0
+        self.first: tuple[float, int] | None = None
+        self.printed = time.monotonic()
+
+    def update(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+        now = time.monotonic()
+        start, before = self.first = self.first or (now, done)
+        if now - self.printed < LINE_SECONDS or done in (before, total):
+            return
+        self.printed = now
+        rate = (done - before) / (now - start)
+        left = datetime.timedelta(seconds=round((total - done) / rate))
+        print(f"{self.title}: {done} of {total}, {rate:.3g}/s, {left} left", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import logging
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reidkit.choices import ChannelOrder, MaskFiles, ParserFit, ParserPreset
+from reidkit.choices import ChannelOrder, MaskFiles, ParserFit, ParserPrecision, ParserPreset
+from reidkit.cli.mask_sources import (
+    check_options,
+    chosen_source,
+    file_source,
+    find_grouping,
+    main_progress,
+    shared_processes,
+)
 from reidkit.cli.options import (
     DataRootOption,
     DatasetOption,
@@ -17,11 +26,10 @@ from reidkit.cli.options import (
     JsonOption,
     parse_size,
 )
-from reidkit.cli.output import print_json, progress
+from reidkit.cli.output import print_json
+from reidkit.cli.parsers import ParserRequest, ParserWeightsOption
 
 if TYPE_CHECKING:
-    from reidkit.masks.labels import Grouping
-    from reidkit.masks.parsers.onnx import OnnxParser
     from reidkit.masks.report import MaskReport
     from reidkit.masks.sources import MaskSource
     from reidkit.types import Dataset, Sample
@@ -30,10 +38,11 @@ log = logging.getLogger(__name__)
 
 PANELS = {
     "Data": ("dataset", "data_root", "split"),
-    "Source of the masks": ("labels", "source", "seg_part4", "parser", "label_set", "grouping"),
-    "Parser": (
-        *("preset", "size", "scales", "mirror", "fit", "order", "mean", "std", "batch", "device"),
+    "Source of the masks": (
+        *("labels", "source", "seg_part4", "parser", "parser_weights", "label_set", "grouping"),
     ),
+    "Parser": ("scales", "mirror", "batch", "precision", "device", "keep_labels"),
+    "Parser in ONNX": ("preset", "size", "fit", "order", "mean", "std"),
     "Output": ("out", "overwrite", "sheet", "json"),
 }
 
@@ -69,8 +78,13 @@ def prepare_masks(
         Path | None, typer.Option(help="Folder of part files as IAUnet's authors publish them.")
     ] = None,
     parser: Annotated[
-        Path | None, typer.Option(help="Human parser (.onnx) to run on the images.")
+        str | None,
+        typer.Option(
+            help="Human parser to run on the images: jppnet, schp-lip, schp-atr, schp-pascal, or"
+            " an .onnx file."
+        ),
     ] = None,
+    parser_weights: ParserWeightsOption = None,
     label_set: Annotated[
         str | None,
         typer.Option(
@@ -80,15 +94,31 @@ def prepare_masks(
     grouping: Annotated[
         Path | None, typer.Option(help="Grouping of labels into parts (TOML).")
     ] = None,
-    preset: Annotated[ParserPreset, typer.Option(help="Preprocessing preset.")] = "imagenet",
-    size: Annotated[str | None, typer.Option(help="Input size, HEIGHTxWIDTH.")] = None,
     scales: Annotated[
-        str | None, typer.Option(help="Scales to average over, such as 1,0.75,1.25.")
+        str | None,
+        typer.Option(help="Scales to average over, such as 1,0.75,1.25.", show_default="original"),
     ] = None,
     mirror: Annotated[
         bool | None,
-        typer.Option("--mirror/--no-mirror", help="Average with the mirrored image."),
+        typer.Option(
+            "--mirror/--no-mirror",
+            help="Average with the mirrored image.",
+            show_default="original",
+        ),
     ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, max=64, help="Batch size.")] = None,
+    precision: Annotated[
+        ParserPrecision | None,
+        typer.Option(help="Arithmetic of a named parser.", show_default="auto"),
+    ] = None,
+    device: DeviceOption = "auto",
+    keep_labels: Annotated[
+        Path | None, typer.Option(help="Also write the parser's label maps to this folder (PNG).")
+    ] = None,
+    preset: Annotated[
+        ParserPreset | None, typer.Option(help="Preprocessing preset.", show_default="imagenet")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="Input size, HEIGHTxWIDTH.")] = None,
     fit: Annotated[
         ParserFit | None, typer.Option(help="Stretch or pad images to the input size.")
     ] = None,
@@ -99,8 +129,6 @@ def prepare_masks(
     std: Annotated[
         str | None, typer.Option(help="Standard deviation per channel, as 0.229,0.224,0.225.")
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Batch size.")] = None,
-    device: DeviceOption = "auto",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Mask file to write.", show_default="masks/<dataset>.h5"),
@@ -116,74 +144,110 @@ def prepare_masks(
     """Prepare body-part masks.
 
     Masks come from label maps of a human parser, from a parser that reidkit runs, or from stripes
-    by body proportions. Repeat the command to resume an interrupted run.
+    by body proportions. Repeat the command to resume an interrupted run. Under torchrun, several
+    processes share the images of a parser.
 
     \b
     Examples:
       reidkit prepare-masks --dataset market1501 --labels parsing/
-      reidkit prepare-masks --dataset market1501 --parser schp.onnx --preset schp
+      reidkit prepare-masks --dataset market1501 --parser x.onnx --preset schp
+      reidkit prepare-masks --dataset market1501 --parser jppnet \\
+        --parser-weights JPPNet-s2
     """
     from reidkit.data.manifest import open_dataset
-    from reidkit.errors import ConfigError
     from reidkit.masks.contact_sheet import save_contact_sheet
-    from reidkit.masks.labels import default_grouping, load_grouping, load_label_set
+    from reidkit.masks.labels import load_label_set
+    from reidkit.masks.parser_source import ParserSource
     from reidkit.masks.prepare import prepare
-    from reidkit.masks.sources import five_files, stripes
     from reidkit.masks.store import MaskStore, default_path
 
-    sources = {
-        "--labels": labels is not None,
-        "--seg-part4": seg_part4 is not None,
-        "--parser": parser is not None,
-        "--source stripes": source == "stripes",
-    }
-    chosen = [option for option, present in sources.items() if present]
-    if len(chosen) > 1:
-        raise ConfigError(f"{' and '.join(chosen)} are different sources of masks; choose one")
-    if grouping and (seg_part4 or source == "stripes"):
-        raise ConfigError("--grouping groups a parser's labels; these masks are parts already")
-    data = open_dataset(dataset, data_root)
-    root = data.root
-    samples, splits = select_splits(data, split or [MaskSplit.TRAIN])
-    images = [sample.path for sample in samples]
-    names = load_label_set(label_set) if label_set else None
-    groups = (
-        load_grouping(grouping, names)
-        if grouping
-        else default_grouping(names or load_label_set("lip"))
+    check_options(
+        chosen_source(labels=labels, source=source, seg_part4=seg_part4, parser=parser),
+        {
+            "--parser-weights": parser_weights,
+            "--precision": precision,
+            "--label-set": label_set,
+            "--grouping": grouping,
+            "--scales": scales,
+            "--mirror" if mirror else "--no-mirror": mirror,
+            "--batch": batch,
+            "--device": None if device == "auto" else device,
+            "--keep-labels": keep_labels,
+            "--preset": preset,
+            "--size": size,
+            "--fit": fit,
+            "--order": order,
+            "--mean": mean,
+            "--std": std,
+        },
     )
-    masks: MaskSource
-    if source == "stripes":
-        masks = stripes(root)
-    elif seg_part4:
-        masks = five_files(root, images, seg_part4)
-    elif parser:
-        options = {
-            "size": None if size is None else tuple(parse_size(size)),
-            "scales": None if scales is None else parse_numbers("--scales", scales),
-            "mirror": mirror,
-            "fit": fit,
-            "order": order,
-            "mean": None if mean is None else parse_numbers("--mean", mean, count=3),
-            "std": None if std is None else parse_numbers("--std", std, count=3),
-            "batch": batch,
-        }
-        masks = open_parser(parser, root, groups, device=device, preset=preset, options=options)
-    else:
-        folder = labels or data.labels
-        if folder is None:
-            raise ConfigError(
-                f"{data.name} has no label maps of its own. Add --labels DIR, --parser FILE.onnx,"
-                " --seg-part4 DIR or --source stripes"
-            )
-        masks = label_source(root, images, folder, groups, source)
-    path = out or default_path(data.name)
-    with progress("preparing masks") as on_progress:
-        report = prepare(
-            path, data, samples, masks, split=splits, overwrite=overwrite, progress=on_progress
+    request = None
+    if parser:
+        request = ParserRequest(
+            parser=parser,
+            weights=parser_weights,
+            precision=precision or "auto",
+            label_set=label_set,
+            options=only_given(
+                scales=None if scales is None else parse_numbers("--scales", scales),
+                mirror=mirror,
+                batch=batch,
+            ),
+            inputs=only_given(
+                preset=preset,
+                size=None if size is None else tuple(parse_size(size)),
+                fit=fit,
+                order=order,
+                mean=None if mean is None else parse_numbers("--mean", mean, count=3),
+                std=None if std is None else parse_numbers("--std", std, count=3),
+            ),
         )
+    label_names = load_label_set(label_set) if label_set else None
+    data = open_dataset(dataset, data_root)
+    samples, splits = select_splits(data, split or [MaskSplit.TRAIN])
+    images = sorted({sample.path for sample in samples})
+    path = out or default_path(data.name)
+    with (
+        shared_processes(request, device) as (processes, local_device),
+        main_progress(processes) as on_progress,
+    ):
+        masks: MaskSource
+        compare = None
+        if request:
+            opened = request.open(local_device)
+            groups = find_grouping(opened.labels, grouping)
+            if not processes.is_main:
+                processes.broadcast(None)  # the main process opens the folder of label maps first
+            masks = opened.source(data.root, images, groups, keep=keep_labels)
+            if processes.is_main:
+                processes.broadcast(None)
+            if opened.original:
+                compare = partial(
+                    masks.compare,
+                    opened.original,
+                    processes=processes,
+                    progress=partial(on_progress, "comparing with the original procedure"),
+                )
+        else:
+            groups = find_grouping(label_names, grouping)
+            masks = file_source(data, images, groups, labels, source, seg_part4)
+        report = prepare(
+            path,
+            data,
+            samples,
+            masks,
+            split=splits,
+            overwrite=overwrite,
+            compare=compare,
+            processes=processes,
+            progress=partial(on_progress, "preparing masks"),
+        )
+        if isinstance(masks, ParserSource):
+            masks.keep_missing(images, processes=processes)
+    if not processes.is_main:
+        return
     if sheet:
-        save_contact_sheet(sheet, MaskStore.open(path), report, root=root)
+        save_contact_sheet(sheet, MaskStore.open(path), report, root=data.root)
     if json:
         print_json({"file": str(path), "bytes": path.stat().st_size, **report.as_dict()})
         return
@@ -192,46 +256,9 @@ def prepare_masks(
         print(f"sheet: {sheet}")
 
 
-def label_source(
-    root: Path, images: list[str], folder: Path, grouping: Grouping, kind: MaskFiles
-) -> MaskSource:
-    """The source that reads label files, each matched to its image; logs the match."""
-    from reidkit.masks.matching import colour_stem, label_stem, match_labels
-    from reidkit.masks.sources import colour_maps, index_maps
-
-    stem, make = (colour_stem, colour_maps) if kind == "colours" else (label_stem, index_maps)
-    matching = match_labels(images, folder, stem=stem)
-    log.info("%s: %s", folder, matching.summary())
-    return make(root, matching.complete(), grouping)
-
-
-def open_parser(
-    file: Path,
-    root: Path,
-    grouping: Grouping,
-    *,
-    device: str,
-    preset: ParserPreset,
-    options: dict[str, Any],
-) -> OnnxParser:
-    """The source that runs a parser: a preset with the options that are not None."""
-    from dataclasses import replace
-
-    from reidkit.errors import ConfigError
-    from reidkit.files import sha256
-    from reidkit.masks.parsers.onnx import PRESETS, OnnxParser
-    from reidkit.runtime.onnx_session import open_session
-
-    if not file.is_file():
-        raise ConfigError(f"--parser {file}: no such file; expected a human parser in ONNX")
-    changes = {name: value for name, value in options.items() if value is not None}
-    return OnnxParser(
-        open_session(file, device),
-        root=root,
-        grouping=grouping,
-        options=replace(PRESETS[preset], **changes),
-        model_hash=sha256(file),
-    )
+def only_given(**values: Any) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def parse_numbers(option: str, text: str, *, count: int | None = None) -> tuple[float, ...]:
@@ -270,5 +297,7 @@ def print_report(path: Path, report: MaskReport) -> None:
     print(f"  {report.empty:,} nearly empty, {report.suspicious:,} suspicious")
     for suspect in report.suspects:
         print(f"    {suspect.path}: {'; '.join(suspect.reasons)}")
+    if report.agreement:
+        print(f"  {report.agreement.describe()}")
     for warning in report.warnings:
         print(f"  warning: {warning}")

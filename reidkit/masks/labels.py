@@ -37,6 +37,7 @@ class LabelSet:
         mirror: pairs of labels that swap when the image is mirrored.
         palette: RGB per label, or empty where no palette is known.
         parts: the set's own grouping, part name -> labels.
+        note: what users of that grouping should know, or "".
     """
 
     name: str
@@ -44,6 +45,7 @@ class LabelSet:
     mirror: tuple[tuple[int, int], ...]
     palette: tuple[tuple[int, int, int], ...]
     parts: dict[str, tuple[int, ...]]
+    note: str = ""
 
     @property
     def mirrored(self) -> list[int]:
@@ -97,6 +99,7 @@ class _LabelSetFile:
     parts: Parts
     mirror: tuple[tuple[int | str, int | str], ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
+    note: str = ""
     description: str = ""
 
 
@@ -105,7 +108,7 @@ class _GroupingFile:
     """A grouping as TOML."""
 
     parts: Parts = field(default_factory=dict)
-    labels: str = "lip"
+    labels: str | None = None
     description: str = ""
 
 
@@ -137,13 +140,23 @@ def default_grouping(labels: LabelSet) -> Grouping:
 def load_grouping(path: Path, labels: LabelSet | None = None) -> Grouping:
     """A grouping from a TOML file: `labels = "lip"` and a table [parts] of part = [labels].
 
-    Labels are names or numbers. `labels` (argument) takes precedence over the file's line.
+    Labels are names or numbers.
+
+    Args:
+        labels: that are to be grouped. Default: those that the file names, or else LIP's.
 
     Raises:
-        ConfigError: for an unknown key or label, a label in two parts, no part or too many.
+        ConfigError: for an unknown key or label, a label in two parts, no part or too many, or if
+            the file groups other labels than `labels`.
     """
     file = from_table(_GroupingFile, read_toml(path), where=path.name)
-    labels = labels or load_label_set(file.labels)
+    named = load_label_set(file.labels) if file.labels else None
+    if named and labels and named.names != labels.names:
+        raise ConfigError(
+            f"{path.name} groups the labels of {named.name}, but the label maps have those of"
+            f" {labels.name}. Write a grouping with labels = {labels.name!r}"
+        )
+    labels = labels or named or load_label_set("lip")
     parts = _numbered(file.parts, labels.names, where=path.name)
     return Grouping(path.stem, labels, tuple(parts), tuple(parts.values()))
 
@@ -161,7 +174,8 @@ def _label_set(name: str, table: Mapping[str, object], *, where: str) -> LabelSe
         raise ConfigError(f"{where}: palette must be [red, green, blue] of 0..255 per label")
     if palette and (len(palette) != len(names) or len(set(palette)) != len(names)):
         raise ConfigError(f"{where}: palette must be {len(names)} different colours, one per label")
-    return LabelSet(name, names, mirror, palette, _numbered(file.parts, names, where=where))
+    parts = _numbered(file.parts, names, where=where)
+    return LabelSet(name, names, mirror, palette, parts, file.note)
 
 
 def _numbered(parts: Parts, names: Sequence[str], *, where: str) -> dict[str, tuple[int, ...]]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from reidkit.errors import MaskError
+from reidkit.masks.journal import remove_journals
 from reidkit.masks.labels import default_grouping, load_label_set
 from reidkit.masks.matching import label_stem, match_labels
+from reidkit.masks.processes import ONE_PROCESS, Processes
 from reidkit.masks.report import MaskReport, mask_report
 from reidkit.masks.sources import MaskSource, index_maps
 from reidkit.masks.store import MaskStore
-from reidkit.masks.writer import write_store
+from reidkit.masks.writer import Compare, Progress, write_store
 from reidkit.types import Dataset, Sample, frames
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,9 @@ def prepare(
     *,
     split: str = "train",
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    compare: Compare | None = None,
+    processes: Processes = ONE_PROCESS,
+    progress: Progress | None = None,
 ) -> MaskReport:
     """Ensures that `path` holds the masks of `samples`, and checks them.
 
@@ -34,6 +38,7 @@ def prepare(
 
     Args:
         overwrite: replace a file that holds other masks.
+        compare, processes, progress: as `write_store`.
 
     Raises:
         MaskError: if `path` holds other masks and `overwrite` is off; else as `write_store`.
@@ -50,10 +55,20 @@ def prepare(
                 f" {header.split}, from {header.source}). Replace them with --overwrite,"
                 " or choose another file with -o FILE"
             )
-        path.with_name(path.name + ".journal").unlink(missing_ok=True)  # of a kill at the very end
-        log.info("%s already holds these masks", path)
+        if processes.is_main:
+            remove_journals(path)  # of a kill at the very end
+            log.info("%s already holds these masks", path)
     else:
-        write_store(path, dataset, samples, source, split=split, progress=progress)
+        write_store(
+            path,
+            dataset,
+            samples,
+            source,
+            split=split,
+            compare=compare,
+            processes=processes,
+            progress=progress,
+        )
     return mask_report(MaskStore.open(path, dataset=dataset, parts=source.parts))
 
 
@@ -62,7 +77,7 @@ def prepare_synthetic(
     dataset: Dataset,
     labels: str,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> MaskReport:
     """`prepare` for the training images of a synthetic data set, from its own label maps.
 

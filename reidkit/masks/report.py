@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from reidkit.masks.store import MaskStore
+from reidkit.masks.agreement import Agreement
+from reidkit.masks.store import Header, MaskStore
 from reidkit.types import PARTS
 
 SUSPECTS = 20
@@ -50,6 +51,7 @@ class MaskReport:
         empty: images with next to no mask at all.
         suspicious: number of images with any reason to be checked; `suspects` are the worst.
         warnings: to be read before training on these masks.
+        agreement: of the parser's test procedure with its original one, where they differ.
     """
 
     source: str
@@ -62,6 +64,7 @@ class MaskReport:
     suspicious: int
     suspects: tuple[Suspect, ...]
     warnings: tuple[str, ...]
+    agreement: Agreement | None
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -80,6 +83,7 @@ class MaskReport:
                 for s in self.suspects
             ],
             "warnings": list(self.warnings),
+            "agreement": self.agreement and asdict(self.agreement),
         }
 
 
@@ -112,7 +116,8 @@ def mask_report(store: MaskStore) -> MaskReport:
         empty=empty,
         suspicious=suspicious,
         suspects=tuple(worst),
-        warnings=_warnings(store.path, header.source, store.parts, absent, empty, suspicious, N),
+        warnings=_warnings(store.path, header, absent, empty, suspicious, N),
+        agreement=header.agreement,
     )
 
 
@@ -191,19 +196,20 @@ def _misplaced(
 
 def _warnings(
     path: Path,
-    source: str,
-    parts: tuple[str, ...],
+    header: Header,
     absent: npt.NDArray[np.int_],
     empty: int,
     suspicious: int,
     N: int,
 ) -> tuple[str, ...]:
     warnings = []
-    if source.startswith("stripes"):
+    if header.source.startswith("stripes"):
         warnings.append("these are stripes by body proportions; no parser has seen the images")
+    elif header.grouping.get("shoes") == ("lower-legs",):
+        warnings.append("the part shoes is the lower legs: Pascal-Person-Part has no shoes")
     if empty > 0.02 * N:
         warnings.append(f"{empty:,} of {N:,} masks are nearly empty")
-    for part, count in zip(parts, absent.tolist(), strict=True):
+    for part, count in zip(header.parts, absent.tolist(), strict=True):
         if count > 0.3 * N:
             warnings.append(f"{count:,} of {N:,} images have no {part}")
     if suspicious > 0.3 * N:

@@ -31,6 +31,7 @@ import numpy.typing as npt
 from reidkit.config.tables import from_table
 from reidkit.errors import MaskError
 from reidkit.hdf5 import Scalar, open_array, open_hdf5, read_array, read_attributes, read_strings
+from reidkit.masks.agreement import Agreement
 from reidkit.masks.labels import MAX_PARTS
 from reidkit.types import Dataset
 
@@ -54,6 +55,7 @@ class Header:
         parts: index k + 1 in a mask is part k.
         grouping: part -> the parser's labels it is made of.
         writer: program and version.
+        agreement: of the parser's test procedure with its original one, where they differ.
     """
 
     dataset: str
@@ -64,6 +66,7 @@ class Header:
     parts: tuple[str, ...]
     grouping: dict[str, tuple[str, ...]]
     writer: str = ""
+    agreement: Agreement | None = None
 
 
 def default_path(dataset: str) -> Path:
@@ -241,7 +244,7 @@ def _header(attributes: Mapping[str, Scalar]) -> Header:
             f"mask file of version {version}, expected {VERSION}."
             " Run reidkit prepare-masks again, with --overwrite"
         )
-    for name in {"parts", "grouping"} & table.keys():
+    for name in {"parts", "grouping", "agreement"} & table.keys():
         try:
             table[name] = json.loads(str(table[name]))
         except (ValueError, RecursionError) as error:

@@ -169,13 +169,40 @@ def _write(
     input_name: str,
     output_name: str,
 ) -> None:
-    import onnx
-
     example = torch.zeros(2, 3, *preprocess.size)
     dynamic = {0: torch.export.Dim("batch", min=1)}
     if metadata["frames"]:
         example = torch.zeros(2, 3, 3, *preprocess.size)
         dynamic[1] = torch.export.Dim("frames", min=1)
+    write_onnx(
+        exported,
+        path,
+        example,
+        dynamic_axes=dynamic,
+        names=(input_name, [output_name, metadata["features_output"]]),
+        metadata={"reidkit": json.dumps(metadata)},
+    )
+
+
+def write_onnx(
+    exported: nn.Module,
+    path: Path,
+    example: Tensor,
+    *,
+    dynamic_axes: dict[int, Any],
+    names: tuple[str, list[str]],
+    metadata: dict[str, str],
+) -> None:
+    """Writes a network of one input to an ONNX file without local paths or source lines.
+
+    Args:
+        example: of the input.
+        dynamic_axes: axis of the input -> torch.export.Dim.
+        names: of the input, and of the outputs, in the file.
+        metadata: custom properties of the file.
+    """
+    import onnx
+
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _silence_exporter():
         warnings.simplefilter("ignore")  # the exporter's own
         program = torch.onnx.export(
@@ -183,15 +210,15 @@ def _write(
             (example,),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[input_name],
-            output_names=[output_name, metadata["features_output"]],
-            dynamic_shapes={"images": dynamic},
+            input_names=[names[0]],
+            output_names=names[1],
+            dynamic_shapes=(dynamic_axes,),
             verbose=False,
         )
     assert program is not None, "the dynamo exporter returns a program"
     proto = program.model_proto
     _strip_source_info(proto)
-    onnx.helper.set_model_props(proto, {"reidkit": json.dumps(metadata)})
+    onnx.helper.set_model_props(proto, metadata)
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
 

@@ -48,15 +48,52 @@ def test_label_sets_are_consistent(name: str):
     assert table[0] == 0 and (table[len(labels.names) :] == 0).all()
 
 
-@pytest.mark.parametrize(("name", "count"), [("lip", 20), ("cihp", 20), ("atr", 18)])
-def test_label_sets_with_shoes_give_the_four_parts_of_iaunet(name: str, count: int):
+@pytest.mark.parametrize(
+    ("name", "count"), [("lip", 20), ("cihp", 20), ("atr", 18), ("pascal-person-part", 7)]
+)
+def test_every_label_set_gives_the_four_parts_of_iaunet(name: str, count: int):
     labels = load_label_set(name)
     assert len(labels.names) == count
     assert default_grouping(labels).parts == PARTS
 
 
-def test_pascal_person_part_has_no_shoes():
-    assert default_grouping(load_label_set("pascal-person-part")).parts == PARTS[:3]
+def test_pascals_lower_legs_stand_for_the_shoes_that_it_lacks():
+    pascal = load_label_set("pascal-person-part")
+    assert default_grouping(pascal).describe() == {
+        "head": ("head",),
+        "upper body": ("torso", "upper-arms", "lower-arms"),
+        "lower body": ("upper-legs",),
+        "shoes": ("lower-legs",),
+    }
+    assert "no label for shoes" in pascal.note
+
+
+def test_atr_says_which_of_lips_labels_it_lacks():
+    lip, atr = load_label_set("lip"), load_label_set("atr")
+    missing = set(lip.names) - set(atr.names)
+    assert missing == {"glove", "coat", "jumpsuits", "socks"}
+    assert all(name.rstrip("s") in atr.note for name in missing)
+    assert set(default_grouping(atr).table[: len(atr.names)]) == {0, 1, 2, 3, 4}
+    assert default_grouping(atr).table[atr.names.index("bag")] == 0
+
+
+def test_a_grouping_of_other_labels_is_refused(tmp_path: Path):
+    file = tmp_path / "mine.toml"
+    file.write_text('labels = "lip"\n[parts]\nhead = [1, 2]\n')
+    message = r"mine\.toml groups the labels of lip, but the label maps have those of atr"
+    with pytest.raises(ConfigError, match=message):
+        load_grouping(file, load_label_set("atr"))
+    assert load_grouping(file, load_label_set("lip")).members == ((1, 2),)
+
+
+def test_a_grouping_file_without_labels_groups_those_of_the_label_maps(tmp_path: Path):
+    file = tmp_path / "mine.toml"
+    file.write_text('[parts]\nhead = ["face"]\n')
+    assert load_grouping(file).members == ((13,),)
+    assert load_grouping(file, load_label_set("atr")).members == ((11,),)
+    file.write_text('[parts]\nhead = ["jumpsuits"]\n')
+    with pytest.raises(ConfigError, match="unknown label 'jumpsuits'"):
+        load_grouping(file, load_label_set("atr"))
 
 
 def test_a_grouping_file_takes_names_or_numbers(tmp_path: Path):

@@ -1,7 +1,7 @@
 """kill -9 at any moment leaves either a whole file under the final name or one that resumes."""
 
 import os
-import struct
+import shutil
 import subprocess
 import sys
 import zlib
@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_masks import lip_source, make_dataset
+from PIL import Image
+from toy_masks import GreyParser, lip_source, make_dataset
 
 import reidkit
+from reidkit.masks.journal import read_records
+from reidkit.masks.labels import default_grouping, load_label_set
 from reidkit.masks.store import MaskStore
 from reidkit.masks.writer import stored_map, write_store
 
@@ -32,19 +35,13 @@ def test_fifty_kills_leave_a_whole_file_or_one_that_resumes(tmp_path: Path):
 
     def check_journal() -> int:
         """Every whole record is right; the number of them."""
-        with journal.open("rb") as file:
-            file.readline()
-            count = 0
-            while len(head := file.read(12)) == 12:
-                height, width, length, checksum = struct.unpack("<HHII", head)
-                data = file.read(length)
-                if len(data) < length:
-                    break
-                assert (height, width) == (128, 64) and zlib.crc32(data) == checksum
-                mask = np.frombuffer(zlib.decompress(data), np.uint8).reshape(400, 200)
-                np.testing.assert_array_equal(mask, expected[count])
-                count += 1
-        return count
+        task = journal.read_bytes().partition(b"\n")[0] + b"\n"
+        records = read_records(journal, task)
+        for count, record in enumerate(records):
+            assert record.row == count and record.size == (128, 64)
+            mask = np.frombuffer(zlib.decompress(record.data), np.uint8).reshape(400, 200)
+            np.testing.assert_array_equal(mask, expected[count])
+        return len(records)
 
     def check_whole() -> None:
         found = MaskStore.open(path, dataset=dataset).read(names)
@@ -62,7 +59,7 @@ def test_fifty_kills_leave_a_whole_file_or_one_that_resumes(tmp_path: Path):
 
         def write(last_call: int) -> int:
             assert writer.stdin and writer.stdout
-            writer.stdin.write(f"{last_call}\n")
+            writer.stdin.write(f"1 {last_call}\n")
             writer.stdin.flush()
             return int(writer.stdout.readline())
 
@@ -91,6 +88,59 @@ def test_fifty_kills_leave_a_whole_file_or_one_that_resumes(tmp_path: Path):
     assert sum(outcomes.values()) == KILLS
     assert outcomes["resumable"] >= 10 and outcomes["whole"] >= 5, outcomes
     assert outcomes["nothing yet"] >= 1, outcomes
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_one_or_two_killed_processes_resume_and_lack_no_label_map(tmp_path: Path):
+    rng = np.random.default_rng(4)
+    dataset = make_dataset(tmp_path / "toy", images=IMAGES)
+    names = [sample.path for sample in dataset.train]
+    grouping = default_grouping(load_label_set("lip"))
+    pixels = [np.asarray(Image.open(dataset.root / name).convert("RGB")) for name in names]
+    labels = GreyParser().label_maps(pixels)
+    expected = np.stack([stored_map(grouping.part_map(m), num_parts=4) for m in labels])
+    path, keep = tmp_path / "toy.h5", tmp_path / "labels"
+
+    def check_whole() -> None:
+        found = MaskStore.open(path, dataset=dataset).read(names)
+        np.testing.assert_array_equal(found, expected)
+        assert [entry.name for entry in tmp_path.glob("toy.h5*")] == ["toy.h5"]
+        for name, label_map in zip(names, labels, strict=True):
+            with Image.open((keep / name).with_suffix(".png")) as kept:
+                np.testing.assert_array_equal(np.asarray(kept), label_map)
+
+    script = Path(__file__).with_name("kill_writer.py")
+    with subprocess.Popen(
+        [sys.executable, str(script), str(dataset.root), str(path), str(keep)],
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as writer:
+
+        def write(processes: int, last_call: int) -> int:
+            assert writer.stdin and writer.stdout
+            writer.stdin.write(f"{processes} {last_call}\n")
+            writer.stdin.flush()
+            return int(writer.stdout.readline())
+
+        calls = write(2, 0)
+        check_whole()
+        outcomes: Counter[str] = Counter()
+        for turn in range(24):
+            processes = 1 + turn % 3 % 2
+            finished = write(processes, int(rng.integers(1, 2 * calls))) >= 0
+            outcomes["finished" if finished else f"killed, {processes}"] += 1
+            if finished:
+                check_whole()
+                path.unlink()
+                shutil.rmtree(keep)
+        assert write(1, 0) >= 0
+        check_whole()
+        assert writer.stdin
+        writer.stdin.close()
+    assert outcomes["killed, 1"] >= 3 and outcomes["killed, 2"] >= 3, outcomes
+    assert outcomes["finished"] >= 3, outcomes
 
 
 FULL_DISK = """

@@ -1,8 +1,8 @@
 """Parsers are small ONNX graphs made here: a 1x1 convolution scores each pixel's distance to the
 colours of LIP's palette, so that its argmax is the label whose colour the pixel has."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -18,6 +18,7 @@ from toy_masks import lip_source, make_labels
 from reidkit.choices import ParserPreset
 from reidkit.errors import ConfigError, DataError
 from reidkit.masks.labels import default_grouping, load_label_set
+from reidkit.masks.parser_source import ParserSource
 from reidkit.masks.parsers.onnx import PRESETS, OnnxParser, ParserOptions
 from reidkit.types import Dataset
 
@@ -64,9 +65,15 @@ def palette_parser(*, last: bool = False, labels: bool = False, size: Shape | No
     return session(nodes, palette_weights(), inputs, {"s": ["n", 20, height, width]})
 
 
-def make(model, root: Path, options: ParserOptions = RAW, labels=LIP) -> OnnxParser:
-    grouping = default_grouping(labels)
-    return OnnxParser(model, root=root, grouping=grouping, options=options, model_hash="x")
+def make(model, options: ParserOptions = RAW, labels=LIP) -> OnnxParser:
+    return OnnxParser(model, labels=labels, options=options, model_hash="x")
+
+
+def part_maps(parser: OnnxParser, dataset: Dataset, names: Sequence[str]) -> Iterator[np.ndarray]:
+    source = ParserSource(
+        name="parser", parser=parser, root=dataset.root, groups=default_grouping(parser.labels)
+    )
+    return source.part_maps(names)
 
 
 @pytest.fixture
@@ -86,12 +93,13 @@ def painted(toy: Dataset) -> Dataset:
 def test_scores_and_labels_of_any_layout_and_size(painted, last, labels, size, batch):
     parser = make(
         palette_parser(last=last, labels=labels, size=size),
-        painted.root,
         replace(RAW, batch=batch),
     )
     names = [sample.path for sample in painted.train]
     expected = lip_source(painted)
-    for found, wanted in zip(parser.part_maps(names), expected.part_maps(names), strict=True):
+    for found, wanted in zip(
+        part_maps(parser, painted, names), expected.part_maps(names), strict=True
+    ):
         np.testing.assert_array_equal(found, wanted)
 
 
@@ -99,17 +107,17 @@ def test_batches_are_filled_for_a_model_of_fixed_batch_size(painted):
     nodes = [helper.make_node("Conv", ["x", "w", "b"], ["s"])]
     model = session(nodes, palette_weights(), [5, 3, 128, 64], {"s": [5, 20, 128, 64]})
     names = [sample.path for sample in painted.train]  # 12 = 5 + 5 + 2
-    maps = list(make(model, painted.root).part_maps(names))
+    maps = list(part_maps(make(model), painted, names))
     for found, wanted in zip(maps, lip_source(painted).part_maps(names), strict=True):
         np.testing.assert_array_equal(found, wanted)
 
 
 def test_label_maps_have_the_size_of_their_image():
-    parser = make(palette_parser(labels=True), Path())
+    parser = make(palette_parser(labels=True))
     small = PALETTE.astype(np.uint8)[make_labels(np.random.default_rng(1), height=64, width=32)]
     (found,) = parser.label_maps([small])
     assert found.shape == (64, 32) and found.dtype == np.uint8
-    (found,) = make(palette_parser(), Path()).label_maps([small])
+    (found,) = make(palette_parser()).label_maps([small])
     assert found.shape == (64, 32)
     wanted = make_labels(np.random.default_rng(1), height=64, width=32)
     assert (found == wanted).mean() > 0.9  # edges are blurred on the way
@@ -164,7 +172,7 @@ def test_presets_match_a_pass_by_pass_reference(preset: str):
     model, weights = strided_parser(rng, outputs=3)
     options = replace(PRESETS[preset], size=(96, 96))  # the preset's own, only smaller
     images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((128, 64), (50, 77))]
-    for found, image in zip(make(model, Path(), options).label_maps(images), images, strict=True):
+    for found, image in zip(make(model, options).label_maps(images), images, strict=True):
         scores = reference(image, weights, options)
         best = np.sort(scores, axis=0)
         clear = best[-1] - best[-2] > 1e-3 * abs(best[-1])
@@ -196,13 +204,13 @@ def test_left_stays_left_in_the_average_with_the_mirrored_image():
     weights = {"zero": np.zeros(1, np.float32), "scores": scores}
     model = session(nodes, weights, ["n", 3, 16, 8], {"s": ["n", 20, 16, 8]})
     for mirror in (False, True):
-        parser = make(model, Path(), replace(RAW, size=(16, 8), mirror=mirror))
+        parser = make(model, replace(RAW, size=(16, 8), mirror=mirror))
         (found,) = parser.label_maps([np.zeros((16, 8, 3), np.uint8)])
         assert (found[:, :4] == 14).all() and (found[:, 4:] == 15).all()
 
 
 def test_padding_keeps_the_aspect_of_the_image():
-    parser = make(palette_parser(), Path(), replace(RAW, size=(96, 96), fit="pad"))
+    parser = make(palette_parser(), replace(RAW, size=(96, 96), fit="pad"))
     labels = make_labels(np.random.default_rng(1), height=96, width=48)
     (found,) = parser.label_maps([PALETTE.astype(np.uint8)[labels]])
     np.testing.assert_array_equal(found, labels)  # 96 high stays 96 high: nothing is resampled
@@ -210,14 +218,12 @@ def test_padding_keeps_the_aspect_of_the_image():
 
 def test_a_model_of_another_number_of_classes_is_refused():
     with pytest.raises(ConfigError, match=r"expected an output of 18 class scores.*--label-set"):
-        make(palette_parser(), Path(), labels=load_label_set("atr"))
+        make(palette_parser(), labels=load_label_set("atr"))
 
 
 def test_labels_beyond_the_set_are_refused():
     with pytest.raises(DataError, match="gives labels 0 to 19, expected 0 to 6"):
-        parser = make(
-            palette_parser(labels=True), Path(), labels=load_label_set("pascal-person-part")
-        )
+        parser = make(palette_parser(labels=True), labels=load_label_set("pascal-person-part"))
         parser.label_maps([PALETTE.astype(np.uint8)[make_labels(np.random.default_rng(0))]])
 
 
@@ -231,7 +237,7 @@ def test_labels_beyond_the_set_are_refused():
 )
 def test_averages_that_a_model_cannot_compute_are_refused(model, options, message):
     with pytest.raises(ConfigError, match=message):
-        make(palette_parser(**model), Path(), replace(RAW, **options))
+        make(palette_parser(**model), replace(RAW, **options))
 
 
 @pytest.mark.parametrize(
@@ -252,12 +258,12 @@ def test_impossible_options_are_refused(wrong):
 def test_a_graph_that_is_not_a_parser_is_refused():
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
     with pytest.raises(ConfigError, match="expected one input"):
-        make(session(nodes, {}, ["n", 7], {"y": ["n", 7]}), Path())
+        make(session(nodes, {}, ["n", 7], {"y": ["n", 7]}))
     with pytest.raises(ConfigError, match="expected an output of 20 class scores"):
-        make(session(nodes, {}, ["n", 3, 8, 8], {"y": ["n", 3, 8, 8]}), Path())
+        make(session(nodes, {}, ["n", 3, 8, 8], {"y": ["n", 3, 8, 8]}))
 
 
 def test_the_key_depends_on_model_and_options():
-    one = make(palette_parser(), Path())
-    assert one.key == make(palette_parser(), Path()).key
-    assert one.key != make(palette_parser(), Path(), replace(RAW, mirror=True)).key
+    one = make(palette_parser())
+    assert one.key == make(palette_parser()).key
+    assert one.key != make(palette_parser(), replace(RAW, mirror=True)).key

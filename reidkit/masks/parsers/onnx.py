@@ -9,11 +9,9 @@ size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,9 +19,8 @@ import numpy.typing as npt
 
 from reidkit.choices import ChannelOrder, ParserFit, ParserPreset
 from reidkit.errors import ConfigError, DataError
-from reidkit.image import read_image
-from reidkit.masks.labels import Grouping, Labels
-from reidkit.masks.sources import WORKERS, digest
+from reidkit.masks.labels import Labels, LabelSet
+from reidkit.masks.sources import digest
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -158,11 +155,11 @@ def _kind(output: Any, num_labels: int) -> Literal["scores", "scores last", "lab
 
 
 class OnnxParser:
-    """A source that runs a parser. Its maps have the image's own size.
+    """A parser in an ONNX file. Its label maps have the image's own size.
 
     Args:
         session: an ONNX Runtime session of the model.
-        grouping: of the model's labels.
+        labels: that the model gives.
         options: preprocessing; a size the model fixes takes precedence over `options.size`.
         model_hash: identifies the model in the store's key.
 
@@ -174,12 +171,11 @@ class OnnxParser:
         self,
         session: Any,
         *,
-        root: Path,
-        grouping: Grouping,
+        labels: LabelSet,
         options: ParserOptions,
         model_hash: str,
     ) -> None:
-        num_labels = len(grouping.labels.names)
+        num_labels = len(labels.names)
         self.interface = inspect(session, num_labels=num_labels, all_outputs=options.all_outputs)
         if self.interface.size:
             options = replace(options, size=self.interface.size)
@@ -194,24 +190,11 @@ class OnnxParser:
                 " Add --scales 1 --no-mirror, or export its class scores"
             )
         self.session = session
-        self.root = root
-        self.labels = grouping
+        self.labels = labels
         self.options = options
-        self.name = f"parser ({grouping.labels.name})"
-        self.parts = grouping.parts
-        self.grouping = grouping.describe()
-        self.key = digest("parser", model_hash, repr(options), grouping.describe())
-
-    def part_maps(self, images: Sequence[str]) -> Iterator[Labels]:
-        batch = self.interface.batch or self.options.batch
-        with ThreadPoolExecutor(WORKERS) as pool:
-            for start in range(0, len(images), batch):
-                names = images[start : start + batch]
-                pixels = list(
-                    pool.map(lambda name: np.asarray(read_image(self.root / name)), names)
-                )
-                for label_map in self.label_maps(pixels):
-                    yield self.labels.part_map(label_map)
+        self.batch = self.interface.batch or options.batch
+        facts = replace(options, batch=1)  # the maps do not depend on it
+        self.key = digest("parser", model_hash, repr(facts), labels.names, labels.mirror)
 
     def label_maps(self, images: Sequence[Bytes]) -> list[Labels]:
         """Labels uint8 [H, W] of RGB images uint8 [H, W, 3] of any sizes."""
@@ -225,11 +208,11 @@ class OnnxParser:
 
     def _labels(self, images: Sequence[Bytes]) -> list[Labels]:
         (output,) = self._run(images, 1.0, mirrored=False)
-        highest = len(self.labels.labels.names) - 1
+        highest = len(self.labels.names) - 1
         if output.min() < 0 or output.max() > highest:
             raise DataError(
                 f"the parser gives labels {output.min()} to {output.max()}, expected 0 to"
-                f" {highest} ({self.labels.labels.name}). Name its label set: --label-set NAME"
+                f" {highest} ({self.labels.name}). Name its label set: --label-set NAME"
             )
         labels = output.astype(np.uint8)
         return [_nearest(m, image.shape[:2]) for m, image in zip(labels, images, strict=True)]
@@ -237,7 +220,7 @@ class OnnxParser:
     def _best(self, images: Sequence[Bytes]) -> list[Labels]:
         """The label of the highest score, summed over scales, mirrored images and outputs."""
         totals: list[Any] = [0.0] * len(images)
-        mirrored = self.labels.labels.mirrored
+        mirrored = self.labels.mirrored
         for flip in (False, True)[: 1 + self.options.mirror]:
             for scale in self.options.scales:
                 for output in self._run(images, scale, mirrored=flip):
@@ -267,16 +250,7 @@ class OnnxParser:
             batch = np.concatenate([batch, np.repeat(batch[-1:], padding, axis=0)])
         if self.interface.channels_last:
             batch = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
-        try:
-            outputs = self.session.run(list(self.interface.outputs), {self.interface.name: batch})
-        except Exception as error:  # ONNX Runtime's errors have no common base class
-            if type(error).__module__.startswith("onnxruntime"):
-                shape = "x".join(map(str, batch.shape))
-                raise ConfigError(
-                    f"the parser fails on an input of {shape}; choose another --size"
-                    f" ({str(error).splitlines()[0][:160]})"
-                ) from error
-            raise
+        outputs = run_session(self.session, list(self.interface.outputs), batch)
         return [self._ordered(output[: len(images)]) for output in outputs]
 
     def _ordered(self, output: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -285,6 +259,27 @@ class OnnxParser:
         if self.interface.kind == "labels" and output.ndim == 4:
             return output[:, 0] if output.shape[1] == 1 else output[..., 0]
         return output
+
+
+def run_session(
+    session: Any, outputs: Sequence[str] | None, batch: npt.NDArray[np.float32]
+) -> list[npt.NDArray[Any]]:
+    """Outputs (None: all) of a session's only input.
+
+    Raises:
+        ConfigError: if ONNX Runtime fails on an input of this shape.
+    """
+    try:
+        found: list[npt.NDArray[Any]] = session.run(outputs, {session.get_inputs()[0].name: batch})
+        return found
+    except Exception as error:  # ONNX Runtime's errors have no common base class
+        if type(error).__module__.startswith("onnxruntime"):
+            shape = "x".join(map(str, batch.shape))
+            raise ConfigError(
+                f"the parser fails on an input of {shape}; choose another --size or --scales"
+                f" ({str(error).splitlines()[0][:160]})"
+            ) from error
+        raise
 
 
 def _resize(planes: Floats, size: tuple[int, int]) -> Floats:
