@@ -20,6 +20,7 @@ from reidkit.cli import (
     compare,
     datasets,
     demo,
+    doctor,
     evaluate,
     export,
     extract,
@@ -36,7 +37,7 @@ from reidkit.cli.output import LogHandler
 from reidkit.errors import ReidkitError
 
 GROUPS = {
-    "Start": ("demo",),
+    "Start": ("demo", "doctor"),
     "Data": ("datasets",),
     "Masks": ("prepare-masks", "masks"),
     "Train": ("models", "train", "import", "reproduce"),
@@ -70,6 +71,7 @@ for name, group in (("datasets", datasets.app), ("masks", masks.app)):
     app.add_typer(group, name=name, rich_help_panel=PANEL_OF[name])
 for name, function, panels in (
     ("demo", demo.demo, {}),
+    ("doctor", doctor.doctor, {}),
     ("prepare-masks", prepare_masks.prepare_masks, prepare_masks.PANELS),
     ("models", models.models, {}),
     ("train", train.train, train.PANELS),
