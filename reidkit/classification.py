@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from reidkit.data.clips import has_tracklets
-from reidkit.data.loading import pixel_batches
+from reidkit.data.pixels import pixel_batches
 from reidkit.errors import ConfigError, DataError
 from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
-from reidkit.runtime.embedder import Embedder, TorchEmbedder
+from reidkit.runtime.embedder import Embedder
+from reidkit.runtime.torch_embedder import TorchEmbedder
 from reidkit.types import Dataset
 
 Progress = Callable[[str, int, int], None]
@@ -188,15 +189,15 @@ def class_probabilities(
         )
     if embedder.frames:
         raise ConfigError(f"{embedder.name} takes clips of {embedder.frames} frames, not images")
-    model, preprocess = embedder.model, embedder.preprocess
+    model = embedder.model
     was_training = model.training
     model.eval()
     rows: list[NDArray[np.float32]] = []
     done = 0
     try:
         batches = (paths[start : start + batch] for start in range(0, len(paths), batch))
-        for pixels in pixel_batches(batches, preprocess):
-            images = preprocess.normalise(pixels.to(embedder.device))  # [B, 3, H, W]
+        for pixels in pixel_batches(batches, embedder.preprocess):
+            images = embedder.images(pixels)  # [B, 3, H, W]
             views = (images, images.flip(-1)) if flip else (images,)
             logits = [model(view).logits for view in views]
             if not logits[0]:

@@ -27,9 +27,10 @@ from reidkit.features import Features, read_features, write_features
 from reidkit.masks.prepare import prepare_synthetic
 from reidkit.masks.store import MaskStore
 from reidkit.retrieval import RankingConfig, RerankConfig, RetrievalMetrics, top_n
-from reidkit.runtime.embedder import Embedder, TorchEmbedder, load_embedder
+from reidkit.runtime.embedder import Embedder, load_embedder
 from reidkit.runtime.export import Parity, export_onnx
 from reidkit.runtime.extraction import extract_split
+from reidkit.runtime.torch_embedder import TorchEmbedder
 from reidkit.synthetic import LAYOUTS
 from reidkit.training.setup import build_model
 from reidkit.training.trainer import Callbacks, RunOptions, Trainer

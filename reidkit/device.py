@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 from reidkit.errors import ConfigError, RuntimeMissing
@@ -11,6 +14,36 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
+
+
+@functools.cache
+def cuda_device_count() -> int:
+    """Number of CUDA devices, by the driver itself: 0 without one. Imports no torch."""
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError:
+        return 0
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return 0
+    return count.value
+
+
+def cuda_index(name: str) -> int | None:
+    """The number of the CUDA device called `name`; None for the CPU. `auto` is CUDA where there is
+    a device, and is logged.
+
+    Raises:
+        ConfigError: if the name is unknown.
+    """
+    if name == "auto":
+        name = "cuda" if cuda_device_count() else "cpu"
+        log.info("device: %s", name)
+    kind, _, index = name.partition(":")
+    if name != "cpu" and not (kind == "cuda" and (index.isdigit() or name == "cuda")):
+        raise ConfigError(f"unknown device {name!r}. Known: auto, cpu, cuda, cuda:N")
+    return None if name == "cpu" else int(index or 0)
 
 
 def torch_device(name: str) -> torch.device:

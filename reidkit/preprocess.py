@@ -66,6 +66,16 @@ class Preprocess:
             array = resized[0].permute(1, 2, 0).numpy()
         return array if self.channels == "rgb" else array[..., ::-1]
 
+    def normalise_into(self, pixels: NDArray[np.uint8], images: NDArray[np.float32]) -> None:
+        """uint8 [B, H, W, 3] -> `images`, float32 [B, 3, H, W] of any strides: the arithmetic of
+        `normalise`, bit by bit, in memory that the caller reuses."""
+        mean, std = (np.array(value, np.float32)[:, None, None] for value in (self.mean, self.std))
+        for source, image in zip(pixels, images, strict=True):  # one at a time: they stay in cache
+            np.copyto(image, source.transpose(2, 0, 1))
+            image /= np.float32(255)
+            image -= mean
+            image /= std
+
     def to_json(self) -> str:
         """As JSON, for headers and attributes of files."""
         return json.dumps(dataclasses.asdict(self))

@@ -20,7 +20,7 @@ from reidkit.classification import (
 from reidkit.errors import ConfigError, DataError
 from reidkit.evaluation import evaluate_by_task, percentages
 from reidkit.preprocess import Preprocess
-from reidkit.runtime.embedder import TorchEmbedder
+from reidkit.runtime.torch_embedder import TorchEmbedder
 from reidkit.types import Dataset, ModelOutput, Sample
 
 GREYS = (0, 40, 80, 120, 160, 200, 240)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from reidkit.data.manifest import open_dataset
 from reidkit.errors import ConfigError, DataError
@@ -35,11 +34,13 @@ class ColourEmbedder:
     name = "colours"
     source_hash = "abc"
     frames = 0
-    device = torch.device("cpu")
+    concurrency = 1
     preprocess = Preprocess(size=(64, 32), mean=(0, 0, 0), std=(1, 1, 1))
 
-    def embed(self, images: Tensor) -> Tensor:
-        return torch.nn.functional.adaptive_avg_pool2d(images, (4, 2)).flatten(1)
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        B, H, W, C = pixels.shape
+        cells = pixels.reshape(B, 4, H // 4, 2, W // 2, C).mean((2, 4), dtype=np.float32)
+        return cells.reshape(B, -1) / 255
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,19 @@ def test_normalisation_subtracts_the_mean_and_divides_by_the_standard_deviation(
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
+def test_normalising_in_numpy_equals_normalising_in_torch_bit_by_bit() -> None:
+    preprocess = Preprocess(size=(16, 16))
+    every_value = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    pixels = np.concatenate([every_value, 255 - every_value]).repeat(3, axis=3)  # [2, 16, 16, 3]
+    expected = preprocess.normalise(torch.from_numpy(pixels)).numpy()
+    channels_first = np.empty((2, 3, 16, 16), np.float32)
+    preprocess.normalise_into(pixels, channels_first)
+    channels_last = np.empty((2, 16, 16, 3), np.float32)
+    preprocess.normalise_into(pixels, channels_last.transpose(0, 3, 1, 2))
+    assert (channels_first == expected).all()
+    assert (channels_last == expected.transpose(0, 2, 3, 1)).all()
+
+
 def test_bgr_networks_get_bgr_channels() -> None:
     rgb = Preprocess(size=(40, 20)).pixels(random_image())
     bgr = Preprocess(size=(40, 20), channels="bgr").pixels(random_image())

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from reidkit import checkpoint
 from reidkit.choices import ClipRule
@@ -24,17 +24,18 @@ class Recorder:
 
     name = "recorder"
     source_hash = ""
-    device = torch.device("cpu")
+    concurrency = 1
     preprocess = Preprocess(size=(4, 2), mean=(0, 0, 0), std=(1, 1, 1))
 
     def __init__(self, frames: int) -> None:
         self.frames = frames
         self.shapes: list[tuple[int, ...]] = []
 
-    def embed(self, images: Tensor) -> Tensor:
-        self.shapes.append(tuple(images.shape[:-3]))
-        grey = images.mean((-3, -2, -1)) * 255
-        return (grey.mean(1) if self.frames else grey).pow(3)[:, None].repeat(1, 2)
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.shapes.append(tuple(pixels.shape[:-3]))
+        grey = pixels.mean((-3, -2, -1), dtype=np.float32)
+        cubed: NDArray[np.float32] = (grey.mean(1) if self.frames else grey) ** 3
+        return np.repeat(cubed[:, None], 2, axis=1)
 
 
 @pytest.fixture(scope="module")

@@ -217,7 +217,6 @@ def open_parser(
     """The source that runs a parser: a preset with the options that are not None."""
     from dataclasses import replace
 
-    from reidkit.device import torch_device
     from reidkit.errors import ConfigError
     from reidkit.files import sha256
     from reidkit.masks.parsers.onnx import PRESETS, OnnxParser
@@ -227,7 +226,7 @@ def open_parser(
         raise ConfigError(f"--parser {file}: no such file; expected a human parser in ONNX")
     changes = {name: value for name, value in options.items() if value is not None}
     return OnnxParser(
-        open_session(file, torch_device(device)),
+        open_session(file, device),
         root=root,
         grouping=grouping,
         options=replace(PRESETS[preset], **changes),

@@ -5,9 +5,7 @@
 from __future__ import annotations
 
 import signal
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -31,7 +29,6 @@ from reidkit.data.transforms import (
     sample_augmentation,
 )
 from reidkit.errors import ReidkitError
-from reidkit.image import read_image
 from reidkit.preprocess import Preprocess
 from reidkit.types import Batch, Item, Sample, frames
 
@@ -212,34 +209,3 @@ def _leave_signals_to_the_parent(worker: int) -> None:
 
 def _identity(batch: Any) -> Any:
     return batch
-
-
-def pixel_batches(
-    batches: Iterable[Sequence[Path]], preprocess: Preprocess, *, threads: int = 4
-) -> Iterator[Tensor]:
-    """Decoded and resized images: uint8 [B, H, W, 3] for each batch of B paths, in order. A path
-    that is repeated within a batch is decoded once.
-
-    Pillow releases the interpreter lock while it decodes and resizes, so threads suffice. At most
-    three batches are in memory.
-
-    Raises:
-        DataError: at the first image that cannot be read.
-    """
-
-    def load(path: Path) -> NDArray[np.uint8]:
-        return preprocess.pixels(read_image(path))
-
-    with ThreadPoolExecutor(threads) as pool:
-        in_flight: deque[list[Future[NDArray[np.uint8]]]] = deque()
-
-        def oldest() -> Tensor:
-            return torch.from_numpy(np.stack([f.result() for f in in_flight.popleft()]))
-
-        for batch in batches:
-            futures = {path: pool.submit(load, path) for path in dict.fromkeys(batch)}
-            in_flight.append([futures[path] for path in batch])
-            if len(in_flight) > 2:
-                yield oldest()
-        while in_flight:
-            yield oldest()

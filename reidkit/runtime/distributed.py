@@ -11,9 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
-import torch.distributed as dist
-
 T = TypeVar("T")
 
 
@@ -38,6 +35,8 @@ class ProcessGroup:
         """The values of all processes in order of rank, in every process."""
         if self.size == 1:
             return [value]
+        import torch.distributed as dist
+
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
@@ -57,6 +56,9 @@ def join_process_group(device: str) -> Iterator[tuple[ProcessGroup, str]]:
     if os.environ.get("WORLD_SIZE", "1") == "1" or "RANK" not in os.environ:
         yield SINGLE_PROCESS, device
         return
+    import torch
+    import torch.distributed as dist
+
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if cuda:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"

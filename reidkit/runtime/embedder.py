@@ -1,28 +1,21 @@
-"""Networks ready to embed: an `Embedder` from a checkpoint or an ONNX file."""
+"""Networks ready to embed: an `Embedder` from a checkpoint or an ONNX file. Imports torch only for
+checkpoints."""
 
 # B batch, T frames, H W pixels of the network's input, D embedding
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from reidkit import checkpoint
-from reidkit.device import torch_device
 from reidkit.errors import ConfigError
 from reidkit.files import sha256
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.onnx_runtime import OnnxEmbedder
-
-if TYPE_CHECKING:
-    from reidkit.models.base import ReidModel
-
-log = logging.getLogger(__name__)
 
 
 class Embedder(Protocol):
@@ -33,50 +26,19 @@ class Embedder(Protocol):
         preprocess: how its images are made.
         source_hash: sha256 of the file it was read from, "" for a network in memory.
         frames: length of the clips it was trained on; 0: it takes single images.
-        device: where its images must be.
+        concurrency: number of threads that may call `embed` at once.
     """
 
     name: str
     preprocess: Preprocess
     source_hash: str
     frames: int
-    device: torch.device
+    concurrency: int
 
-    def embed(self, images: Tensor) -> Tensor:
-        """float32 [B, 3, H, W], or clips [B, T, 3, H, W], on `device` -> float32 [B, D] on the CPU,
-        not L2-normalised."""
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 [B, H, W, 3], or clips [B, T, H, W, 3], as `Preprocess.pixels` gives them ->
+        float32 [B, D], not L2-normalised; [0, D] for an empty batch."""
         ...
-
-
-class TorchEmbedder:
-    """A PyTorch network; it embeds in evaluation mode and returns to the mode it was in."""
-
-    def __init__(
-        self,
-        model: ReidModel,
-        *,
-        preprocess: Preprocess,
-        device: torch.device,
-        name: str = "network",
-        source_hash: str = "",
-        frames: int = 0,
-    ) -> None:
-        self.model = model.to(device)
-        self.preprocess = preprocess
-        self.device = device
-        self.name = name
-        self.source_hash = source_hash
-        self.frames = frames
-
-    @torch.inference_mode()
-    def embed(self, images: Tensor) -> Tensor:
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            embeddings: Tensor = self.model.embed(images)
-        finally:
-            self.model.train(was_training)
-        return embeddings.float().cpu()
 
 
 def load_embedder(
@@ -89,28 +51,33 @@ def load_embedder(
     """The embedder in a checkpoint (.safetensors), a run folder, or an .onnx file.
 
     Args:
+        device: auto, cpu, cuda or cuda:N.
         inputs: fields of `Preprocess`, for a third-party ONNX file that does not state its own.
         options: of a checkpoint's architecture, in place of its own.
 
     Raises:
         CheckpointError, RuntimeMissing: as the embedders and `checkpoint.load` do.
-        ConfigError: if `inputs` are given for a file that states its own preprocessing, or
-            `options` for an ONNX file.
+        ConfigError: if the device is unknown, if `inputs` are given for a file that states its own
+            preprocessing, or `options` for an ONNX file.
     """
     if path.is_dir():
         path = path / "model.safetensors"
-    target = torch_device(device)
     if path.suffix == ".onnx":
         if options:
             raise ConfigError(
                 f"{path} is exported with fixed options: {', '.join(options)} can only be set for "
                 "a checkpoint"
             )
-        return OnnxEmbedder(path, device=target, inputs=inputs or {})
+        return OnnxEmbedder(path, device=device, inputs=inputs or {})
     if inputs:
         raise ConfigError(
             f"{path} states its own preprocessing: remove the options {', '.join(inputs)}"
         )
+    from reidkit import checkpoint
+    from reidkit.device import torch_device
+    from reidkit.runtime.torch_embedder import TorchEmbedder
+
+    target = torch_device(device)
     model, header = checkpoint.load(path, options=options)
     return TorchEmbedder(
         model,

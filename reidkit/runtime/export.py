@@ -137,7 +137,7 @@ def compare(
 ) -> list[Parity]:
     """PyTorch and ONNX Runtime on the same normalised smooth random images, for each shape
     (batch, frames); 0 frames stands for images."""
-    session = open_session(path, torch.device("cpu"))
+    session = open_session(path)
     name = session.get_inputs()[0].name
     generator = torch.Generator().manual_seed(0)
     parities: list[Parity] = []

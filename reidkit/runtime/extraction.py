@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from reidkit.choices import ClipRule
 from reidkit.data.clips import clip_weight, has_tracklets, test_clips
-from reidkit.data.loading import pixel_batches
+from reidkit.data.pixels import pixel_batches
 from reidkit.errors import DataError
 from reidkit.features import Features
 from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
@@ -70,16 +68,15 @@ def embed_images(
     if embedder.frames:
         clips = [[path] for path in paths]
         return embed_tracklets(embedder, clips, flip=flip, batch=batch, on_progress=on_progress)
-    rows: list[Tensor] = []
+    rows: list[NDArray[np.float32]] = []
     done = 0
     batches = (paths[start : start + batch] for start in range(0, len(paths), batch))
     for pixels in pixel_batches(batches, embedder.preprocess):
-        images = embedder.preprocess.normalise(pixels.to(embedder.device))
-        rows.append(_embed(embedder, images, flip))
-        done += len(images)
+        rows.append(_embed(embedder, pixels, flip))
+        done += len(pixels)
         if on_progress is not None:
             on_progress(done, len(paths))
-    return torch.cat(rows).numpy() if rows else np.empty((0, 0), np.float32)
+    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
 
 class _Clip(NamedTuple):
@@ -135,10 +132,9 @@ def embed_tracklets(
     weights = np.zeros(len(tracklets), np.float32)
     for pixels in pixel_batches(frame_batches(), embedder.preprocess):
         group = planned.popleft()
-        images = embedder.preprocess.normalise(pixels.to(embedder.device))
         if embedder.frames:
-            images = images.reshape(len(group), -1, *images.shape[1:])  # [B*T, ...] -> [B, T, ...]
-        rows = _embed(embedder, images, flip).numpy()
+            pixels = pixels.reshape(len(group), -1, *pixels.shape[1:])  # [B*T, ...] -> [B, T, ...]
+        rows = _embed(embedder, pixels, flip)
         if sums is None:
             sums = np.zeros((len(tracklets), rows.shape[1]), np.float32)
         owners = np.array([clip.row for clip in group])
@@ -164,9 +160,11 @@ def _equal_lengths(clips: Iterable[_Clip], *, frames: int) -> Iterator[list[_Cli
     yield from waiting.values()
 
 
-def _embed(embedder: Embedder, images: Tensor, flip: bool) -> Tensor:
-    embeddings = embedder.embed(images)
-    return embeddings + embedder.embed(images.flip(-1)) if flip else embeddings
+def _embed(embedder: Embedder, pixels: NDArray[np.uint8], flip: bool) -> NDArray[np.float32]:
+    embeddings = embedder.embed(pixels)
+    if not flip:
+        return embeddings
+    return embeddings + embedder.embed(np.ascontiguousarray(pixels[..., ::-1, :]))
 
 
 def extract_split(

@@ -8,16 +8,16 @@ import contextlib
 import io
 import json
 import logging
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from reidkit.config.tables import from_table, read_toml
+from reidkit.device import cuda_index
 from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
 from reidkit.files import sha256
 from reidkit.preprocess import Preprocess
@@ -41,7 +41,9 @@ class OnnxEmbedder:
         RuntimeMissing: if the device is not available.
     """
 
-    def __init__(self, path: Path, *, device: torch.device, inputs: Mapping[str, Any]) -> None:
+    concurrency = 1  # ONNX Runtime has threads of its own
+
+    def __init__(self, path: Path, *, device: str, inputs: Mapping[str, Any]) -> None:
         self.session = open_session(path, device)
         self.input, self.dtype, shape = _image_input(self.session, path)
         self.channels_last = shape[-1] == 3 and shape[-3] != 3
@@ -66,51 +68,75 @@ class OnnxEmbedder:
             self.preprocess = _stated_preprocess(path, size, inputs)
             self.output, self.name = _embedding_output(self.session, path), path.stem
         self.source_hash = sha256(path)
-        self.device = torch.device("cpu")  # ONNX Runtime copies to its own device
+        self.buffers = threading.local()
 
-    def embed(self, images: Tensor) -> Tensor:
-        """float32 [B, 3, H, W], or clips [B, T, 3, H, W] -> float32 [B, D], the file's output
-        as it is."""
-        ordered = images.permute(0, 2, 3, 1) if self.channels_last else images
-        array: NDArray[Any] = np.ascontiguousarray(ordered.numpy(), self.dtype)
-        step = self.fixed_batch or len(array)
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 [B, H, W, 3], or clips [B, T, H, W, 3] -> float32 [B, D], the file's output as it
+        is."""
+        if len(pixels) == 0:
+            return np.empty((0, self._dimension(pixels.shape)), np.float32)
+        step = self.fixed_batch or len(pixels)
         rows = [
-            self._run(array[start : start + step], step) for start in range(0, len(array), step)
+            self._run(pixels[start : start + step], step) for start in range(0, len(pixels), step)
         ]
-        return torch.from_numpy(np.concatenate(rows))
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
-    def _run(self, array: NDArray[Any], batch: int) -> NDArray[np.float32]:
-        B = len(array)
-        if batch > B:
-            array = np.concatenate([array, np.repeat(array[-1:], batch - B, axis=0)])
-        (found,) = self.session.run([self.output], {self.input: array})
-        if len(found) != len(array) or found.size == 0:
+    def _dimension(self, shape: tuple[int, ...]) -> int:
+        """D, by embedding one black image (or clip) of this shape."""
+        return int(self.embed(np.zeros((1, *shape[1:]), np.uint8)).shape[1])
+
+    def _run(self, pixels: NDArray[np.uint8], batch: int) -> NDArray[np.float32]:
+        B = len(pixels)
+        array = self._buffer((batch, *pixels.shape[1:]))
+        flat = array.reshape(-1, *array.shape[-3:])
+        images = flat.transpose(0, 3, 1, 2) if self.channels_last else flat  # [B*T, 3, H, W]
+        source = pixels.reshape(-1, *pixels.shape[-3:])
+        self.preprocess.normalise_into(source, images[: len(source)])
+        images[len(source) :] = images[len(source) - 1]  # up to a fixed batch size
+        (found,) = self.session.run(
+            [self.output], {self.input: array.astype(self.dtype, copy=False)}
+        )
+        if len(found) != batch or found.size == 0:
             raise CheckpointError(
                 f"{self.name}: output {self.output} has shape {list(found.shape)} for "
-                f"{len(array)} images, expected one embedding per image"
+                f"{batch} images, expected one embedding per image"
             )
         rows: NDArray[np.float32] = found[:B].reshape(B, -1).astype(np.float32)
         return rows
 
+    def _buffer(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """This thread's input buffer for pixels [B, ..., H, W, 3] in the layout of the file."""
+        if not self.channels_last:
+            shape = (*shape[:-3], shape[-1], *shape[-3:-1])
+        buffer = getattr(self.buffers, "input", None)
+        if buffer is None or buffer.shape[1:] != shape[1:] or len(buffer) < shape[0]:
+            buffer = self.buffers.input = np.empty(shape, np.float32)
+        found: NDArray[np.float32] = buffer[: shape[0]]
+        return found
 
-def open_session(path: Path, device: torch.device) -> Any:
+
+def open_session(path: Path, device: str = "cpu") -> Any:
     """An ONNX Runtime session that really runs on `device`.
 
+    Args:
+        device: auto, cpu, cuda or cuda:N.
     Raises:
         CheckpointError: if the file is missing or cannot be loaded.
+        ConfigError: if the device is unknown.
         RuntimeMissing: if ONNX Runtime fell back from CUDA to the CPU.
     """
     import onnxruntime as ort
 
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist. Export a checkpoint: reidkit export --onnx")
+    cuda = cuda_index(device)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     providers: list[Any] = ["CPUExecutionProvider"]
-    if device.type == "cuda":
+    if cuda is not None:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints to stdout
             ort.preload_dlls()
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": cuda}))
     try:
         session = ort.InferenceSession(path, options, providers=providers)
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
@@ -118,7 +144,7 @@ def open_session(path: Path, device: torch.device) -> Any:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
         raise
-    if device.type == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+    if cuda is not None and "CUDAExecutionProvider" not in session.get_providers():
         raise RuntimeMissing(
             "--device cuda: ONNX Runtime could not load its CUDA provider and fell back to the "
             "CPU. Install onnxruntime-gpu[cuda,cudnn] and remove onnxruntime, or use --device cpu"

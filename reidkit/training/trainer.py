@@ -28,7 +28,7 @@ from reidkit.losses import compute_losses
 from reidkit.models.base import ReidModel
 from reidkit.models.weights import load_imagenet
 from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
-from reidkit.runtime.embedder import TorchEmbedder
+from reidkit.runtime.torch_embedder import TorchEmbedder
 from reidkit.training.checkpoints import (
     BEST,
     LAST,

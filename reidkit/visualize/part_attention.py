@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reidkit.data.loading import Masks, pixel_batches
+from reidkit.data.loading import Masks
+from reidkit.data.pixels import pixel_batches
 from reidkit.errors import ConfigError
 from reidkit.models.base import ReidModel
 from reidkit.preprocess import Preprocess
@@ -78,7 +79,7 @@ def part_agreement(
     pixels = pixel_batches([[dataset.root / p for p in chunk] for chunk in chunks], preprocess)
     done = 0
     for chunk, image in zip(chunks, pixels, strict=True):
-        maps = model(preprocess.normalise(image.to(device))).part_maps
+        maps = model(preprocess.normalise(torch.from_numpy(image).to(device))).part_maps
         if not maps:
             raise ConfigError(
                 "this network has no part maps. Use iaunet with arch.block = iau or stiau"
