@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +25,7 @@ def open_image(
     *,
     name: str = "",
     max_pixels: int | None = None,
-    formats: Sequence[str] | None = None,
+    formats: tuple[str, ...] | None = None,
 ) -> Iterator[Image.Image]:
     """An image as stored, its header read and its pixels not yet decoded.
 

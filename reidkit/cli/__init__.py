@@ -30,6 +30,7 @@ from reidkit.cli import (
     prepare_masks,
     report,
     reproduce,
+    serve,
     train,
 )
 from reidkit.cli.options import option_panels
@@ -42,7 +43,7 @@ GROUPS = {
     "Masks": ("prepare-masks", "masks"),
     "Train": ("models", "train", "import", "reproduce"),
     "Evaluate": ("eval", "compare"),
-    "Deploy": ("extract", "export", "report"),
+    "Deploy": ("extract", "export", "serve", "report"),
     "Explain": ("attention",),
 }
 """Panels of `reidkit --help`, in the order of use."""
@@ -81,6 +82,7 @@ for name, function, panels in (
     ("compare", compare.compare, {}),
     ("extract", extract.extract, extract.PANELS),
     ("export", export.export, {}),
+    ("serve", serve.serve, serve.PANELS),
     ("report", report.report, {}),
     ("attention", attention.attention, {}),
 ):

@@ -142,7 +142,8 @@ class EmbeddingService:
         rows = self.embedder.embed(pixels)
         self.metrics.embedding.observe(time.perf_counter() - start)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        return rows / np.maximum(norms, np.float32(1e-12))
+        normalised: NDArray[np.float32] = rows / np.maximum(norms, np.float32(1e-12))
+        return normalised
 
 
 def create_app(embedder: Embedder, settings: ServeSettings) -> Starlette:
@@ -254,11 +255,8 @@ async def _read_images(request: Request, max_images: int) -> list[bytes]:
     elif kind in IMAGE_TYPES:
         images = [await request.body()]
     else:
-        expected = ", ".join(sorted(IMAGE_TYPES))
-        raise HTTPException(
-            415,
-            f"found Content-Type {kind or 'none'}, expected multipart/form-data or one of {expected}",
-        )
+        expected = f"multipart/form-data or one of {', '.join(sorted(IMAGE_TYPES))}"
+        raise HTTPException(415, f"found Content-Type {kind or 'none'}, expected {expected}")
     if not images or not all(images):
         raise HTTPException(400, "an image is empty" if images else "the form contains no file")
     return images

@@ -81,7 +81,7 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """The number of crops in the queue."""
-        return sum(len(item.pixels) for item in self._items)
+        return sum(len(item.pixels) for item in self._items if not item.rows.done())
 
     def start(self) -> None:
         """Starts the workers."""

@@ -44,7 +44,7 @@ def check_access(host: str, token: str) -> None:
         )
     if token and (len(token) < MIN_TOKEN or not token.isascii()):
         raise ConfigError(
-            f"the token has {len(token)} characters, expected at least {MIN_TOKEN} of ASCII. "
+            f"the token has {len(token)} characters, expected at least {MIN_TOKEN}, all ASCII. "
             "Set one: export REIDKIT_TOKEN=$(openssl rand -hex 32)"
         )
 
@@ -90,7 +90,9 @@ class Guard:
                 text = "missing or wrong token; expected the header Authorization: Bearer TOKEN"
                 return _error(401, text, {"WWW-Authenticate": "Bearer"})
         elif not is_loopback(_host_name(headers.get("host", ""))):
-            return _error(400, "the Host header does not name this machine; set a token to allow it")
+            return _error(
+                400, "the Host header does not name this machine; set a token to allow it"
+            )
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self.max_body:
             return _error(413, self._too_large(), {"Connection": "close"})

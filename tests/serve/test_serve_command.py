@@ -1,0 +1,129 @@
+"""reidkit serve as a process: a real socket, real signals."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_embedder import encoded
+
+for package in ("prometheus_client", "python_multipart", "starlette", "uvicorn"):
+    pytest.importorskip(package)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A third-party ONNX file: the mean of each normalised channel, [B, 3]."""
+    from onnx import TensorProto, helper
+
+    images = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 8, 4])
+    rows = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "means", [images], [rows])
+    path = tmp_path_factory.mktemp("serve") / "means.onnx"
+    opset = helper.make_opsetid("", 17)
+    path.write_bytes(
+        helper.make_model(graph, ir_version=8, opset_imports=[opset]).SerializeToString()
+    )
+    return path
+
+
+@contextmanager
+def serving(model: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The server's process and its address."""
+    command = [sys.executable, "-m", "reidkit", "serve", str(model), "--port", "0", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                found = re.search(r"listening on (http://\S+);", line)
+                if found:
+                    yield process, found[1]
+                    break
+            else:
+                pytest.fail("".join(lines))
+        finally:
+            process.kill()
+
+
+def post_image(address: str) -> list[float]:
+    request = urllib.request.Request(
+        f"{address}/embed", encoded((255, 0, 0)), {"Content-Type": "image/png"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        (row,) = json.load(answer)["embeddings"]
+    return list(row)
+
+
+def test_the_process_serves_and_ends_by_a_signal_with_status_0(model: Path) -> None:
+    stated = ["--size", "8x4", "--mean", "0,0,0", "--std", "1,1,1", "--device", "cpu"]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with serving(model, *stated) as (process, address):
+            assert address.startswith("http://127.0.0.1:")
+            assert post_image(address) == [1, 0, 0]
+            with urllib.request.urlopen(f"{address}/v2/models/means", timeout=30) as answer:
+                assert json.load(answer)["inputs"][0]["shape"] == [-1, 8, 4, 3]
+            process.send_signal(number)
+            assert process.wait(30) == 0
+
+
+def test_serving_imports_no_pytorch(model: Path) -> None:
+    code = (
+        "import sys\nimport reidkit.cli.serve, reidkit.serve.app, reidkit.serve.server\n"
+        "from pathlib import Path\nfrom reidkit.runtime.embedder import load_embedder\n"
+        f"load_embedder(Path({str(model)!r}), device='cpu')\n"
+        "print(sorted({'torch', 'onnx', 'matplotlib', 'scipy', 'h5py'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--host", "0.0.0.0"], "clients need a token"),
+        (["--token", "short"], "expected at least 16"),
+        (["--name", "a/b"], "--name a/b"),
+        (["--max-body", "many"], "--max-body many: write a number and a unit"),
+        (["--host", "no.such.host.invalid", "--token", "x" * 16], "cannot listen on no.such.host"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(model: Path, options: list[str], expected: str) -> None:
+    command = [sys.executable, "-m", "reidkit", "serve", str(model), "--size", "8x4", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and expected in done.stderr
+    assert done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_refused_by_name(model: Path) -> None:
+    with serving(model, "--size", "8x4") as (_, address):
+        port = address.rpartition(":")[2]
+        command = [sys.executable, "-m", "reidkit", "serve", str(model), "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert f"port {port}: Address already in use" in done.stderr
+
+
+def test_the_embedding_is_the_one_of_the_local_embedder(model: Path, tmp_path: Path) -> None:
+    from reidkit.image import read_image
+    from reidkit.runtime.embedder import load_embedder
+
+    (tmp_path / "a.png").write_bytes(encoded((255, 0, 0)))
+    embedder = load_embedder(model, device="cpu", inputs={"size": [8, 4]})
+    local = embedder.embed(embedder.preprocess.pixels(read_image(tmp_path / "a.png"))[None])[0]
+    with serving(model, "--size", "8x4", "--device", "cpu") as (_, address):
+        assert post_image(address) == pytest.approx(local / np.linalg.norm(local), abs=1e-7)
