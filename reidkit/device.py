@@ -32,14 +32,13 @@ def cuda_device_count() -> int:
 
 def cuda_index(name: str) -> int | None:
     """The number of the CUDA device called `name`; None for the CPU. `auto` is CUDA where there is
-    a device, and is logged.
+    a device.
 
     Raises:
         ConfigError: if the name is unknown.
     """
     if name == "auto":
         name = "cuda" if cuda_device_count() else "cpu"
-        log.info("device: %s", name)
     kind, _, index = name.partition(":")
     if name != "cpu" and not (kind == "cuda" and (index.isdigit() or name == "cuda")):
         raise ConfigError(f"unknown device {name!r}. Known: auto, cpu, cuda, cuda:N")

@@ -5,9 +5,10 @@ checkpoints."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,13 @@ from numpy.typing import NDArray
 from reidkit.errors import ConfigError
 from reidkit.files import sha256
 from reidkit.preprocess import Preprocess
+from reidkit.runtime.execution import Execution
 from reidkit.runtime.onnx_runtime import OnnxEmbedder
+
+if TYPE_CHECKING:
+    from reidkit.runtime.torch_embedder import TorchEmbedder
+
+log = logging.getLogger(__name__)
 
 
 class Embedder(Protocol):
@@ -47,13 +54,16 @@ def load_embedder(
     device: str = "auto",
     inputs: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
-) -> Embedder:
+    execution: Execution | None = None,
+) -> OnnxEmbedder | TorchEmbedder:
     """The embedder in a checkpoint (.safetensors), a run folder, or an .onnx file.
 
     Args:
         device: auto, cpu, cuda or cuda:N.
-        inputs: fields of `Preprocess`, for a third-party ONNX file that does not state its own.
+        inputs: for a third-party ONNX file, which does not state its own: fields of `Preprocess`,
+            and "output", the name of its embedding output.
         options: of a checkpoint's architecture, in place of its own.
+        execution: threads, provider, precision; what was chosen is logged in one line.
 
     Raises:
         CheckpointError, RuntimeMissing: as the embedders and `checkpoint.load` do.
@@ -62,13 +72,21 @@ def load_embedder(
     """
     if path.is_dir():
         path = path / "model.safetensors"
+    execution = execution or Execution()
     if path.suffix == ".onnx":
         if options:
             raise ConfigError(
                 f"{path} is exported with fixed options: {', '.join(options)} can only be set for "
                 "a checkpoint"
             )
-        return OnnxEmbedder(path, device=device, inputs=inputs or {})
+        if execution.precision != "fp32" or execution.compile:
+            raise ConfigError(
+                f"{path} is exported with a fixed precision: remove --precision and --compile. "
+                "Another precision is chosen by reidkit export"
+            )
+        onnx = OnnxEmbedder(path, device=device, inputs=inputs, execution=execution)
+        log.info("%s", onnx.description)
+        return onnx
     if inputs:
         raise ConfigError(
             f"{path} states its own preprocessing: remove the options {', '.join(inputs)}"

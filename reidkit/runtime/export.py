@@ -26,7 +26,7 @@ from reidkit.errors import ReidkitError
 from reidkit.files import atomic, sha256
 from reidkit.models.base import ReidModel
 from reidkit.preprocess import Preprocess
-from reidkit.runtime.onnx_runtime import open_session
+from reidkit.runtime.onnx_session import open_session
 
 OPSET = 20
 MIN_COSINE = 0.9999
@@ -93,14 +93,17 @@ def export_onnx(
     model, header = checkpoint.load(source)
     exported = ExportModule(model).eval()
     metadata = {
-        "format": 1,
+        "format": 2,
         "arch": header.arch,
         "arch_config": header.arch_config,
         "preprocess": dataclasses.asdict(header.preprocess),
         "input": "clips" if header.frames else "images",
         "frames": header.frames,
         "stride": header.stride,
+        "pixels": "normalised",
+        "outputs": [output_name, "features"],
         "features_output": "features",
+        "precision": "fp32",
         "source_sha256": sha256(source),
         "dataset": header.dataset,
         "synthetic": header.synthetic,
@@ -137,7 +140,7 @@ def compare(
 ) -> list[Parity]:
     """PyTorch and ONNX Runtime on the same normalised smooth random images, for each shape
     (batch, frames); 0 frames stands for images."""
-    session = open_session(path)
+    session = open_session(path, "cpu")
     name = session.get_inputs()[0].name
     generator = torch.Generator().manual_seed(0)
     parities: list[Parity] = []

@@ -40,6 +40,17 @@ class TorchEmbedder:
         self.source_hash = source_hash
         self.frames = frames
 
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return self.model.embedding_dim
+
+    @property
+    def description(self) -> str:
+        """Device and precision in one line."""
+        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        return f"{self.name}: PyTorch {torch.__version__}, {self.device}{threads}, fp32"
+
     def images(self, pixels: NDArray[np.uint8]) -> Tensor:
         """uint8 [B, H, W, 3], or clips [B, T, H, W, 3] -> normalised float32 [B, 3, H, W], or
         [B, T, 3, H, W], on the device."""
@@ -50,7 +61,7 @@ class TorchEmbedder:
     @torch.inference_mode()
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         if len(pixels) == 0:
-            return np.empty((0, self.model.embedding_dim), np.float32)
+            return np.empty((0, self.dimension), np.float32)
         was_training = self.model.training
         self.model.eval()
         try:
