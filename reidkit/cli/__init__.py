@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 import reidkit
 from reidkit.cli import (
     attention,
+    bench,
     compare,
     datasets,
     demo,
@@ -43,7 +44,7 @@ GROUPS = {
     "Masks": ("prepare-masks", "masks"),
     "Train": ("models", "train", "import", "reproduce"),
     "Evaluate": ("eval", "compare"),
-    "Deploy": ("extract", "export", "serve", "report"),
+    "Deploy": ("extract", "export", "bench", "serve", "report"),
     "Explain": ("attention",),
 }
 """Panels of `reidkit --help`, in the order of use."""
@@ -82,6 +83,7 @@ for name, function, panels in (
     ("compare", compare.compare, {}),
     ("extract", extract.extract, extract.PANELS),
     ("export", export.export, {}),
+    ("bench", bench.bench, bench.PANELS),
     ("serve", serve.serve, serve.PANELS),
     ("report", report.report, {}),
     ("attention", attention.attention, {}),

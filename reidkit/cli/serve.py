@@ -20,7 +20,7 @@ from reidkit.cli.options import (
 
 PANELS = {
     "Address": ("host", "port", "token", "name"),
-    "Batches": ("batch", "max_wait", "max_queue", "device"),
+    "Batches": ("batch", "max_wait", "max_queue", "device", "threads"),
     "Limits": ("max_body", "max_images", "max_pixels", "timeout"),
     "Third-party ONNX models": ("size", "mean", "std", "channels", "resize"),
 }
@@ -52,6 +52,10 @@ def serve(
         int, typer.Option(min=1, help="Refuse requests while this many crops wait.")
     ] = 1024,
     device: DeviceOption = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of the network.", show_default="one per core"),
+    ] = None,
     max_body: Annotated[str, typer.Option(help="Largest body of a request.")] = "32MiB",
     max_images: Annotated[int, typer.Option(min=1, help="Most images of a request.")] = 256,
     max_pixels: Annotated[
@@ -100,8 +104,10 @@ def serve(
     check_access(host, token)
 
     from reidkit.runtime.embedder import load_embedder
+    from reidkit.runtime.execution import Execution
 
-    embedder = load_embedder(path, device=device, inputs=inputs)
+    execution = Execution(threads=threads, mode="latency")
+    embedder = load_embedder(path, device=device, inputs=inputs, execution=execution)
     settings = ServeSettings(
         name=name,
         token=token,
