@@ -135,6 +135,8 @@ def run_bench(
     with _workers(results, crops, "latency", on_progress) as workers:
         _measure_latency(workers, 0.4 * seconds, on_progress)
     working = [result for result in results if not result.error]
+    if not working:
+        return results
     with _workers(working, crops, "throughput", on_progress) as workers:
         _measure_throughput(workers, 0.3 * seconds, on_progress)
         _measure_extraction(workers, 0.3 * seconds, on_progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_embedder import encoded
+from tiny_onnx import write_mean_channels
 
 for package in ("prometheus_client", "python_multipart", "starlette", "uvicorn"):
     pytest.importorskip(package)
@@ -23,21 +25,7 @@ for package in ("prometheus_client", "python_multipart", "starlette", "uvicorn")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A third-party ONNX file: the mean of each normalised channel, [B, 3]."""
-    from onnx import TensorProto, helper
-
-    images = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 8, 4])
-    rows = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["x"], ["means"]),
-        helper.make_node("Flatten", ["means"], ["y"]),
-    ]
-    graph = helper.make_graph(nodes, "means", [images], [rows])
-    path = tmp_path_factory.mktemp("serve") / "means.onnx"
-    opset = helper.make_opsetid("", 17)
-    path.write_bytes(
-        helper.make_model(graph, ir_version=8, opset_imports=[opset]).SerializeToString()
-    )
-    return path
+    return write_mean_channels(tmp_path_factory.mktemp("serve") / "means.onnx")
 
 
 @contextmanager
@@ -116,6 +104,13 @@ def test_a_port_in_use_is_refused_by_name(model: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert f"port {port}: Address already in use" in done.stderr
+
+
+def test_answers_do_not_wait_for_delayed_acknowledgements() -> None:
+    from reidkit.serve.server import _listen
+
+    with _listen("127.0.0.1", 0) as listener:  # asyncio sets TCP_NODELAY for this protocol only
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 def test_the_embedding_is_the_one_of_the_local_embedder(model: Path, tmp_path: Path) -> None:
