@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from reidkit.doctor.finding import Finding
@@ -20,11 +21,15 @@ def data_root(root: Path | None) -> Path:
 def data_findings(root: Path | None) -> list[Finding]:
     """The data root, one line for each data set and mask file found, one for all data sets that
     are not there."""
-    try:
-        return [*_root_findings(data_root(root)), *_mask_findings()]
-    except ImportError as error:  # a package that data sets or masks need
-        fix = "Install what the section Packages names"
-        return [Finding("Data", "data sets", "absent", error_line(error), fix)]
+    findings: list[Finding] = []
+    searches = {"data root": partial(_root_findings, data_root(root)), "mask files": _mask_findings}
+    for name, search in searches.items():
+        try:
+            findings += search()
+        except ImportError as error:  # a package that data sets or masks need
+            fix = "Install what the section Packages names"
+            findings.append(Finding("Data", name, "absent", error_line(error), fix))
+    return findings
 
 
 def _root_findings(root: Path) -> list[Finding]:

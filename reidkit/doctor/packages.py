@@ -73,11 +73,8 @@ def _required_findings(required: list[Requirement]) -> list[Finding]:
     errors = probe.found.get("errors", {})
     problems = [_problem("imports", probe.error)] if probe.error else []
     for r in required:
-        if not versions[r.name] and not installed_version("torch"):
-            text, fix = "not installed", f"For more than serving, run: pip install {r.name}"
-            problems.append(Finding("Packages", r.name, "absent", text, fix))
-        elif not versions[r.name]:
-            problems.append(_problem(r.name, "not installed"))
+        if not versions[r.name]:
+            problems.append(_missing(r.name))
         elif _release(versions[r.name]) < _release(r.minimum):
             problems.append(_problem(r.name, f"{versions[r.name]}, expected {r.minimum} or newer"))
         elif r.module in errors:
@@ -87,12 +84,23 @@ def _required_findings(required: list[Requirement]) -> list[Finding]:
     return [Finding("Packages", "required", "ok", good), *problems] if good else problems
 
 
+def _missing(name: str) -> Finding:
+    """A required package that is not there: a problem, unless PyTorch is not there, either; that is
+    an installation for serving alone."""
+    if installed_version("torch"):
+        return _problem(name, "not installed")
+    fix = f"For more than serving, run: pip install {name}"
+    return Finding("Packages", name, "absent", "not installed", fix)
+
+
 def _problem(name: str, found: str) -> Finding:
     wanted = "reidkit" if name == "imports" else name
     return Finding("Packages", name, "problem", found, f"Run: pip install --upgrade {wanted}")
 
 
 def _hdf5_finding() -> Finding:
+    if not installed_version("h5py"):
+        return _missing("h5py")
     probe = run_probe("hdf5")
     if probe.error:
         fix = "Run: pip install --force-reinstall h5py"

@@ -42,6 +42,7 @@ def serve_app(app: ASGIApp, *, host: str, port: int, timeout: float) -> None:
             app,
             lifespan="on",
             log_config=None,
+            log_level="warning",
             access_log=False,
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=round(timeout),
