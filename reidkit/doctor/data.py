@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def data_findings(root: Path | None) -> list[Finding]:
     """The data root, one line for each data set and mask file found, one for all data sets that
     are not there."""
     findings: list[Finding] = []
+    searches: dict[str, Callable[[], list[Finding]]]
     searches = {"data root": partial(_root_findings, data_root(root)), "mask files": _mask_findings}
     for name, search in searches.items():
         try:
