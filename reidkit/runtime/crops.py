@@ -47,6 +47,7 @@ class Runtime:
 
     Attributes:
         preprocess: how images are resized and normalised.
+        embedder: the model that it runs; see `embedder.Embedder`.
         dimension: D, the length of an embedding.
         frames: length of the clips it was trained on; 0: it takes images.
 
@@ -66,17 +67,15 @@ class Runtime:
         **inputs: Any,
     ) -> None:
         execution = Execution(provider, threads, mode, precision)
-        self._embedder = load_embedder(
-            Path(path), device=device, inputs=inputs, execution=execution
-        )
-        self.preprocess: Preprocess = self._embedder.preprocess
-        self.frames: int = self._embedder.frames
-        self.dimension: int = self._embedder.dimension
+        self.embedder = load_embedder(Path(path), device=device, inputs=inputs, execution=execution)
+        self.preprocess: Preprocess = self.embedder.preprocess
+        self.frames: int = self.embedder.frames
+        self.dimension: int = self.embedder.dimension
         self._pool = ThreadPoolExecutor(execution.cores)
 
     def describe(self) -> str:
         """What was chosen, in one line: model, provider, threads, precision."""
-        return self._embedder.description
+        return self.embedder.description
 
     def embed(
         self,
@@ -108,9 +107,9 @@ class Runtime:
         batches = [crops[start : start + BATCH] for start in range(0, len(crops), BATCH)]
 
         def run(batch: Sequence[Any]) -> NDArray[np.float32]:
-            return self._embedder.embed(self._pixels(batch, channels))
+            return self.embedder.embed(self._pixels(batch, channels))
 
-        if self._embedder.concurrency > 1:
+        if self.embedder.concurrency > 1:
             rows = list(self._pool.map(run, batches))
         else:
             rows = [run(batch) for batch in batches]
@@ -127,7 +126,7 @@ class Runtime:
             raise DataError(f"found clips of {lengths} frames in one batch, expected one length")
         images = [image for clip in clips for image in clip]
         # Threads resize the crops of one batch; several batches have a thread each already.
-        spread = self._pool.map if self._embedder.concurrency == 1 else map
+        spread = self._pool.map if self.embedder.concurrency == 1 else map
         pixels = np.stack(list(spread(lambda image: self._resized(image, channels), images)))
         return pixels.reshape(len(clips), -1, *pixels.shape[1:]) if self.frames else pixels
 

@@ -68,7 +68,7 @@ def load_embedder(
     Raises:
         CheckpointError, RuntimeMissing: as the embedders and `checkpoint.load` do.
         ConfigError: if the device is unknown, if `inputs` are given for a file that states its own
-            preprocessing, or `options` for an ONNX file.
+            preprocessing, `options` for an ONNX file, or an `execution` that does not apply.
     """
     if path.is_dir():
         path = path / "model.safetensors"
@@ -91,17 +91,25 @@ def load_embedder(
         raise ConfigError(
             f"{path} states its own preprocessing: remove the options {', '.join(inputs)}"
         )
+    if execution.provider is not None or execution.threads is not None:
+        raise ConfigError(
+            f"{path} is a checkpoint, which PyTorch runs: remove --provider and --threads. "
+            "OMP_NUM_THREADS sets PyTorch's threads"
+        )
     from reidkit import checkpoint
     from reidkit.device import torch_device
     from reidkit.runtime.torch_embedder import TorchEmbedder
 
     target = torch_device(device)
     model, header = checkpoint.load(path, options=options)
-    return TorchEmbedder(
+    embedder = TorchEmbedder(
         model,
         preprocess=header.preprocess,
         device=target,
         name=header.arch,
         source_hash=sha256(path),
         frames=header.frames,
+        execution=execution,
     )
+    log.info("%s", embedder.description)
+    return embedder

@@ -71,14 +71,16 @@ def embed_images(
         return embed_tracklets(embedder, clips, flip=flip, batch=batch, on_progress=on_progress)
     step = batch or default_batch(embedder)
     batches = (_Batch(paths[start : start + step]) for start in range(0, len(paths), step))
-    rows: list[NDArray[np.float32]] = []
+    rows = np.empty((len(paths), 0), np.float32)
     done = 0
     for embeddings in _embed_batches(embedder, batches, flip):
-        rows.append(embeddings)
+        if done == 0:
+            rows = np.empty((len(paths), embeddings.shape[1]), np.float32)
+        rows[done : done + len(embeddings)] = embeddings
         done += len(embeddings)
         if on_progress is not None:
             on_progress(done, len(paths))
-    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
+    return rows
 
 
 class _Clip(NamedTuple):
@@ -248,12 +250,8 @@ def extract_split(
         raise DataError(f"{dataset.name} has no {split} split")
     video = has_tracklets(items)
     paths = [[dataset.root / frame.path for frame in frames([item])] for item in group.shard(items)]
-    rows = None
-    if paths:  # there may be fewer items than processes
-        rows = _embed_items(embedder, paths, settings, on_progress)
-    parts = [part for part in group.gather(rows) if part is not None]
     return Features(
-        features=parts[0] if len(parts) == 1 else np.concatenate(parts),
+        features=_embed_shard(embedder, paths, settings, group, on_progress),
         pids=np.array([item.pid for item in items], np.int64),
         camids=np.array([item.camid for item in items], np.int64),
         paths=tuple(item.path for item in items),
@@ -274,6 +272,7 @@ def extract_images(
     tracklets: Sequence[Sequence[Path]],
     settings: ExtractionSettings = _DEFAULTS,
     *,
+    group: ProcessGroup = SINGLE_PROCESS,
     on_progress: Progress | None = None,
 ) -> Features:
     """Embeddings of files without labels; pids and camids are -1.
@@ -281,6 +280,7 @@ def extract_images(
     Args:
         tracklets: frames of each tracklet in order; an image is a tracklet of one frame. The first
             frame's path names the tracklet.
+        group: the processes that share the tracklets; each of them gets all rows.
 
     Raises:
         DataError: an image cannot be read.
@@ -288,13 +288,32 @@ def extract_images(
     video = any(len(tracklet) > 1 for tracklet in tracklets)
     unknown = np.full(len(tracklets), -1, np.int64)
     return Features(
-        features=_embed_items(embedder, tracklets, settings, on_progress),
+        features=_embed_shard(embedder, group.shard(tracklets), settings, group, on_progress),
         pids=unknown,
         camids=unknown,
         paths=tuple(tracklet[0].as_posix() for tracklet in tracklets),
         roles=np.zeros(len(tracklets), np.uint8),
         attributes=_origin(embedder, settings, video=video),
     )
+
+
+def _embed_shard(
+    embedder: Embedder,
+    tracklets: Sequence[Sequence[Path]],
+    settings: ExtractionSettings,
+    group: ProcessGroup,
+    on_progress: Progress | None,
+) -> NDArray[np.float32]:
+    """float32 [N, D] of all processes' tracklets.
+
+    Args:
+        tracklets: those of this process.
+    """
+    rows = None
+    if tracklets:  # there may be fewer of them than processes
+        rows = _embed_items(embedder, tracklets, settings, on_progress)
+    parts = [part for part in group.gather(rows) if part is not None]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _embed_items(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from reidkit.config.tables import from_table, read_toml
+from reidkit.config.tables import field_types, from_table, partial, read_toml
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.preprocess import Preprocess
 
@@ -154,6 +154,18 @@ def read_contract(session: Any, path: Path, inputs: Mapping[str, Any]) -> OnnxCo
     )
 
 
+def read_inputs(path: Path) -> dict[str, Any]:
+    """What a TOML file states about a third-party model: fields of `Preprocess`, and "output".
+
+    Raises:
+        ConfigError: if it is missing or is not TOML, or has other keys or types.
+    """
+    table = read_toml(path)
+    keys = {**field_types(Preprocess), "output": str}
+    from_table(partial("Preprocess", keys), table, where=str(path), known=keys)
+    return table
+
+
 def describe_values(values: Any) -> str:
     """Names, types and shapes of a session's inputs or outputs."""
     return ", ".join(f"{value.name} {value.type} {value.shape}" for value in values) or "nothing"
@@ -256,8 +268,7 @@ def _stated(
     """The output and the preprocessing of a third-party file: `inputs`, else the TOML file beside
     it, else ImageNet's at the size of its input."""
     sidecar = path.with_suffix(".toml")
-    table = read_toml(sidecar) if sidecar.is_file() else {}
-    table |= inputs
+    table = (read_inputs(sidecar) if sidecar.is_file() else {}) | dict(inputs)
     output = _embedding_output(session, path, table.pop("output", None))
     if "size" not in table and all(size):
         table["size"] = size
