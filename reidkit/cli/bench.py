@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reidkit.cli.options import (
+    THIRD_PARTY,
     ChannelsOption,
     DeviceOption,
     JsonOption,
     MeanOption,
+    OutputNameOption,
+    PreprocessOption,
     ResizeOption,
     SizeOption,
     StdOption,
@@ -30,7 +33,7 @@ log = logging.getLogger(__name__)
 MIB = 2**20
 PANELS = {
     "Measurement": ("images", "device", "seconds", "json"),
-    "Third-party ONNX models": ("size", "mean", "std", "channels", "resize"),
+    "Third-party ONNX models": THIRD_PARTY,
 }
 
 
@@ -47,11 +50,13 @@ def bench(
         float, typer.Option(min=1, help="Measure for this long; loading comes on top.")
     ] = 60.0,
     json: JsonOption = False,
+    preprocess: PreprocessOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
     channels: ChannelsOption = None,
     resize: ResizeOption = None,
+    output: OutputNameOption = None,
 ) -> None:
     """Measure speed and memory of models on every backend.
 
@@ -70,7 +75,15 @@ def bench(
 
     paths = [find_model(model) for model in models]
     files = None if images is None else find_images(images)
-    inputs = external_inputs(size=size, mean=mean, std=std, channels=channels, resize=resize)
+    inputs = external_inputs(
+        preprocess=preprocess,
+        size=size,
+        mean=mean,
+        std=std,
+        channels=channels,
+        resize=resize,
+        output=output,
+    )
 
     from reidkit.runtime.bench import CROPS, list_backends, run_bench, write_crops
 

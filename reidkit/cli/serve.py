@@ -7,22 +7,29 @@ from typing import Annotated
 import typer
 
 from reidkit.cli.options import (
+    THIRD_PARTY,
     ChannelsOption,
     DeviceOption,
     MeanOption,
     ModelArgument,
+    OutputNameOption,
+    PrecisionOption,
+    PreprocessOption,
+    ProviderOption,
     ResizeOption,
     SizeOption,
     StdOption,
+    ThreadsOption,
     external_inputs,
     parse_memory,
 )
 
 PANELS = {
     "Address": ("host", "port", "token", "name"),
-    "Batches": ("batch", "max_wait", "max_queue", "device", "threads"),
+    "Batches": ("batch", "max_wait", "max_queue"),
+    "Execution": ("device", "threads", "provider", "precision"),
     "Limits": ("max_body", "max_images", "max_pixels", "timeout"),
-    "Third-party ONNX models": ("size", "mean", "std", "channels", "resize"),
+    "Third-party ONNX models": THIRD_PARTY,
 }
 
 
@@ -52,32 +59,33 @@ def serve(
         int, typer.Option(min=1, help="Refuse requests while this many crops wait.")
     ] = 1024,
     device: DeviceOption = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads of the network.", show_default="one per core"),
-    ] = None,
+    threads: ThreadsOption = None,
+    provider: ProviderOption = None,
+    precision: PrecisionOption = "fp32",
     max_body: Annotated[str, typer.Option(help="Largest body of a request.")] = "32MiB",
     max_images: Annotated[int, typer.Option(min=1, help="Most images of a request.")] = 256,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Most pixels of an image, before it is resized.")
     ] = 16_000_000,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for a request.")] = 30.0,
+    preprocess: PreprocessOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
     channels: ChannelsOption = None,
     resize: ResizeOption = None,
+    output: OutputNameOption = None,
 ) -> None:
     """Serve embeddings over HTTP.
 
     Answers POST /embed with images, the Open Inference Protocol v2 under /v2, and Prometheus
     metrics at /metrics. Only this machine can connect; any other --host needs a token. Needs the
-    extra serve: pip install 'reidkit[serve]'.
+    packages of the extra "serve".
 
     \b
     Examples:
       reidkit serve model.onnx
-      curl --data-binary @person.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/embed
+      curl -F image=@person.jpg http://127.0.0.1:8000/embed
       REIDKIT_TOKEN=$(cat token) reidkit serve model.onnx --host 0.0.0.0
     """
     from reidkit.cli.runs import find_model
@@ -90,7 +98,15 @@ def serve(
         name.isascii() and name.replace("-", "").replace("_", "").replace(".", "").isalnum(),
         f"--name {name}: use letters, digits, dots, hyphens and underscores",
     )
-    inputs = external_inputs(size=size, mean=mean, std=std, channels=channels, resize=resize)
+    inputs = external_inputs(
+        preprocess=preprocess,
+        size=size,
+        mean=mean,
+        std=std,
+        channels=channels,
+        resize=resize,
+        output=output,
+    )
     body_bytes = parse_memory(max_body, "--max-body")
     try:
         from reidkit.serve.app import ServeSettings, create_app
@@ -106,7 +122,7 @@ def serve(
     from reidkit.runtime.embedder import load_embedder
     from reidkit.runtime.execution import Execution
 
-    execution = Execution(threads=threads, mode="latency")
+    execution = Execution(provider, threads, "latency", precision)
     embedder = load_embedder(path, device=device, inputs=inputs, execution=execution)
     settings = ServeSettings(
         name=name,

@@ -39,7 +39,7 @@ class BenchWorker:
 
     def __init__(self, path: Path, crops: list[Path], options: dict[str, Any]) -> None:
         self.runtime = Runtime(path, **options)
-        self.embedder = self.runtime._embedder
+        self.embedder = self.runtime.embedder
         self.crops = crops
         self.warm: set[int] = set()  # numbers of crops that have been embedded once
         embeddings = self.runtime.embed(crops[:COMPARED])

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_embedder import encoded
+from server_process import serving
 from tiny_onnx import write_mean_channels
 
 for package in ("prometheus_client", "python_multipart", "starlette", "uvicorn"):
@@ -26,26 +24,6 @@ for package in ("prometheus_client", "python_multipart", "starlette", "uvicorn")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A third-party ONNX file: the mean of each normalised channel, [B, 3]."""
     return write_mean_channels(tmp_path_factory.mktemp("serve") / "means.onnx")
-
-
-@contextmanager
-def serving(model: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The server's process and its address."""
-    command = [sys.executable, "-m", "reidkit", "serve", str(model), "--port", "0", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            lines = []
-            for line in process.stderr:
-                lines.append(line)
-                found = re.search(r"listening on (http://\S+);", line)
-                if found:
-                    yield process, found[1]
-                    break
-            else:
-                pytest.fail("".join(lines))
-        finally:
-            process.kill()
 
 
 def post_image(address: str) -> list[float]:
