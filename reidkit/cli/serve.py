@@ -109,10 +109,11 @@ def serve(
     )
     body_bytes = parse_memory(max_body, "--max-body")
     try:
-        from reidkit.serve.app import ServeSettings, create_app
+        from reidkit.serve.app import create_app
         from reidkit.serve.batching import BatchLimits
         from reidkit.serve.guard import check_access
         from reidkit.serve.server import serve_app
+        from reidkit.serve.service import ServeSettings
     except ModuleNotFoundError as error:
         raise RuntimeMissing(
             f"serve needs the package {error.name}. Install it: pip install 'reidkit[serve]'"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,73 +62,58 @@ def examine(root: Path | None = None) -> Report:
 
 
 def system_findings(root: Path | None, driver: str) -> list[Finding]:
-    """Python, CPU, memory, disk and the NVIDIA driver."""
+    """Python, CPU, memory, disks, environment and the NVIDIA driver."""
     where = "" if sys.prefix != sys.base_prefix else ", not in a virtual environment"
-    instructions = machine.cpu_instructions()
-    slow = platform.machine() in ("x86_64", "AMD64") and instructions and "AVX2" not in instructions
-    cores = machine.usable_cores()
-    cpu = f"{machine.cpu_model()}, {cores} {'core' if cores == 1 else 'cores'}"
     findings = [
-        Finding(
-            "System", "reidkit", "ok", f"{reidkit.__version__}, {Path(reidkit.__file__).parent}"
-        ),
-        Finding("System", "Python", "ok", f"{platform.python_version()}, {sys.executable}{where}"),
-        Finding("System", "platform", "ok", platform.platform()),
-        Finding(
-            "System",
-            "CPU",
-            "problem" if slow else "ok",
-            f"{cpu}; {', '.join(instructions) or 'instruction sets unknown'}",
-            "Without AVX2 networks run several times slower: use a machine with AVX2"
-            if slow
-            else "",
-        ),
+        _ok("reidkit", f"{reidkit.__version__}, {Path(reidkit.__file__).parent}"),
+        _ok("Python", f"{platform.python_version()}, {sys.executable}{where}"),
+        _ok("platform", platform.platform()),
+        _cpu_finding(),
+        *_space_findings({"working directory": Path.cwd(), "data root": data_root(root)}),
     ]
+    limits = [f"{name}={os.environ[name]}" for name in _LIMITS if os.environ.get(name)]
+    if limits:
+        findings.append(_ok("environment", ", ".join(limits)))
+    if driver:
+        return [*findings, _ok("NVIDIA driver", driver)]
+    absent = "none found; everything runs on the CPU"
+    fix = "With a GPU: install its driver"
+    return [*findings, Finding("System", "NVIDIA driver", "absent", absent, fix)]
+
+
+def _cpu_finding() -> Finding:
+    sets = machine.cpu_instructions()
+    cores = machine.usable_cores()
+    found = (
+        f"{machine.cpu_model()}, {cores} {'core' if cores == 1 else 'cores'}; "
+        f"{', '.join(sets) or 'instruction sets unknown'}"
+    )
+    if platform.machine() in ("x86_64", "AMD64") and sets and "AVX2" not in sets:
+        fix = "Without AVX2 networks run several times slower: use a machine with AVX2"
+        return Finding("System", "CPU", "problem", found, fix)
+    return _ok("CPU", found)
+
+
+def _space_findings(folders: Mapping[str, Path]) -> list[Finding]:
+    """Memory, shared memory, and the disks of folders by name."""
+    findings = []
     memory = machine.memory()
     if memory is not None:
         available, total = memory
-        findings.append(
-            _at_least(
-                "memory",
-                available,
-                MIN_FREE_MEMORY,
-                f"{available / GIB:.1f} of {total / GIB:.1f} GiB available",
-                "Close other programs, or use a smaller --batch",
-            )
-        )
+        found = f"{available / GIB:.1f} of {total / GIB:.1f} GiB available"
+        fix = "Close other programs, or use a smaller --batch"
+        findings.append(_at_least("memory", available, MIN_FREE_MEMORY, found, fix))
     shared = Path("/dev/shm")
     if shared.is_dir():
         size = machine.disk_size(shared)
-        findings.append(
-            _at_least(
-                "shared memory",
-                size,
-                MIN_SHARED_MEMORY,
-                f"{size / GIB:.1f} GiB in /dev/shm",
-                "In a container: docker run --shm-size 4g. Else: --workers 0",
-            )
-        )
-    places = {"working directory": Path.cwd(), "data root": data_root(root)}
-    for name, place in places.items():
-        free = machine.free_space(place)
-        findings.append(
-            _at_least(
-                f"disk of the {name}",
-                free,
-                MIN_FREE_DISK,
-                f"{free / GIB:.1f} GiB free at {place}",
-                "Delete old runs, or write to another disk with -o",
-            )
-        )
-    limits = [f"{name}={os.environ[name]}" for name in _LIMITS if os.environ.get(name)]
-    if limits:
-        findings.append(Finding("System", "environment", "ok", ", ".join(limits)))
-    absent = "none found; everything runs on the CPU"
-    findings.append(
-        Finding("System", "NVIDIA driver", "ok", driver)
-        if driver
-        else Finding("System", "NVIDIA driver", "absent", absent, "With a GPU: install its driver")
-    )
+        found = f"{size / GIB:.1f} GiB in {shared}"
+        fix = "In a container: docker run --shm-size 4g. Else: --workers 0"
+        findings.append(_at_least("shared memory", size, MIN_SHARED_MEMORY, found, fix))
+    for name, folder in folders.items():
+        free = machine.free_space(folder)
+        found = f"{free / GIB:.1f} GiB free at {folder}"
+        fix = "Delete old runs, or write to another disk with -o"
+        findings.append(_at_least(f"disk of the {name}", free, MIN_FREE_DISK, found, fix))
     return findings
 
 
@@ -135,7 +121,9 @@ _LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 """Environment variables that change how many threads or GPUs are used."""
 
 
+def _ok(name: str, found: str) -> Finding:
+    return Finding("System", name, "ok", found)
+
+
 def _at_least(name: str, size: int, minimum: int, found: str, fix: str) -> Finding:
-    if size >= minimum:
-        return Finding("System", name, "ok", found)
-    return Finding("System", name, "problem", found, fix)
+    return _ok(name, found) if size >= minimum else Finding("System", name, "problem", found, fix)

@@ -16,8 +16,9 @@ for package in ("httpx", "prometheus_client", "python_multipart", "starlette"):
 
 from asgi_client import Client, started  # noqa: E402 - needs httpx
 
-from reidkit.serve.app import ServeSettings, create_app  # noqa: E402
+from reidkit.serve.app import create_app  # noqa: E402
 from reidkit.serve.batching import BatchLimits  # noqa: E402
+from reidkit.serve.service import ServeSettings  # noqa: E402
 
 RED, GREEN = (200, 0, 0), (0, 100, 0)
 JPEG = {"content-type": "image/jpeg"}
