@@ -2,8 +2,8 @@
 
     python benchmarks/serving.py model.onnx [--pairs 100] [--crops 1 8 20]
 
-A client on this machine sends JPEG crops over one connection and reads raw floats; locally, the
-same crops are decoded, resized and embedded. The ratio of their 95th percentiles should be at most
+A client on this machine sends JPEG crops over one connection and reads raw floats; locally,
+`Runtime.embed` reads the same files. The ratio of their 95th percentiles should be at most
 1.2.
 """
 
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import io
 import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,26 +23,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from reidkit.image import open_image, to_rgb
-from reidkit.runtime.embedder import load_embedder
+from reidkit.runtime import Runtime
+from reidkit.runtime.bench import write_crops
 
 BOUNDARY = "reidkit-benchmark"
-
-
-def crops(count: int) -> list[bytes]:
-    """JPEG crops of Market-1501's size: smooth colours with noise."""
-    generator = np.random.default_rng(0)
-    encoded = []
-    for _ in range(count):
-        rows = generator.integers(0, 255, (8, 4, 3)).astype(np.uint8)
-        image = np.asarray(Image.fromarray(rows).resize((64, 128), Image.Resampling.BICUBIC))
-        noisy = np.clip(image + generator.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
-        file = io.BytesIO()
-        Image.fromarray(noisy).save(file, "JPEG", quality=90)
-        encoded.append(file.getvalue())
-    return encoded
 
 
 @contextmanager
@@ -99,16 +84,13 @@ def main() -> None:
     parser.add_argument("--crops", type=int, nargs="+", default=[1, 8, 20])
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
-    embedder = load_embedder(given.model, device=given.device)
-    images = crops(max(given.crops))
+    runtime = Runtime(given.model, given.device)
+    folder = tempfile.TemporaryDirectory()
+    paths = write_crops(Path(folder.name), max(given.crops))
+    images = [path.read_bytes() for path in paths]
 
     def local(count: int) -> np.ndarray:
-        decoded = []
-        for data in images[:count]:
-            with open_image(io.BytesIO(data)) as image:
-                decoded.append(embedder.preprocess.pixels(to_rgb(image)))
-        rows = embedder.embed(np.stack(decoded))
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return runtime.embed(paths[:count])
 
     print(f"{given.model}, {given.pairs} pairs; milliseconds")
     print("crops  local p50    p95  served p50    p95  p50 ratio  p95 ratio  difference")

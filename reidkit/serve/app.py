@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -70,6 +70,7 @@ def create_app(embedder: Embedder, settings: ServeSettings) -> Starlette:
             ReidkitError: _user_error,
             QueueFull: _queue_full,
             TimeoutError: functools.partial(_timed_out, settings.timeout),
+            ClientDisconnect: _disconnected,
             Exception: _internal_error,
         },
     )
@@ -185,6 +186,10 @@ async def _queue_full(request: Request, error: Exception) -> Response:
 
 async def _timed_out(seconds: float, request: Request, error: Exception) -> Response:
     return JSONResponse({"error": f"no answer within {seconds:g} seconds; try again"}, 503)
+
+
+async def _disconnected(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "the client ended the connection"}, 400)  # for the metrics
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:

@@ -13,6 +13,7 @@ from reidkit.doctor import Finding, Report, examine, machine, probes, runtimes
 from reidkit.doctor.data import data_findings
 from reidkit.doctor.packages import Requirement, package_findings
 from reidkit.doctor.probes import ProbeResult, run_probe
+from reidkit.doctor.report import system_findings
 
 FLAGS = "processor: 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 avx512f avx512_vnni amx_bf16\n"
 
@@ -113,6 +114,35 @@ def test_instruction_sets_are_read_from_cpuinfo() -> None:
     assert machine.cpu_instructions(FLAGS) == ["AVX2", "AVX-512", "VNNI", "AMX BF16"]
     assert machine.cpu_instructions("Features\t: fp asimd\n") == ["NEON"]
     assert machine.cpu_instructions("") == []
+
+
+def test_little_memory_and_disk_are_problems_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "memory", lambda: (2**29, 2**34))
+    monkeypatch.setattr(machine, "free_space", lambda path: 2**30)
+    monkeypatch.setattr(machine, "disk_size", lambda path: 2**26)
+    found = by_name(system_findings(tmp_path / "absent", driver=""))
+    assert found["memory"].found == "0.5 of 16.0 GiB available"
+    assert found["disk of the data root"].found == f"1.0 GiB free at {tmp_path / 'absent'}"
+    for name in ("memory", "disk of the data root", "disk of the working directory"):
+        assert found[name].status == "problem" and found[name].fix
+    if "shared memory" in found:
+        assert "docker run --shm-size 4g" in found["shared memory"].fix
+
+
+def test_a_container_limits_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "/proc/meminfo": "MemTotal: 8388608 kB\nMemAvailable: 4194304 kB\n",
+        "/sys/fs/cgroup/memory.max": "2147483648\n",
+        "/sys/fs/cgroup/memory.current": "1073741824\n",
+        "/sys/fs/cgroup/cpu.max": "100000 100000\n",
+    }
+    monkeypatch.setattr(machine, "_read", lambda path: files.get(path, ""))
+    assert machine.memory() == (2**30, 2**31)
+    assert machine.usable_cores() == 1
+    files["/sys/fs/cgroup/memory.max"] = files["/sys/fs/cgroup/cpu.max"] = "max 100000"
+    assert machine.memory() == (2**32, 2**33)
 
 
 def test_requirements_are_read_from_package_metadata() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -255,6 +256,36 @@ def test_a_slow_network_is_answered_by_503() -> None:
         answer = http.post("/embed", content=encoded(RED), headers=JPEG)
         embedder.release.set()
     assert answer.status_code == 503 and "0.05 seconds" in answer.json()["error"]
+
+
+def test_a_slow_client_is_answered_by_503() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(10)
+
+    with client(timeout=0.05) as http:
+        answer = http.post("/embed", content=chunks(), headers=JPEG)
+    assert answer.status_code == 503
+
+
+def test_a_client_that_leaves_during_its_request_is_no_error_of_the_program() -> None:
+    app = create_app(MeanColour(), ServeSettings())
+    headers = [(b"host", b"localhost"), (b"content-type", b"image/jpeg")]
+    scope = {"type": "http", "method": "POST", "path": "/embed", "headers": headers}
+    sent = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message.get("status"))
+
+    async def main() -> None:
+        async with app.router.lifespan_context(app):
+            await app({**scope, "query_string": b""}, receive, send)
+
+    asyncio.run(main())
+    assert sent[0] == 400
 
 
 def test_a_full_queue_is_answered_by_503() -> None:
