@@ -127,7 +127,7 @@ class Answers:
     async def embed(self, request: Request) -> Response:
         images = await _read_images(request, self._settings.max_images)
         rows = await self._service.embed_images(images)
-        if request.headers.get("accept", "") == RAW:
+        if RAW in request.headers.get("accept", ""):
             shape = ",".join(map(str, rows.shape))
             return Response(
                 rows.astype("<f4").tobytes(), media_type=RAW, headers={"X-Shape": shape}

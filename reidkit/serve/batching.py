@@ -131,9 +131,9 @@ class Batcher:
             batch = await self._collect()
             if not batch:
                 continue
-            pixels = np.concatenate([item.pixels for item in batch])
-            self._on_batch(len(pixels))
             try:
+                pixels = np.concatenate([item.pixels for item in batch])
+                self._on_batch(len(pixels))
                 rows = await loop.run_in_executor(self._threads, self._embed, pixels)
             except Exception as error:  # whatever the network raises belongs to these requests
                 for item in batch:

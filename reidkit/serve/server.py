@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import socket
 import sys
@@ -45,7 +46,7 @@ def serve_app(app: ASGIApp, *, host: str, port: int, timeout: float) -> None:
             log_level="warning",
             access_log=False,
             limit_concurrency=MAX_CONNECTIONS,
-            timeout_graceful_shutdown=round(timeout),
+            timeout_graceful_shutdown=math.ceil(timeout),
             server_header=False,
         )
         uvicorn.Server(config).run(sockets=[listener])
