@@ -10,11 +10,13 @@ import sys
 import urllib.request
 from pathlib import Path
 
-import numpy as np
 import pytest
 from fake_embedder import encoded
 from server_process import serving
 from tiny_onnx import write_mean_channels
+
+from reidkit.cli import main
+from reidkit.runtime import Runtime
 
 for package in ("prometheus_client", "python_multipart", "starlette", "uvicorn"):
     pytest.importorskip(package)
@@ -35,14 +37,15 @@ def post_image(address: str) -> list[float]:
     return list(row)
 
 
-def test_the_process_serves_and_ends_by_a_signal_with_status_0(model: Path) -> None:
-    stated = ["--size", "8x4", "--mean", "0,0,0", "--std", "1,1,1", "--device", "cpu"]
+def test_the_process_serves_the_local_embedding_and_ends_by_a_signal_with_status_0(
+    model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(encoded((255, 0, 0)))
+    local = Runtime(model, "cpu", size=[8, 4]).embed(tmp_path / "a.png")[0]
     for number in (signal.SIGTERM, signal.SIGINT):
-        with serving(model, *stated) as (process, address):
+        with serving(model, "--size", "8x4", "--device", "cpu") as (process, address):
             assert address.startswith("http://127.0.0.1:")
-            assert post_image(address) == [1, 0, 0]
-            with urllib.request.urlopen(f"{address}/v2/models/means", timeout=30) as answer:
-                assert json.load(answer)["inputs"][0]["shape"] == [-1, 8, 4, 3]
+            assert post_image(address) == pytest.approx(local, abs=1e-7)
             process.send_signal(number)
             assert process.wait(30) == 0
 
@@ -68,20 +71,26 @@ def test_serving_imports_no_pytorch(model: Path) -> None:
         (["--host", "no.such.host.invalid", "--token", "x" * 16], "cannot listen on no.such.host"),
     ],
 )
-def test_what_cannot_be_served_is_refused(model: Path, options: list[str], expected: str) -> None:
-    command = [sys.executable, "-m", "reidkit", "serve", str(model), "--size", "8x4", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2 and expected in done.stderr
-    assert done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
+def test_what_cannot_be_served_is_refused(
+    model: Path, options: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(model, *options, capsys=capsys)
+    assert message.startswith("error: ") and expected in message
 
 
-def test_a_port_in_use_is_refused_by_name(model: Path) -> None:
-    with serving(model, "--size", "8x4") as (_, address):
-        port = address.rpartition(":")[2]
-        command = [sys.executable, "-m", "reidkit", "serve", str(model), "--port", port]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert f"port {port}: Address already in use" in done.stderr
+def test_a_port_in_use_is_refused_by_name(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        message = refused(model, "--port", str(port), capsys=capsys)
+    assert f"port {port}: Address already in use" in message
+
+
+def refused(model: Path, *options: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The error of a command that cannot serve."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["serve", str(model), "--size", "8x4", "--device", "cpu", *options])
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
 
 
 def test_answers_do_not_wait_for_delayed_acknowledgements() -> None:
@@ -89,14 +98,3 @@ def test_answers_do_not_wait_for_delayed_acknowledgements() -> None:
 
     with _listen("127.0.0.1", 0) as listener:  # asyncio sets TCP_NODELAY for this protocol only
         assert listener.proto == socket.IPPROTO_TCP
-
-
-def test_the_embedding_is_the_one_of_the_local_embedder(model: Path, tmp_path: Path) -> None:
-    from reidkit.image import read_image
-    from reidkit.runtime.embedder import load_embedder
-
-    (tmp_path / "a.png").write_bytes(encoded((255, 0, 0)))
-    embedder = load_embedder(model, device="cpu", inputs={"size": [8, 4]})
-    local = embedder.embed(embedder.preprocess.pixels(read_image(tmp_path / "a.png"))[None])[0]
-    with serving(model, "--size", "8x4", "--device", "cpu") as (_, address):
-        assert post_image(address) == pytest.approx(local / np.linalg.norm(local), abs=1e-7)
