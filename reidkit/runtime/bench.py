@@ -224,7 +224,7 @@ def _measure_latency(workers: list[_Worker], seconds: float, on_progress: Progre
                 times = worker.ask("latency", count, share)
                 worker.result.network.setdefault(count, []).extend(times.get("network", []))
                 worker.result.total.setdefault(count, []).extend(times.get("total", []))
-        on_progress("latency", turn + 1, ROUNDS)
+        on_progress("latency", turn + 1, turn + 1 if time.monotonic() > end else ROUNDS)
     for worker in workers:
         worker.result.latency_memory = worker.ask("memory").get("peak", 0)
 
@@ -257,7 +257,7 @@ def _measure_extraction(workers: list[_Worker], seconds: float, on_progress: Pro
             batch, rate = worker.result.batch, worker.result.network_rate
             count = max(batch, round(share * rate))
             found.append(worker.ask("extraction", batch, count).get("rate", 0.0))
-        on_progress("extraction", turn + 1, ROUNDS)
+        on_progress("extraction", turn + 1, turn + 1 if time.monotonic() > end else ROUNDS)
     for worker, found in zip(workers, rates, strict=True):
         worker.result.total_rate = float(np.median(found))
         worker.result.throughput_memory = worker.ask("memory").get("peak", 0)
