@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -19,32 +20,44 @@ _TRANSPOSED = (5, 6, 7, 8)
 
 
 @contextlib.contextmanager
-def open_image(path: Path) -> Iterator[Image.Image]:
+def open_image(
+    source: Path | IO[bytes],
+    *,
+    name: str = "",
+    max_pixels: int | None = None,
+    formats: tuple[str, ...] | None = None,
+) -> Iterator[Image.Image]:
     """An image as stored, its header read and its pixels not yet decoded.
 
     Errors of decoding inside the `with` block are reported like those of opening.
 
+    Args:
+        name: of the image in messages; by default its path.
+        max_pixels: refuse larger images; by default MAX_PIXELS.
+        formats: of Pillow that are accepted; by default all.
     Raises:
-        DataError: if the file is missing, is not an image, is truncated, or is above MAX_PIXELS.
+        DataError: if the file is missing, is not an image, is truncated, or is above the cap.
     """
+    name = name or str(source)
+    cap = MAX_PIXELS if max_pixels is None else max_pixels
     try:
-        with Image.open(path) as image:
+        with Image.open(source, formats=formats) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
+            if width * height > cap:
                 raise DataError(
-                    f"{path}: {width}x{height} pixels, more than the cap of {MAX_PIXELS:,}."
+                    f"{name}: {width}x{height} pixels, more than the cap of {cap:,}."
                     " Crop it to one person first"
                 )
             yield image
     except FileNotFoundError as error:
-        raise DataError(f"no such image: {path}") from error
+        raise DataError(f"no such image: {name}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
-            f"{path}: more pixels than the cap of {MAX_PIXELS:,}. Crop it to one person first"
+            f"{name}: more pixels than the cap of {cap:,}. Crop it to one person first"
         ) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         # Pillow raises the last two for some broken headers
-        raise DataError(f"cannot read image {path}: {_reason(error)}. Replace or remove it") from (
+        raise DataError(f"cannot read image {name}: {_reason(error)}. Replace or remove it") from (
             error
         )
 

@@ -18,9 +18,11 @@ from typer.core import TyperCommand, TyperGroup
 import reidkit
 from reidkit.cli import (
     attention,
+    bench,
     compare,
     datasets,
     demo,
+    doctor,
     evaluate,
     export,
     extract,
@@ -30,6 +32,7 @@ from reidkit.cli import (
     prepare_masks,
     report,
     reproduce,
+    serve,
     train,
 )
 from reidkit.cli.options import option_panels
@@ -38,12 +41,12 @@ from reidkit.errors import ReidkitError
 from reidkit.interrupt import Interrupted, handlers, stop_command
 
 GROUPS = {
-    "Start": ("demo",),
+    "Start": ("demo", "doctor"),
     "Data": ("datasets",),
     "Masks": ("prepare-masks", "masks"),
     "Train": ("models", "train", "import", "reproduce"),
     "Evaluate": ("eval", "compare"),
-    "Deploy": ("extract", "export", "report"),
+    "Deploy": ("extract", "export", "bench", "serve", "report"),
     "Explain": ("attention",),
 }
 """Panels of `reidkit --help`, in the order of use."""
@@ -79,6 +82,7 @@ for name, group in (("datasets", datasets.app), ("masks", masks.app)):
     app.add_typer(group, name=name, rich_help_panel=PANEL_OF[name])
 for name, function, panels in (
     ("demo", demo.demo, {}),
+    ("doctor", doctor.doctor, {}),
     ("prepare-masks", prepare_masks.prepare_masks, prepare_masks.PANELS),
     ("models", models.models, {}),
     ("train", train.train, train.PANELS),
@@ -88,6 +92,8 @@ for name, function, panels in (
     ("compare", compare.compare, {}),
     ("extract", extract.extract, extract.PANELS),
     ("export", export.export, {}),
+    ("bench", bench.bench, bench.PANELS),
+    ("serve", serve.serve, serve.PANELS),
     ("report", report.report, {}),
     ("attention", attention.attention, {}),
 ):

@@ -190,11 +190,11 @@ def parse_size(text: str) -> list[int]:
     return [int(height), int(width)]
 
 
-def parse_memory(text: str) -> int:
-    """ "500MiB" or "2G" -> bytes."""
+def parse_memory(text: str, option: str = "--max-memory") -> int:
+    """ "500MiB" or "2G" -> bytes; `option` is named in the error."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
     if match is None or match[2].upper() not in _UNITS:
-        raise ConfigError(f"--max-memory {text}: write a number and a unit, such as 500MiB or 2GiB")
+        raise ConfigError(f"{option} {text}: write a number and a unit, such as 500MiB or 2GiB")
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 

@@ -1,0 +1,196 @@
+"""The server: its paths, what each answers, and its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+import reidkit
+from reidkit.errors import ReidkitError
+from reidkit.serve import protocol
+from reidkit.serve.batching import QueueFull
+from reidkit.serve.guard import Guard
+from reidkit.serve.metrics import MeasureRequests, Metrics
+from reidkit.serve.service import EmbeddingService, ServeSettings
+
+if TYPE_CHECKING:
+    from reidkit.runtime.embedder import Embedder
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+RAW = "application/octet-stream"
+IMAGE_TYPES = {"image/jpeg", "image/png", "image/webp", "image/bmp", RAW}
+"""Content types of a body that is one image. Its bytes say which format it is."""
+
+
+def create_app(embedder: Embedder, settings: ServeSettings) -> Starlette:
+    """The ASGI application that serves `embedder`."""
+    metrics = Metrics()
+    service = EmbeddingService(embedder, settings, metrics)
+    answers = Answers(service, settings, metrics)
+    limited = functools.partial(_within, settings.timeout)
+    model = f"/v2/models/{settings.name}"
+    routes = [
+        Route("/v2", answers.server),
+        Route("/v2/health/live", answers.live),
+        Route("/v2/health/ready", answers.ready),
+        Route(model, answers.model),
+        Route(f"{model}/ready", answers.model_ready),
+        Route(f"{model}/infer", limited(answers.infer), methods=["POST"]),
+        Route("/embed", limited(answers.embed), methods=["POST"]),
+        Route("/metrics", answers.metrics),
+    ]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    return Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(MeasureRequests, metrics=metrics, paths={route.path for route in routes}),
+            Middleware(Guard, token=settings.token, max_body=settings.max_body),
+        ],
+        exception_handlers={
+            HTTPException: _http_error,
+            ReidkitError: _user_error,
+            QueueFull: _queue_full,
+            TimeoutError: functools.partial(_timed_out, settings.timeout),
+            ClientDisconnect: _disconnected,
+            Exception: _internal_error,
+        },
+    )
+
+
+class Answers:
+    """What each path answers."""
+
+    def __init__(
+        self, service: EmbeddingService, settings: ServeSettings, metrics: Metrics
+    ) -> None:
+        self._service = service
+        self._settings = settings
+        self._metrics = metrics
+
+    async def server(self, request: Request) -> Response:
+        extensions = ["binary_tensor_data"]
+        return JSONResponse(
+            {"name": "reidkit", "version": reidkit.__version__, "extensions": extensions}
+        )
+
+    async def live(self, request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        ready = self._service.ready
+        return JSONResponse({"ready": ready}, 200 if ready else 503)
+
+    async def model(self, request: Request) -> Response:
+        service = self._service
+        return JSONResponse(
+            protocol.model_metadata(self._settings.name, service.shape, service.dimension)
+        )
+
+    async def model_ready(self, request: Request) -> Response:
+        ready = self._service.ready
+        return JSONResponse({"name": self._settings.name, "ready": ready}, 200 if ready else 503)
+
+    async def infer(self, request: Request) -> Response:
+        body = await request.body()
+        length = request.headers.get(protocol.HEADER_LENGTH)
+        wanted = await asyncio.to_thread(protocol.parse_request, body, length, self._service.shape)
+        count, limit = len(wanted.pixels), self._settings.max_images
+        if count > limit:
+            raise HTTPException(413, f"found {count} images, the limit is {limit} a request")
+        rows = await self._service.embed_pixels(wanted.pixels)
+        answer, header = protocol.format_response(
+            rows, model=self._settings.name, id=wanted.id, binary=wanted.binary
+        )
+        if header is None:
+            return Response(answer, media_type="application/json")
+        return Response(answer, media_type=RAW, headers={protocol.HEADER_LENGTH: str(header)})
+
+    async def embed(self, request: Request) -> Response:
+        images = await _read_images(request, self._settings.max_images)
+        rows = await self._service.embed_images(images)
+        if RAW in request.headers.get("accept", ""):
+            shape = ",".join(map(str, rows.shape))
+            return Response(
+                rows.astype("<f4").tobytes(), media_type=RAW, headers={"X-Shape": shape}
+            )
+        return JSONResponse({"model": self._settings.name, "embeddings": rows.tolist()})
+
+    async def metrics(self, request: Request) -> Response:
+        content = generate_latest(self._metrics.registry)
+        return Response(content, media_type=CONTENT_TYPE_LATEST)
+
+
+def _within(seconds: float, handler: Handler) -> Handler:
+    """The handler with a time limit; exceeding it raises TimeoutError."""
+
+    async def limited(request: Request) -> Response:
+        async with asyncio.timeout(seconds):
+            return await handler(request)
+
+    return limited
+
+
+async def _read_images(request: Request, max_images: int) -> list[bytes]:
+    """The encoded images of a request: its body, or the files of a multipart form.
+
+    Raises:
+        HTTPException: 400 or 415 if there is none.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        async with request.form(max_files=max_images, max_fields=0) as form:
+            files = [item for _, item in form.multi_items() if isinstance(item, UploadFile)]
+            images = [await file.read() for file in files]
+    elif kind in IMAGE_TYPES:
+        images = [await request.body()]
+    else:
+        expected = f"multipart/form-data or one of {', '.join(sorted(IMAGE_TYPES))}"
+        raise HTTPException(415, f"found Content-Type {kind or 'none'}, expected {expected}")
+    if not images or not all(images):
+        raise HTTPException(400, "an image is empty" if images else "the form contains no file")
+    return images
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _user_error(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 400)
+
+
+async def _queue_full(request: Request, error: Exception) -> Response:
+    text = "too many requests are waiting; try again"
+    return JSONResponse({"error": text}, 503, {"Retry-After": "1"})
+
+
+async def _timed_out(seconds: float, request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": f"no answer within {seconds:g} seconds; try again"}, 503)
+
+
+async def _disconnected(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "the client ended the connection"}, 400)  # for the metrics
+
+
+async def _internal_error(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "internal error; see the server's log"}, 500)

@@ -1,0 +1,100 @@
+"""reidkit serve as a process: a real socket, real signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from fake_embedder import encoded
+from server_process import serving
+from tiny_onnx import write_mean_channels
+
+from reidkit.cli import main
+from reidkit.runtime import Runtime
+
+for package in ("prometheus_client", "python_multipart", "starlette", "uvicorn"):
+    pytest.importorskip(package)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A third-party ONNX file: the mean of each normalised channel, [B, 3]."""
+    return write_mean_channels(tmp_path_factory.mktemp("serve") / "means.onnx")
+
+
+def post_image(address: str) -> list[float]:
+    request = urllib.request.Request(
+        f"{address}/embed", encoded((255, 0, 0)), {"Content-Type": "image/png"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        (row,) = json.load(answer)["embeddings"]
+    return list(row)
+
+
+def test_the_process_serves_the_local_embedding_and_ends_by_a_signal_with_status_0(
+    model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(encoded((255, 0, 0)))
+    local = Runtime(model, "cpu", size=[8, 4]).embed(tmp_path / "a.png")[0]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with serving(model, "--size", "8x4", "--device", "cpu") as (process, address):
+            assert address.startswith("http://127.0.0.1:")
+            assert post_image(address) == pytest.approx(local, abs=1e-7)
+            process.send_signal(number)
+            assert process.wait(30) == 0
+
+
+def test_serving_imports_no_pytorch(model: Path) -> None:
+    code = (
+        "import sys\nimport reidkit.cli.serve, reidkit.serve.app, reidkit.serve.server\n"
+        "from pathlib import Path\nfrom reidkit.runtime.embedder import load_embedder\n"
+        f"load_embedder(Path({str(model)!r}), device='cpu')\n"
+        "print(sorted({'torch', 'onnx', 'matplotlib', 'scipy', 'h5py'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--host", "0.0.0.0"], "clients need a token"),
+        (["--token", "short"], "expected at least 16"),
+        (["--name", "a/b"], "--name a/b"),
+        (["--max-body", "many"], "--max-body many: write a number and a unit"),
+        (["--host", "no.such.host.invalid", "--token", "x" * 16], "cannot listen on no.such.host"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(
+    model: Path, options: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(model, *options, capsys=capsys)
+    assert message.startswith("error: ") and expected in message
+
+
+def test_a_port_in_use_is_refused_by_name(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        message = refused(model, "--port", str(port), capsys=capsys)
+    assert f"port {port}: Address already in use" in message
+
+
+def refused(model: Path, *options: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The error of a command that cannot serve."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["serve", str(model), "--size", "8x4", "--device", "cpu", *options])
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_answers_do_not_wait_for_delayed_acknowledgements() -> None:
+    from reidkit.serve.server import _listen
+
+    with _listen("127.0.0.1", 0) as listener:  # asyncio sets TCP_NODELAY for this protocol only
+        assert listener.proto == socket.IPPROTO_TCP
