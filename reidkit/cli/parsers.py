@@ -173,11 +173,10 @@ class ParserRequest:
                     **self.options,
                 )
             )
-        from reidkit.device import torch_device
         from reidkit.masks.parsers.exported import open_exported, read_header
         from reidkit.runtime.onnx_session import open_session
 
-        session = open_session(Path(self.parser), torch_device(device))
+        session = open_session(Path(self.parser), device)
         header = read_header(session)
         if header is None:
             return self._third_party(session)

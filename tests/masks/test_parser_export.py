@@ -25,7 +25,6 @@ from reidkit.runtime import parser_export
 from reidkit.runtime.onnx_session import open_session
 from reidkit.runtime.parser_export import export_parser_onnx
 
-CPU = torch.device("cpu")
 SMALL = {"width": 16, "blocks": (1, 1, 1, 1)}
 SIDES = {"schp-lip": 65, "jppnet": 64}
 
