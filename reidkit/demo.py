@@ -28,7 +28,7 @@ from reidkit.masks.prepare import prepare_synthetic
 from reidkit.masks.store import MaskStore
 from reidkit.retrieval import RankingConfig, RerankConfig, RetrievalMetrics, top_n
 from reidkit.runtime.embedder import Embedder, load_embedder
-from reidkit.runtime.export import Parity, export_onnx
+from reidkit.export import Parity, export_onnx
 from reidkit.runtime.extraction import extract_split
 from reidkit.runtime.torch_embedder import TorchEmbedder
 from reidkit.synthetic import LAYOUTS
@@ -153,7 +153,7 @@ class Demo:
         with self.stage("eval --rerank", f"reidkit eval {checkpoint} --dataset {root} --rerank"):
             reranked = self._evaluate_features(data, EvaluationSettings(rerank=RerankConfig()))
         with self.stage("export --onnx", f"reidkit export {checkpoint} --onnx"):
-            parities = export_onnx(checkpoint, onnx)
+            parities = export_onnx(checkpoint, onnx).parities
         with self.stage("eval ONNX", f"reidkit eval {onnx} --dataset {root}"):
             exported = self._evaluate(load_embedder(onnx, device="cpu"), data)
         gap = abs(exported.plain.mAP - trained.plain.mAP)

@@ -78,7 +78,7 @@ for name, function, panels in (
     ("eval", evaluate.evaluate, evaluate.PANELS),
     ("compare", compare.compare, {}),
     ("extract", extract.extract, extract.PANELS),
-    ("export", export.export, {}),
+    ("export", export.export, export.PANELS),
     ("report", report.report, {}),
     ("attention", attention.attention, {}),
 ):

@@ -13,7 +13,7 @@ from reidkit import checkpoint
 from reidkit.preprocess import Preprocess
 from reidkit.registry import get_arch
 from reidkit.runtime.embedder import Embedder, load_embedder
-from reidkit.runtime.export import export_onnx
+from reidkit.export import export_onnx
 
 SIZE = (64, 32)
 
