@@ -167,7 +167,6 @@ def evaluate_classification(
     )
 
 
-@torch.inference_mode()
 def class_probabilities(
     embedder: Embedder,
     paths: Sequence[Path],
@@ -190,11 +189,9 @@ def class_probabilities(
     if embedder.frames:
         raise ConfigError(f"{embedder.name} takes clips of {embedder.frames} frames, not images")
     model = embedder.model
-    was_training = model.training
-    model.eval()
     rows: list[NDArray[np.float32]] = []
     done = 0
-    try:
+    with embedder.evaluating():
         batches = (paths[start : start + batch] for start in range(0, len(paths), batch))
         for pixels in pixel_batches(batches, embedder.preprocess):
             images = embedder.images(pixels)  # [B, 3, H, W]
@@ -207,8 +204,6 @@ def class_probabilities(
             done += len(images)
             if on_progress is not None:
                 on_progress("classifying", done, len(paths))
-    finally:
-        model.train(was_training)
     return np.concatenate(rows)
 
 

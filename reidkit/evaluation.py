@@ -357,7 +357,7 @@ def evaluate_by_task(
             embedder,
             dataset,
             flip=settings.flip,
-            batch=settings.batch,
+            batch=settings.batch or 64,
             group=group,
             on_progress=on_progress,
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+MAX_SIDE = 4096
+"""Bound on the height and the width of a network's input."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,14 @@ class Preprocess:
     channels: ChannelOrder = "rgb"
 
     def __post_init__(self) -> None:
-        if min(self.size) <= 0 or min(self.std) <= 0:
-            raise ConfigError(f"size and std must be positive, got {self.size} and {self.std}")
+        if not all(1 <= side <= MAX_SIDE for side in self.size):
+            raise ConfigError(f"size must be 1 to {MAX_SIDE} pixels, got {list(self.size)}")
+        if not all(
+            math.isfinite(m) and 0 < s < math.inf for m, s in zip(self.mean, self.std, strict=True)
+        ):
+            raise ConfigError(
+                f"mean must be finite and std positive, got {list(self.mean)} and {list(self.std)}"
+            )
 
     def pixels(self, image: Image.Image | Tensor, *, scale: float = 1.0) -> NDArray[np.uint8]:
         """The image resized to `size` times `scale`: uint8 [H, W, 3], in `channels` order.

@@ -13,18 +13,25 @@ import typer
 
 from reidkit.choices import ApRule, Metric, ProtocolName
 from reidkit.cli.options import (
-    BatchOption,
+    THIRD_PARTY,
     ChannelsOption,
     ClipsOption,
+    CompileOption,
     DataRootOption,
     DeviceOption,
+    EmbeddingBatchOption,
     EmbeddingOption,
     FlipOption,
     JsonOption,
     MeanOption,
+    OutputNameOption,
+    PrecisionOption,
+    PreprocessOption,
+    ProviderOption,
     ResizeOption,
     SizeOption,
     StdOption,
+    ThreadsOption,
     open_data,
 )
 from reidkit.cli.output import mean_cell, print_json, print_table, stage_progress
@@ -45,8 +52,9 @@ PANELS = {
         *("protocol", "metric", "ap", "rerank", "k1", "k2", "lam", "query_expansion"),
         *("database_augmentation", "alpha", "target_fpr", "max_memory"),
     ),
-    "Embedding": ("flip", "clips", "embedding", "batch", "device"),
-    "Third-party ONNX models": ("size", "mean", "std", "channels", "resize"),
+    "Embedding": ("flip", "clips", "embedding"),
+    "Execution": ("batch", "device", "threads", "provider", "precision", "compile_"),
+    "Third-party ONNX models": THIRD_PARTY,
     "Output": ("out", "json"),
 }
 
@@ -125,14 +133,20 @@ def evaluate(
         str | None,
         typer.Option(help="Limit memory of ranking beyond the features, e.g. 500MiB or 2GiB."),
     ] = None,
+    preprocess: PreprocessOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
     channels: ChannelsOption = None,
     resize: ResizeOption = None,
+    output: OutputNameOption = None,
     embedding: EmbeddingOption = None,
-    batch: BatchOption = 64,
+    batch: EmbeddingBatchOption = None,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    provider: ProviderOption = None,
+    precision: PrecisionOption = "fp32",
+    compile_: CompileOption = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -175,6 +189,7 @@ def evaluate(
     from reidkit.evaluation import EvaluationSettings, evaluate_features, run_statistics
     from reidkit.retrieval import RerankConfig
     from reidkit.runtime.embedder import load_embedder
+    from reidkit.runtime.execution import Execution
 
     settings = EvaluationSettings(
         protocol=protocol,
@@ -192,12 +207,21 @@ def evaluate(
         clips=clips,
         batch=batch,
     )
-    inputs = external_inputs(size=size, mean=mean, std=std, channels=channels, resize=resize)
+    inputs = external_inputs(
+        preprocess=preprocess,
+        size=size,
+        mean=mean,
+        std=std,
+        channels=channels,
+        resize=resize,
+        output=output,
+    )
     where = torch_device(device)
     options: dict[str, Any] = {"device": where}
     results: list[EvaluationResult] = []
     if from_files:
-        require(not models and not dataset, "pass either features files or a model, not both")
+        require(not models, "pass either features files or a model, not both")
+        require(not dataset, "features files state their data set: remove --dataset")
         assert query_features is not None and gallery_features is not None
         with stage_progress() as on_progress:
             result = evaluate_features(
@@ -214,7 +238,11 @@ def evaluate(
         )
         for path in files:
             embedder = load_embedder(
-                path, device=str(where), inputs=inputs, options=embedding_option(embedding)
+                path,
+                device=str(where),
+                inputs=inputs,
+                options=embedding_option(embedding),
+                execution=Execution(provider, threads, "throughput", precision, compile_),
             )
             found = [
                 evaluate_model(embedder, name, data_root, settings, options, multi_query)

@@ -10,20 +10,27 @@ from typing import Annotated
 import typer
 
 from reidkit.cli.options import (
-    BatchOption,
+    THIRD_PARTY,
     ChannelsOption,
     ClipsOption,
+    CompileOption,
     DataRootOption,
     DeviceOption,
+    EmbeddingBatchOption,
     EmbeddingOption,
     FlipOption,
     JsonOption,
     MeanOption,
     ModelArgument,
     OptionalDatasetOption,
+    OutputNameOption,
+    PrecisionOption,
+    PreprocessOption,
+    ProviderOption,
     ResizeOption,
     SizeOption,
     StdOption,
+    ThreadsOption,
     embedding_option,
     external_inputs,
     open_data,
@@ -35,8 +42,9 @@ log = logging.getLogger(__name__)
 
 PANELS = {
     "Images": ("dataset", "split", "data_root", "images", "tracklets"),
-    "Embedding": ("clips", "flip", "embedding", "batch", "device"),
-    "Third-party ONNX models": ("size", "mean", "std", "channels", "resize"),
+    "Embedding": ("clips", "flip", "embedding"),
+    "Execution": ("batch", "device", "threads", "provider", "precision", "compile_"),
+    "Third-party ONNX models": THIRD_PARTY,
     "Output": ("out", "json"),
 }
 
@@ -56,13 +64,19 @@ def extract(
     clips: ClipsOption = "tclnet",
     flip: FlipOption = False,
     embedding: EmbeddingOption = None,
-    batch: BatchOption = 64,
+    batch: EmbeddingBatchOption = None,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    provider: ProviderOption = None,
+    precision: PrecisionOption = "fp32",
+    compile_: CompileOption = False,
+    preprocess: PreprocessOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
     channels: ChannelsOption = None,
     resize: ResizeOption = None,
+    output: OutputNameOption = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -74,7 +88,7 @@ def extract(
     """Extract embeddings to a features file.
 
     eval reads .h5 and .npz files; .csv and .parquet are for other tools. Under torchrun, several
-    processes share a data set's split.
+    processes share the images.
 
     \b
     Examples:
@@ -98,10 +112,19 @@ def extract(
         files = []
     else:
         files = find_tracklets(tracklets) if tracklets else [[p] for p in find_images(images)]
-    inputs = external_inputs(size=size, mean=mean, std=std, channels=channels, resize=resize)
+    inputs = external_inputs(
+        preprocess=preprocess,
+        size=size,
+        mean=mean,
+        std=std,
+        channels=channels,
+        resize=resize,
+        output=output,
+    )
 
     from reidkit.runtime.distributed import join_process_group
     from reidkit.runtime.embedder import load_embedder
+    from reidkit.runtime.execution import Execution
     from reidkit.runtime.extraction import ExtractionSettings, extract_images, extract_split
 
     settings = ExtractionSettings(flip, clips, batch)
@@ -111,6 +134,7 @@ def extract(
             device=local_device,
             inputs=inputs,
             options=embedding_option(embedding),
+            execution=Execution(provider, threads, "throughput", precision, compile_),
         )
         if dataset is not None:
             data = open_data(dataset, data_root)
@@ -118,7 +142,9 @@ def extract(
                 embedder, data, split, settings, group=group, on_progress=on_progress
             )
         else:
-            features = extract_images(embedder, files, settings, on_progress=on_progress)
+            features = extract_images(
+                embedder, files, settings, group=group, on_progress=on_progress
+            )
         if not group.is_main:
             return
         write_features(out, features)

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from reidkit.choices import ChannelOrder, ClipRule, EmbeddingSide, Interpolation
+from reidkit.choices import (
+    ChannelOrder,
+    ClipRule,
+    EmbeddingPrecision,
+    EmbeddingSide,
+    Interpolation,
+    Provider,
+)
 from reidkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,11 +55,42 @@ FlipOption = Annotated[
     bool, typer.Option("--flip", help="Add the embedding of the mirrored image.")
 ]
 BatchOption = Annotated[int, typer.Option(min=1, help="Batch size.")]
+EmbeddingBatchOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Batch size.", show_default="64; 16 for ONNX files on the CPU"),
+]
 WorkersOption = Annotated[int, typer.Option(min=0, help="Number of data loading processes.")]
 DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
 EmbeddingOption = Annotated[
     EmbeddingSide | None,
     typer.Option(help="Embedding before or after batch norm.", show_default="as trained"),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads of ONNX Runtime on the CPU.", show_default="number of cores"),
+]
+ProviderOption = Annotated[
+    Provider | None,
+    typer.Option(help="ONNX Runtime's execution provider.", show_default="the device's"),
+]
+PrecisionOption = Annotated[
+    EmbeddingPrecision,
+    typer.Option(help="Precision of a checkpoint; checked against fp32 on the first batch."),
+]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile a checkpoint's network; takes a minute.")
+]
+PreprocessOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--preprocess",
+        help="TOML file with size, interpolation, mean, std, channels and output.",
+        show_default="MODEL.toml",
+    ),
+]
+OutputNameOption = Annotated[
+    str | None,
+    typer.Option("--output", metavar="NAME", help="Name of the embedding output."),
 ]
 SizeOption = Annotated[
     str | None, typer.Option(help="Input size as HEIGHTxWIDTH.", show_default="256x128")
@@ -145,23 +183,40 @@ def parse_memory(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+THIRD_PARTY = ("preprocess", "size", "mean", "std", "channels", "resize", "output")
+"""Parameters of commands that run third-party ONNX models, for a panel."""
+
+
 def external_inputs(
     *,
+    preprocess: Path | None = None,
     size: str | None,
     mean: str | None,
     std: str | None,
     channels: str | None,
     resize: str | None,
+    output: str | None = None,
 ) -> dict[str, Any]:
-    """The fields of `Preprocess` set by options, for models that do not state their own."""
+    """The fields of `Preprocess`, and "output", set by options or by a TOML file, for models that
+    do not state their own; an option takes precedence over the file.
+
+    Raises:
+        ConfigError: if a value is invalid, or the file has other keys.
+    """
     given = {
         "size": None if size is None else parse_size(size),
         "mean": None if mean is None else _numbers("--mean", mean),
         "std": None if std is None else _numbers("--std", std),
         "channels": channels,
         "interpolation": resize,
+        "output": output,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    table: dict[str, Any] = {}
+    if preprocess is not None:
+        from reidkit.runtime.onnx_contract import read_inputs
+
+        table = read_inputs(preprocess)
+    return table | {name: value for name, value in given.items() if value is not None}
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -220,7 +220,7 @@ def open_parser(
     from reidkit.errors import ConfigError
     from reidkit.files import sha256
     from reidkit.masks.parsers.onnx import PRESETS, OnnxParser
-    from reidkit.runtime.onnx_runtime import open_session
+    from reidkit.runtime.onnx_session import open_session
 
     if not file.is_file():
         raise ConfigError(f"--parser {file}: no such file; expected a human parser in ONNX")

@@ -5,9 +5,10 @@ checkpoints."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,13 @@ from numpy.typing import NDArray
 from reidkit.errors import ConfigError
 from reidkit.files import sha256
 from reidkit.preprocess import Preprocess
+from reidkit.runtime.execution import Execution
 from reidkit.runtime.onnx_runtime import OnnxEmbedder
+
+if TYPE_CHECKING:
+    from reidkit.runtime.torch_embedder import TorchEmbedder
+
+log = logging.getLogger(__name__)
 
 
 class Embedder(Protocol):
@@ -47,31 +54,47 @@ def load_embedder(
     device: str = "auto",
     inputs: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
-) -> Embedder:
+    execution: Execution | None = None,
+) -> OnnxEmbedder | TorchEmbedder:
     """The embedder in a checkpoint (.safetensors), a run folder, or an .onnx file.
 
     Args:
         device: auto, cpu, cuda or cuda:N.
-        inputs: fields of `Preprocess`, for a third-party ONNX file that does not state its own.
+        inputs: for a third-party ONNX file, which does not state its own: fields of `Preprocess`,
+            and "output", the name of its embedding output.
         options: of a checkpoint's architecture, in place of its own.
+        execution: threads, provider, precision; what was chosen is logged in one line.
 
     Raises:
         CheckpointError, RuntimeMissing: as the embedders and `checkpoint.load` do.
         ConfigError: if the device is unknown, if `inputs` are given for a file that states its own
-            preprocessing, or `options` for an ONNX file.
+            preprocessing, `options` for an ONNX file, or an `execution` that does not apply.
     """
     if path.is_dir():
         path = path / "model.safetensors"
+    execution = execution or Execution()
     if path.suffix == ".onnx":
         if options:
             raise ConfigError(
                 f"{path} is exported with fixed options: {', '.join(options)} can only be set for "
                 "a checkpoint"
             )
-        return OnnxEmbedder(path, device=device, inputs=inputs or {})
+        if execution.precision != "fp32" or execution.compile:
+            raise ConfigError(
+                f"{path} is exported with a fixed precision: remove --precision and --compile. "
+                "Another precision is chosen by reidkit export"
+            )
+        onnx = OnnxEmbedder(path, device=device, inputs=inputs, execution=execution)
+        log.info("%s", onnx.description)
+        return onnx
     if inputs:
         raise ConfigError(
             f"{path} states its own preprocessing: remove the options {', '.join(inputs)}"
+        )
+    if execution.provider is not None or execution.threads is not None:
+        raise ConfigError(
+            f"{path} is a checkpoint, which PyTorch runs: remove --provider and --threads. "
+            "OMP_NUM_THREADS sets PyTorch's threads"
         )
     from reidkit import checkpoint
     from reidkit.device import torch_device
@@ -79,11 +102,14 @@ def load_embedder(
 
     target = torch_device(device)
     model, header = checkpoint.load(path, options=options)
-    return TorchEmbedder(
+    embedder = TorchEmbedder(
         model,
         preprocess=header.preprocess,
         device=target,
         name=header.arch,
         source_hash=sha256(path),
         frames=header.frames,
+        execution=execution,
     )
+    log.info("%s", embedder.description)
+    return embedder

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from reidkit.choices import ClipRule
 from reidkit.data.clips import clip_weight, has_tracklets, test_clips
-from reidkit.data.pixels import pixel_batches
+from reidkit.data.pixels import pixel_batches, read_pixels
 from reidkit.errors import DataError
 from reidkit.features import Features
 from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
@@ -37,12 +38,12 @@ class ExtractionSettings:
         flip: add the embedding of the mirrored image.
         clips: how tracklets are divided into clips (`data.clips.test_clips`); an image network
             embeds every frame on its own.
-        batch: images or frames per batch.
+        batch: images or frames per batch; None: `default_batch`.
     """
 
     flip: bool = False
     clips: ClipRule = "tclnet"
-    batch: int = 64
+    batch: int | None = None
 
 
 _DEFAULTS = ExtractionSettings()
@@ -53,14 +54,14 @@ def embed_images(
     paths: Sequence[Path],
     *,
     flip: bool = False,
-    batch: int = 64,
+    batch: int | None = None,
     on_progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Embeddings of image files, in order: float32 [N, D], not L2-normalised.
 
     Args:
         flip: add the embedding of the mirrored image.
-        batch: batch size.
+        batch: batch size; None: `default_batch`.
 
     Raises:
         DataError: at the first image that cannot be read.
@@ -68,15 +69,18 @@ def embed_images(
     if embedder.frames:
         clips = [[path] for path in paths]
         return embed_tracklets(embedder, clips, flip=flip, batch=batch, on_progress=on_progress)
-    rows: list[NDArray[np.float32]] = []
+    step = batch or default_batch(embedder)
+    batches = (_Batch(paths[start : start + step]) for start in range(0, len(paths), step))
+    rows = np.empty((len(paths), 0), np.float32)
     done = 0
-    batches = (paths[start : start + batch] for start in range(0, len(paths), batch))
-    for pixels in pixel_batches(batches, embedder.preprocess):
-        rows.append(_embed(embedder, pixels, flip))
-        done += len(pixels)
+    for embeddings in _embed_batches(embedder, batches, flip):
+        if done == 0:
+            rows = np.empty((len(paths), embeddings.shape[1]), np.float32)
+        rows[done : done + len(embeddings)] = embeddings
+        done += len(embeddings)
         if on_progress is not None:
             on_progress(done, len(paths))
-    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
+    return rows
 
 
 class _Clip(NamedTuple):
@@ -93,7 +97,7 @@ def embed_tracklets(
     *,
     clips: ClipRule = "tclnet",
     flip: bool = False,
-    batch: int = 64,
+    batch: int | None = None,
     on_progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Embeddings of tracklets, in order: float32 [N, D], the mean over their clips.
@@ -106,7 +110,7 @@ def embed_tracklets(
         tracklets: paths of the frames of each one in order; an image is a tracklet of one frame.
         clips: how tracklets are divided (`data.clips.test_clips`); an image network embeds every
             frame on its own.
-        batch: frames per batch.
+        batch: frames per batch; None: `default_batch`.
 
     Raises:
         DataError: at the first image that cannot be read.
@@ -123,18 +127,17 @@ def embed_tracklets(
 
     planned: deque[list[_Clip]] = deque()
 
-    def frame_batches() -> Iterator[list[Path]]:
-        for group in _equal_lengths(all_clips(), frames=max(batch, T)):
+    def clip_batches() -> Iterator[_Batch]:
+        step = max(batch or default_batch(embedder), T)
+        for group in _equal_lengths(all_clips(), frames=step):
             planned.append(group)
-            yield [path for clip in group for path in clip.frames]
+            frames = [path for clip in group for path in clip.frames]
+            yield _Batch(frames, clips=len(group) if embedder.frames else None)
 
     sums: NDArray[np.float32] | None = None
     weights = np.zeros(len(tracklets), np.float32)
-    for pixels in pixel_batches(frame_batches(), embedder.preprocess):
+    for rows in _embed_batches(embedder, clip_batches(), flip):
         group = planned.popleft()
-        if embedder.frames:
-            pixels = pixels.reshape(len(group), -1, *pixels.shape[1:])  # [B*T, ...] -> [B, T, ...]
-        rows = _embed(embedder, pixels, flip)
         if sums is None:
             sums = np.zeros((len(tracklets), rows.shape[1]), np.float32)
         owners = np.array([clip.row for clip in group])
@@ -158,6 +161,64 @@ def _equal_lengths(clips: Iterable[_Clip], *, frames: int) -> Iterator[list[_Cli
         if (len(group) + 1) * T > frames:
             yield waiting.pop(T)
     yield from waiting.values()
+
+
+class _Batch(NamedTuple):
+    """Images to embed together: their paths in order, and the number of clips they form, if any."""
+
+    paths: Sequence[Path]
+    clips: int | None = None
+
+    def arrange(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """[B*T, H, W, 3] -> [B, T, H, W, 3] for clips; images stay."""
+        return pixels if self.clips is None else pixels.reshape(self.clips, -1, *pixels.shape[1:])
+
+
+def default_batch(embedder: Embedder) -> int:
+    """Images or frames per batch: 64, or 16 where several batches are embedded at once."""
+    return 16 if embedder.concurrency > 1 else 64
+
+
+def _embed_batches(
+    embedder: Embedder, batches: Iterable[_Batch], flip: bool
+) -> Iterator[NDArray[np.float32]]:
+    """float32 [B, D] of each batch, in order, whatever the number of threads.
+
+    Where `embed` may be called by several threads, each of them decodes and embeds whole batches:
+    no thread waits for another one, and at most one batch per thread is in memory.
+    """
+    if embedder.concurrency > 1:
+        yield from _parallel(embedder, batches, flip)
+        return
+    planned: deque[_Batch] = deque()
+
+    def paths() -> Iterator[Sequence[Path]]:
+        for batch in batches:
+            planned.append(batch)
+            yield batch.paths
+
+    for pixels in pixel_batches(paths(), embedder.preprocess):
+        yield _embed(embedder, planned.popleft().arrange(pixels), flip)
+
+
+def _parallel(
+    embedder: Embedder, batches: Iterable[_Batch], flip: bool
+) -> Iterator[NDArray[np.float32]]:
+    def run(batch: _Batch) -> NDArray[np.float32]:
+        pixels = read_pixels(batch.paths, embedder.preprocess)
+        return _embed(embedder, batch.arrange(pixels), flip)
+
+    in_flight: deque[Future[NDArray[np.float32]]] = deque()
+    pool = ThreadPoolExecutor(embedder.concurrency)
+    try:
+        for batch in batches:
+            in_flight.append(pool.submit(run, batch))
+            if len(in_flight) > 2 * embedder.concurrency:
+                yield in_flight.popleft().result()
+        while in_flight:
+            yield in_flight.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _embed(embedder: Embedder, pixels: NDArray[np.uint8], flip: bool) -> NDArray[np.float32]:
@@ -189,12 +250,8 @@ def extract_split(
         raise DataError(f"{dataset.name} has no {split} split")
     video = has_tracklets(items)
     paths = [[dataset.root / frame.path for frame in frames([item])] for item in group.shard(items)]
-    rows = None
-    if paths:  # there may be fewer items than processes
-        rows = _embed_items(embedder, paths, settings, on_progress)
-    parts = [part for part in group.gather(rows) if part is not None]
     return Features(
-        features=parts[0] if len(parts) == 1 else np.concatenate(parts),
+        features=_embed_shard(embedder, paths, settings, group, on_progress),
         pids=np.array([item.pid for item in items], np.int64),
         camids=np.array([item.camid for item in items], np.int64),
         paths=tuple(item.path for item in items),
@@ -215,6 +272,7 @@ def extract_images(
     tracklets: Sequence[Sequence[Path]],
     settings: ExtractionSettings = _DEFAULTS,
     *,
+    group: ProcessGroup = SINGLE_PROCESS,
     on_progress: Progress | None = None,
 ) -> Features:
     """Embeddings of files without labels; pids and camids are -1.
@@ -222,6 +280,7 @@ def extract_images(
     Args:
         tracklets: frames of each tracklet in order; an image is a tracklet of one frame. The first
             frame's path names the tracklet.
+        group: the processes that share the tracklets; each of them gets all rows.
 
     Raises:
         DataError: an image cannot be read.
@@ -229,13 +288,32 @@ def extract_images(
     video = any(len(tracklet) > 1 for tracklet in tracklets)
     unknown = np.full(len(tracklets), -1, np.int64)
     return Features(
-        features=_embed_items(embedder, tracklets, settings, on_progress),
+        features=_embed_shard(embedder, group.shard(tracklets), settings, group, on_progress),
         pids=unknown,
         camids=unknown,
         paths=tuple(tracklet[0].as_posix() for tracklet in tracklets),
         roles=np.zeros(len(tracklets), np.uint8),
         attributes=_origin(embedder, settings, video=video),
     )
+
+
+def _embed_shard(
+    embedder: Embedder,
+    tracklets: Sequence[Sequence[Path]],
+    settings: ExtractionSettings,
+    group: ProcessGroup,
+    on_progress: Progress | None,
+) -> NDArray[np.float32]:
+    """float32 [N, D] of all processes' tracklets.
+
+    Args:
+        tracklets: those of this process.
+    """
+    rows = None
+    if tracklets:  # there may be fewer of them than processes
+        rows = _embed_items(embedder, tracklets, settings, on_progress)
+    parts = [part for part in group.gather(rows) if part is not None]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _embed_items(

@@ -4,11 +4,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import logging
+import tempfile
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,184 +15,172 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.config.tables import from_table, read_toml
-from reidkit.device import cuda_index
-from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
+from reidkit.choices import Provider
+from reidkit.errors import CheckpointError
 from reidkit.files import sha256
-from reidkit.preprocess import Preprocess
+from reidkit.runtime.execution import Execution
+from reidkit.runtime.onnx_contract import OnnxContract, read_contract
+from reidkit.runtime.onnx_session import PROVIDERS, cpu_nodes, open_session, session_errors
 
 log = logging.getLogger(__name__)
 
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+}
+
+
+_TITLES: Mapping[Provider, str] = {
+    "cpu": "CPU",
+    "cuda": "CUDA",
+    "tensorrt": "TensorRT",
+    "openvino": "OpenVINO",
+}
 
 
 class OnnxEmbedder:
-    """An ONNX file with one image input [B, 3, H, W] (or [B, H, W, 3]) and an embedding output.
+    """An ONNX file with one image input and an embedding output; see `embedder.Embedder`.
 
-    A file exported by reidkit states its preprocessing. For a third-party file it comes from
-    `inputs`, else from `<model>.toml` beside it (keys of `Preprocess`), else it is ImageNet's at
-    the size of the input. Where the batch size is fixed in the file, batches are padded to it.
-    reidkit's exports of video networks take clips [B, T, 3, H, W] and have `frames`.
+    The input is [B, 3, H, W] or [B, H, W, 3], and [B, T, 3, H, W] in reidkit's exports of video
+    networks. Where the batch size is fixed in the file, batches are padded to it, and on CUDA to
+    the next power of two, so that cuDNN meets few shapes.
+
+    Attributes:
+        description: provider, threads and precision in one line.
 
     Raises:
         CheckpointError: if the file is not such a model.
-        ConfigError: if `inputs` contradict the file.
-        RuntimeMissing: if the device is not available.
+        ConfigError: if `inputs` contradict the file, or the device is unknown.
+        RuntimeMissing: if the device or the provider is not available.
     """
 
-    concurrency = 1  # ONNX Runtime has threads of its own
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "auto",
+        inputs: Mapping[str, Any] | None = None,
+        execution: Execution | None = None,
+    ) -> None:
+        execution = execution or Execution()
+        cores = execution.cores
+        throughput = execution.mode == "throughput"
+        with tempfile.TemporaryDirectory(prefix="reidkit-") as folder:
+            self.session = open_session(
+                path,
+                device,
+                provider=execution.provider,
+                threads=1 if throughput else cores,
+                profile=Path(folder),
+            )
+            self.path = path
+            self.provider = _provider_of(self.session)
+            on_cpu = self.provider == "cpu"
+            self.concurrency = cores if on_cpu and throughput else 1
+            self.contract: OnnxContract = read_contract(self.session, path, inputs or {})
+            self.preprocess = self.contract.preprocess
+            self.name, self.frames = self.contract.name, self.contract.frames
+            self.source_hash = sha256(path)
+            self.dtype = _DTYPES[self.contract.input_type]
+            self.buffers = threading.local()
+            self.dimension = 0  # until the first run
+            shape = (1, *([self.frames] if self.frames else []), *self.preprocess.size, 3)
+            self.embed(np.zeros(shape, np.uint8))
+            fallbacks = Counter() if on_cpu else cpu_nodes(self.session)
+        if fallbacks:
+            log.warning(
+                "%s: %d nodes run on the CPU, not in the %s provider: %s",
+                *(path, fallbacks.total(), _TITLES[self.provider]),
+                ", ".join(f"{count} {op}" for op, count in fallbacks.most_common()),
+            )
+        self.description = self._description(cores)
 
-    def __init__(self, path: Path, *, device: str, inputs: Mapping[str, Any]) -> None:
-        self.session = open_session(path, device)
-        self.input, self.dtype, shape = _image_input(self.session, path)
-        self.channels_last = shape[-1] == 3 and shape[-3] != 3
-        self.fixed_batch = shape[0]
-        metadata = self.session.get_modelmeta().custom_metadata_map
-        if "reidkit" in metadata:
-            header = json.loads(metadata["reidkit"])
-            if inputs:
-                raise ConfigError(
-                    f"{path} states its own preprocessing: remove the options {', '.join(inputs)}"
-                )
-            self.preprocess = from_table(Preprocess, header["preprocess"], where=str(path))
-            self.output, self.name = header["features_output"], f"{header['arch']} (ONNX)"
-            self.frames = int(header.get("frames", 0))
-        else:
-            self.frames = 0
-            if len(shape) == 5:
-                raise CheckpointError(
-                    f"{path} takes clips and was not exported by reidkit: only its own exports may"
-                )
-            size = shape[1:3] if self.channels_last else shape[2:4]
-            self.preprocess = _stated_preprocess(path, size, inputs)
-            self.output, self.name = _embedding_output(self.session, path), path.stem
-        self.source_hash = sha256(path)
-        self.buffers = threading.local()
+    def _description(self, cores: int) -> str:
+        import onnxruntime as ort
+
+        parts = [f"ONNX Runtime {ort.__version__}, {_TITLES[self.provider]}"]
+        if self.provider == "cpu":
+            threads = f"{cores} thread{'s' if cores > 1 else ''}"
+            parts.append(threads if self.concurrency == 1 else f"{threads} with a batch each")
+        parts.append(self.contract.precision)
+        return f"{self.name}: {', '.join(parts)}"
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [B, H, W, 3], or clips [B, T, H, W, 3] -> float32 [B, D], the file's output as it
-        is."""
+        is; [0, D] for an empty batch.
+
+        Raises:
+            CheckpointError: if the model fails, or its output is not one embedding per image.
+        """
         if len(pixels) == 0:
-            return np.empty((0, self._dimension(pixels.shape)), np.float32)
-        step = self.fixed_batch or len(pixels)
-        rows = [
-            self._run(pixels[start : start + step], step) for start in range(0, len(pixels), step)
-        ]
+            return np.empty((0, self.dimension), np.float32)
+        step = self.contract.fixed_batch or len(pixels)
+        rows = [self._run(pixels[start : start + step]) for start in range(0, len(pixels), step)]
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
-    def _dimension(self, shape: tuple[int, ...]) -> int:
-        """D, by embedding one black image (or clip) of this shape."""
-        return int(self.embed(np.zeros((1, *shape[1:]), np.uint8)).shape[1])
+    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        import onnxruntime as ort
 
-    def _run(self, pixels: NDArray[np.uint8], batch: int) -> NDArray[np.float32]:
         B = len(pixels)
-        array = self._buffer((batch, *pixels.shape[1:]))
-        flat = array.reshape(-1, *array.shape[-3:])
-        images = flat.transpose(0, 3, 1, 2) if self.channels_last else flat  # [B*T, 3, H, W]
-        source = pixels.reshape(-1, *pixels.shape[-3:])
-        self.preprocess.normalise_into(source, images[: len(source)])
-        images[len(source) :] = images[len(source) - 1]  # up to a fixed batch size
-        (found,) = self.session.run(
-            [self.output], {self.input: array.astype(self.dtype, copy=False)}
-        )
-        if len(found) != batch or found.size == 0:
-            raise CheckpointError(
-                f"{self.name}: output {self.output} has shape {list(found.shape)} for "
-                f"{batch} images, expected one embedding per image"
-            )
-        rows: NDArray[np.float32] = found[:B].reshape(B, -1).astype(np.float32)
+        array = self._input(pixels)
+        options = ort.RunOptions()
+        options.log_severity_level = 4  # session_errors reports them
+        contract = self.contract
+        with session_errors(self.path, f"failed on an input of shape {list(array.shape)}"):
+            (found,) = self.session.run([contract.output], {contract.input: array}, options)
+        self._check(found, len(array))
+        rows: NDArray[np.float32] = found.reshape(len(array), -1)[:B].astype(np.float32)
         return rows
 
-    def _buffer(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def _check(self, found: Any, batch: int) -> None:
+        shape = list(getattr(found, "shape", []))
+        flat = len(shape) >= 2 and all(size == 1 for size in shape[2:])
+        numbers = isinstance(found, np.ndarray) and found.dtype.kind == "f"
+        if not numbers or not flat or shape[0] != batch or shape[1] == 0:
+            what = f"{found.dtype} {shape}" if shape else type(found).__name__
+            raise CheckpointError(
+                f"{self.path}: output {self.contract.output} is {what} for {batch} images, "
+                "expected one embedding per image, float [batch, D]"
+            )
+        self.dimension = self.dimension or shape[1]
+        if shape[1] != self.dimension:
+            raise CheckpointError(
+                f"{self.path}: embeddings have {shape[1]} numbers in one batch and "
+                f"{self.dimension} in another, expected one length"
+            )
+
+    def _input(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """The array for the session, of the file's batch size, layout, type and range."""
+        contract = self.contract
+        batch = contract.fixed_batch or self._bucket(len(pixels))
+        array = self._buffer((batch, *pixels.shape[1:]))
+        flat = array.reshape(-1, *array.shape[-3:])
+        images = flat.transpose(0, 3, 1, 2) if contract.channels_last else flat  # [B*T, 3, H, W]
+        source = pixels.reshape(-1, *pixels.shape[-3:])
+        if contract.normalisation is None:
+            np.copyto(images[: len(source)], source.transpose(0, 3, 1, 2))
+        else:
+            contract.normalisation.normalise_into(source, images[: len(source)])
+        images[len(source) :] = images[len(source) - 1]
+        return array if array.dtype == self.dtype else array.astype(self.dtype)
+
+    def _bucket(self, batch: int) -> int:
+        """The next power of two on CUDA, so that few shapes occur."""
+        return 1 << (batch - 1).bit_length() if self.provider in ("cuda", "tensorrt") else batch
+
+    def _buffer(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """This thread's input buffer for pixels [B, ..., H, W, 3] in the layout of the file."""
-        if not self.channels_last:
+        if not self.contract.channels_last:
             shape = (*shape[:-3], shape[-1], *shape[-3:-1])
+        dtype = np.uint8 if self.dtype is np.uint8 else np.float32
         buffer = getattr(self.buffers, "input", None)
         if buffer is None or buffer.shape[1:] != shape[1:] or len(buffer) < shape[0]:
-            buffer = self.buffers.input = np.empty(shape, np.float32)
-        found: NDArray[np.float32] = buffer[: shape[0]]
+            buffer = self.buffers.input = np.empty(shape, dtype)
+        found: NDArray[Any] = buffer[: shape[0]]
         return found
 
 
-def open_session(path: Path, device: str = "cpu") -> Any:
-    """An ONNX Runtime session that really runs on `device`.
-
-    Args:
-        device: auto, cpu, cuda or cuda:N.
-    Raises:
-        CheckpointError: if the file is missing or cannot be loaded.
-        ConfigError: if the device is unknown.
-        RuntimeMissing: if ONNX Runtime fell back from CUDA to the CPU.
-    """
-    import onnxruntime as ort
-
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist. Export a checkpoint: reidkit export --onnx")
-    cuda = cuda_index(device)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if cuda is not None:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints to stdout
-            ort.preload_dlls()
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": cuda}))
-    try:
-        session = ort.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # ONNX Runtime's errors share no base class of their own
-        if type(error).__module__.startswith("onnxruntime"):
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
-        raise
-    if cuda is not None and "CUDAExecutionProvider" not in session.get_providers():
-        raise RuntimeMissing(
-            "--device cuda: ONNX Runtime could not load its CUDA provider and fell back to the "
-            "CPU. Install onnxruntime-gpu[cuda,cudnn] and remove onnxruntime, or use --device cpu"
-        )
-    return session
-
-
-def _image_input(session: Any, path: Path) -> tuple[str, type, list[int]]:
-    """Name, numpy type and shape of the one input; 0 where a size is dynamic."""
-    inputs = session.get_inputs()
-    described = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
-    shape = [size if isinstance(size, int) and size > 0 else 0 for size in inputs[0].shape]
-    image = len(shape) in (4, 5) and (shape[-3] in (0, 3) or shape[-1] == 3)
-    if len(inputs) != 1 or not image or inputs[0].type not in _TYPES:
-        raise CheckpointError(
-            f"{path} takes {described}; expected one image input, float [batch, 3, height, width]"
-        )
-    return inputs[0].name, _TYPES[inputs[0].type], shape
-
-
-def _embedding_output(session: Any, path: Path) -> str:
-    """Name of the one output with the shape of an embedding: [batch, D], or [batch, D, 1, 1]."""
-    outputs = session.get_outputs()
-    flat = [o for o in outputs if len(o.shape) == 2 or list(o.shape[2:]) == [1, 1]]
-    if len(flat) != 1 and len(outputs) > 1:
-        described = ", ".join(f"{o.name} {o.shape}" for o in outputs)
-        raise CheckpointError(
-            f"{path} has the outputs {described}; expected exactly one of shape [batch, D]"
-        )
-    name: str = (flat or outputs)[0].name
-    return name
-
-
-def _stated_preprocess(path: Path, size: list[int], inputs: Mapping[str, Any]) -> Preprocess:
-    sidecar = path.with_suffix(".toml")
-    table = dict(read_toml(sidecar)) if sidecar.is_file() else {}
-    table |= inputs
-    fixed = all(size)
-    if "size" not in table and fixed:
-        table["size"] = size
-    preprocess = from_table(Preprocess, table, where=str(sidecar if not inputs else path))
-    if fixed and list(preprocess.size) != size:
-        found = "x".join(map(str, preprocess.size))
-        raise ConfigError(f"{path} only takes images of {size[0]}x{size[1]}, not of {found}")
-    if not (inputs or sidecar.is_file()):
-        log.warning(
-            "%s has no preprocessing metadata; assuming %dx%d, %s, mean %s, std %s, %s. "
-            "Override with --size, --resize, --mean, --std and --channels",
-            *(path, *preprocess.size, preprocess.interpolation),
-            *(list(preprocess.mean), list(preprocess.std), preprocess.channels.upper()),
-        )
-    return preprocess
+def _provider_of(session: Any) -> Provider:
+    first = session.get_providers()[0]
+    return next(name for name, full in PROVIDERS.items() if full == first)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,12 +12,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from reidkit.config import OptimConfig, ScheduleConfig
+from reidkit.device import MIN_BF16_SIDE, has_native_bf16, has_wrong_bf16
 from reidkit.errors import ConfigError
 
 log = logging.getLogger(__name__)
-
-MIN_BF16_SIDE = 64
-"""Pixels of an image's shorter side from which bf16 is right on CPUs with AMX."""
 
 AUTOCAST_DTYPE: dict[str, torch.dtype] = {
     "fp32": torch.float32,
@@ -170,30 +167,3 @@ def resolve_precision(
         raise ConfigError("fp16 training needs a CUDA device. Use --precision bf16 or fp32")
     assert precision in AUTOCAST_DTYPE, precision
     return precision  # type: ignore[return-value]  # a key of AUTOCAST_DTYPE
-
-
-def has_wrong_bf16(device: torch.device, input_size: tuple[int, int]) -> bool:
-    """Whether bf16 convolutions may return uninitialised memory.
-
-    oneDNN 3.13 with AMX does so for a 3x3 convolution of stride 2 on a map one or two cells wide
-    (measured: a relative error of 1, different in every call; AVX512-BF16 is right). A side of
-    64 pixels is four cells before the last stage.
-    """
-    if device.type != "cpu" or min(input_size) >= MIN_BF16_SIDE:
-        return False
-    return bool(_cpu_capabilities().get("amx_bf16"))
-
-
-def _cpu_capabilities() -> Mapping[str, Any]:
-    found: Mapping[str, Any] = (
-        torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    )
-    return found
-
-
-def has_native_bf16(device: torch.device) -> bool:
-    """CUDA from Ampere on; CPUs with AMX or AVX512-BF16 matrix instructions."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    found = _cpu_capabilities()
-    return bool(found.get("amx_bf16") or found.get("avx512_bf16"))

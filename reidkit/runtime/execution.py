@@ -1,0 +1,42 @@
+"""How a network is run: provider, threads, precision."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from reidkit.choices import EmbeddingPrecision, Provider, RuntimeMode
+from reidkit.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a network is run, apart from its device. The defaults change no embedding.
+
+    Attributes:
+        provider: ONNX Runtime's execution provider; None: CUDA's or the CPU's, as the device says.
+        threads: number of threads of ONNX Runtime on the CPU; None: one per core.
+        mode: "throughput" embeds several batches at once with one thread each, "latency" one batch
+            with all threads (ONNX Runtime on the CPU).
+        precision: of a PyTorch network; "bf16" is checked against float32 on the first batch.
+        compile: compile a PyTorch network with torch.compile.
+    """
+
+    provider: Provider | None = None
+    threads: int | None = None
+    mode: RuntimeMode = "throughput"
+    precision: EmbeddingPrecision = "fp32"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {self.threads}")
+
+    @property
+    def cores(self) -> int:
+        """Number of threads: `threads`, or the cores that this process may use."""
+        if self.threads is not None:
+            return self.threads
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1

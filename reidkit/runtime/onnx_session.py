@@ -1,0 +1,199 @@
+"""ONNX Runtime sessions: execution providers, errors, and the nodes that run on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from reidkit.choices import Provider
+from reidkit.device import cuda_index
+from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
+
+log = logging.getLogger(__name__)
+
+CPU = "CPUExecutionProvider"
+
+PROVIDERS: Mapping[Provider, str] = {
+    "cpu": CPU,
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+
+_PACKAGES: Mapping[Provider, str] = {
+    "cpu": "onnxruntime",
+    "cuda": "onnxruntime-gpu[cuda,cudnn]",
+    "tensorrt": "onnxruntime-gpu[cuda,cudnn] tensorrt",
+    "openvino": "onnxruntime-openvino",
+}
+"""What to install; they replace each other, since all of them install the module onnxruntime."""
+
+
+def open_session(
+    path: Path,
+    device: str = "auto",
+    *,
+    provider: Provider | None = None,
+    threads: int | None = None,
+    profile: Path | None = None,
+) -> Any:
+    """An ONNX Runtime session that really runs where it is meant to.
+
+    Its threads do not spin while they wait, so that images can be decoded beside it.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N; auto is CUDA where there is a device and ONNX Runtime
+            has the provider.
+        provider: None is CUDA's or the CPU's, as `device` says.
+        threads: number of threads of one run; None: ONNX Runtime's choice.
+        profile: folder for a profile of the first runs (`cpu_nodes`); not used on the CPU.
+
+    Raises:
+        CheckpointError: if the file is missing or cannot be loaded.
+        ConfigError: if the device is unknown or has no such provider.
+        RuntimeMissing: if the provider is not there, or ONNX Runtime fell back to the CPU.
+    """
+    import onnxruntime as ort
+
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist. Export a checkpoint: reidkit export --onnx")
+    provider, index = choose_provider(device, provider, ort.get_available_providers())
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if profile is not None and provider != "cpu":
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile / "session")
+    if provider in ("cuda", "tensorrt"):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints to stdout
+            ort.preload_dlls()
+    with session_errors(path, "cannot load it"):
+        session = ort.InferenceSession(
+            path, options, providers=_with_fallbacks(provider, index, threads, path)
+        )
+    if PROVIDERS[provider] not in session.get_providers():
+        asked = f"--provider {provider}" if provider == "tensorrt" else f"--device {device}"
+        raise RuntimeMissing(
+            f"{asked}: ONNX Runtime could not load its {provider} provider and fell back to the "
+            f"CPU. Install {_PACKAGES[provider]} and remove onnxruntime, or use --device cpu"
+        )
+    return session
+
+
+def choose_provider(
+    device: str, provider: Provider | None, available: list[str]
+) -> tuple[Provider, int]:
+    """The provider for a device, and the device's number.
+
+    Args:
+        provider: the one requested, if any.
+        available: those of the installed ONNX Runtime.
+    Raises:
+        ConfigError: if the device is unknown or the provider does not run on it.
+        RuntimeMissing: if the installed ONNX Runtime has no such provider.
+    """
+    index = cuda_index(device)
+    if provider is None:
+        provider = "cpu" if index is None else "cuda"
+        if device == "auto" and PROVIDERS[provider] not in available:
+            log.warning(
+                "this ONNX Runtime has no CUDA provider; using the CPU. Install %s in its place",
+                _PACKAGES["cuda"],
+            )
+            return "cpu", 0
+    if PROVIDERS[provider] not in available:
+        raise RuntimeMissing(
+            f"this ONNX Runtime has no {provider} provider, only "
+            f"{', '.join(name for name, full in PROVIDERS.items() if full in available)}. "
+            f"Run: pip uninstall onnxruntime onnxruntime-gpu, then pip install "
+            f"'{_PACKAGES[provider]}'"
+        )
+    needs_cuda = provider in ("cuda", "tensorrt")
+    if needs_cuda and index is None:
+        raise ConfigError(f"--provider {provider} needs a CUDA device, not --device {device}")
+    if not needs_cuda and device.startswith("cuda"):
+        raise ConfigError(f"--provider {provider} does not run on --device {device}")
+    return provider, index or 0
+
+
+def _with_fallbacks(provider: Provider, index: int, threads: int | None, path: Path) -> list[Any]:
+    """Providers in order of preference, with their options."""
+    # cuDNN's default tries every algorithm for every new shape; its heuristic costs nothing.
+    cuda = (PROVIDERS["cuda"], {"device_id": index, "cudnn_conv_algo_search": "HEURISTIC"})
+    if provider == "cuda":
+        return [cuda, CPU]
+    options: dict[str, Any]
+    if provider == "tensorrt":
+        cache = Path.home() / ".cache" / "reidkit" / "tensorrt" / path.stem
+        cache.mkdir(parents=True, exist_ok=True)
+        options = {
+            "device_id": index,
+            "trt_engine_cache_enable": True,
+            "trt_engine_cache_path": str(cache),
+            "trt_timing_cache_enable": True,
+        }
+        return [(PROVIDERS["tensorrt"], options), cuda, CPU]
+    if provider == "openvino":
+        # Its own default is bf16 where the processor has it, which changes the embeddings.
+        options = {"device_type": "CPU", "precision": "FP32"}
+        if threads is not None:
+            options["num_of_threads"] = str(threads)
+        return [(PROVIDERS["openvino"], options), CPU]
+    return [CPU]
+
+
+_NODE = re.compile(r"while running (?P<op>\w+) node\. Name:'(?P<name>[^']*)' Status Message: (.*)")
+
+
+@contextlib.contextmanager
+def session_errors(path: Path, what: str) -> Iterator[None]:
+    """Reports ONNX Runtime's errors as a CheckpointError about `path`.
+
+    Args:
+        what: failed, such as "cannot load it".
+    """
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        raise CheckpointError(f"{path}: {_reason(str(error), what)}") from error
+
+
+def _reason(text: str, what: str) -> str:
+    line = text.strip().splitlines()[0]
+    if re.search("external data", line, re.IGNORECASE):
+        found = re.search(r'"([^"]+)"', line)
+        file = f" {found[1]}" if found else ""
+        return (
+            f"it refers to weights{file} that are missing or outside its folder, which ONNX "
+            "Runtime does not read. Copy them next to it as it was exported, or save it as one file"
+        )
+    node = _NODE.search(line)
+    if node is not None:
+        # Without the C++ source location that the message begins with
+        detail = re.sub(r"^/\S+?:\d+ .*?(was false\. |\. (?=[A-Z]))", "", node[3])
+        return f"ONNX Runtime {what}: {node['op']} node {node['name']!r} failed: {detail}"
+    return f"ONNX Runtime {what}: {line.rpartition(' : ')[2]}"
+
+
+def cpu_nodes(session: Any) -> Counter[str]:
+    """Ends a session's profile and counts, by type, the nodes that ran on the CPU."""
+    profile = Path(session.end_profiling())
+    events = json.loads(profile.read_text())
+    profile.unlink()
+    kernels = {
+        (event["name"], event["args"]["op_name"])
+        for event in events
+        if event["name"].endswith("_kernel_time") and event["args"].get("provider") == CPU
+    }
+    return Counter(op for _, op in kernels)
