@@ -23,12 +23,12 @@ from reidkit.evaluation import (
     evaluate,
     evaluate_features,
 )
+from reidkit.export import Parity, export_onnx
 from reidkit.features import Features, read_features, write_features
 from reidkit.masks.prepare import prepare_synthetic
 from reidkit.masks.store import MaskStore
 from reidkit.retrieval import RankingConfig, RerankConfig, RetrievalMetrics, top_n
 from reidkit.runtime.embedder import Embedder, load_embedder
-from reidkit.export import Parity, export_onnx
 from reidkit.runtime.extraction import extract_split
 from reidkit.runtime.torch_embedder import TorchEmbedder
 from reidkit.synthetic import LAYOUTS

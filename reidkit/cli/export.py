@@ -70,11 +70,10 @@ def export(
             show_default="any",
         ),
     ] = None,
-    opset: Annotated[
-        int, typer.Option(help="ONNX operator set.")
-    ] = 16,
+    opset: Annotated[int, typer.Option(help="ONNX operator set.")] = 16,
     ir: Annotated[
-        int | None, typer.Option("--ir", help="ONNX IR version.", show_default="8 or what is needed")
+        int | None,
+        typer.Option("--ir", help="ONNX IR version.", show_default="8 or what is needed"),
     ] = None,
     precision: Annotated[
         ExportPrecision, typer.Option(help="Precision of weights and arithmetic.")
@@ -141,11 +140,11 @@ def export(
     images = None
     if precision == "int8":
         images = calibrate or verify
-    for dataset in {images, verify} - {None}:
-        if dataset == verify or not is_image_folder(dataset):
-            from reidkit.data.manifest import locate
+    datasets = [verify] if images is None or is_image_folder(images) else [verify, images]
+    for dataset in filter(None, datasets):
+        from reidkit.data.manifest import locate
 
-            locate(dataset, data_root)
+        locate(dataset, data_root)
 
     from reidkit.checkpoint import read_header
     from reidkit.export import export_onnx, settings_for

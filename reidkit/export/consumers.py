@@ -92,8 +92,7 @@ def feed_boxmot(crops: NDArray[np.uint8]) -> NDArray[Any]:
     mean, std = (
         np.array(value, np.float32)[:, None, None] for value in (IMAGENET.mean, IMAGENET.std)
     )
-    found: NDArray[np.float32] = (_planes(crops) / 255 - mean) / std
-    return found
+    return (_planes(crops) / 255 - mean) / std
 
 
 def feed_ultralytics(crops: NDArray[np.uint8]) -> NDArray[Any]:
@@ -104,8 +103,7 @@ def feed_ultralytics(crops: NDArray[np.uint8]) -> NDArray[Any]:
 def feed_deepstream(crops: NDArray[np.uint8]) -> NDArray[Any]:
     """RGB planes minus offsets, times one scale (Gst-nvtracker, section ReID)."""
     offsets = np.array(DEEPSTREAM_OFFSETS, np.float32)[:, None, None]
-    found: NDArray[np.float32] = (_planes(crops) - offsets) * np.float32(DEEPSTREAM_SCALE)
-    return found
+    return (_planes(crops) - offsets) * np.float32(DEEPSTREAM_SCALE)
 
 
 def feed_opencv(crops: NDArray[np.uint8]) -> NDArray[Any]:
@@ -229,9 +227,7 @@ CONSUMERS: dict[Consumer, ConsumerSpec] = {
         feed=np.ascontiguousarray,
         configuration=configure_triton,
     ),
-    "openvino": ConsumerSpec(
-        "OpenVINO", clips=True, configuration=configure_openvino
-    ),
+    "openvino": ConsumerSpec("OpenVINO", clips=True, configuration=configure_openvino),
     "opencv": ConsumerSpec(
         "OpenCV",
         pixels="0-255",

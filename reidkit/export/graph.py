@@ -110,7 +110,8 @@ class Graph:
             limits = np.finfo(value.dtype)
             if value.item() != limits.min:
                 continue
-            bound = np.where(mask, limits.min, limits.max).astype(value.dtype)
+            bound: NDArray[Any] = np.full(mask.shape, limits.max, value.dtype)
+            bound[mask] = limits.min
             name = self.add_constant(f"{node.output[0]}_bound", bound)
             self.replace(node, [helper.make_node("Min", [node.input[2], name], node.output)])
 

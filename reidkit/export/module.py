@@ -62,7 +62,7 @@ class ExportModule(nn.Module):
         if self.pixels == "uint8-nhwc":
             images = images.float().movedim(-1, -3)
         if self.reverses:
-            images = torch.cat(images.split(1, -3)[::-1], -3)
+            images = torch.cat([images.narrow(-3, channel, 1) for channel in (2, 1, 0)], -3)
         if self.converts:
             images = images * self.scale + self.shift
         features = self.model.embed(images)
@@ -83,8 +83,9 @@ def input_conversion(
 
     mean, std = channels(preprocess.mean), channels(preprocess.std)
     if pixels == "normalised":
-        order = slice(None) if caller.channels == preprocess.channels else slice(None, None, -1)
-        given_mean, given_std = channels(caller.mean[order]), channels(caller.std[order])
+        given_mean, given_std = channels(caller.mean), channels(caller.std)
+        if caller.channels != preprocess.channels:
+            given_mean, given_std = given_mean.flip(0), given_std.flip(0)
     else:
         full = 1.0 if pixels == "0-1" else 255.0
         given_mean, given_std = torch.zeros_like(mean), torch.full_like(std, 1 / full)

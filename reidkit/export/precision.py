@@ -19,8 +19,10 @@ from reidkit.export.graph import Graph
 from reidkit.export.verification import Feed
 
 _FOLLOWERS = frozenset(
-    ("Relu", "Sigmoid", "Add", "Mul", "Concat", "MaxPool", "AveragePool")
-    + ("Reshape", "Transpose", "Identity")
+    (
+        *("Relu", "Sigmoid", "Add", "Mul", "Concat", "MaxPool", "AveragePool"),
+        *("Reshape", "Transpose", "Identity"),
+    )
 )
 """Nodes that become float16 after a convolution."""
 
@@ -125,13 +127,10 @@ def to_int8(
     return found
 
 
-def crop_batches(
-    crops: Sequence[NDArray[np.uint8]], batch: int
-) -> Iterator[NDArray[np.uint8]]:
+def crop_batches(crops: Sequence[NDArray[np.uint8]], batch: int) -> Iterator[NDArray[np.uint8]]:
     """Full batches of the crops, the last one filled up from their beginning."""
     for start in range(0, len(crops), batch):
-        indices = np.arange(start, start + batch) % len(crops)
-        yield np.stack([crops[index] for index in indices])
+        yield np.stack([crops[k % len(crops)] for k in range(start, start + batch)])
 
 
 @contextlib.contextmanager

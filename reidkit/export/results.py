@@ -104,9 +104,7 @@ def compare_results(
     )
 
 
-def check_results(
-    comparison: ResultComparison, settings: ExportSettings, *, target: Path
-) -> None:
+def check_results(comparison: ResultComparison, settings: ExportSettings, *, target: Path) -> None:
     """Raises ReidkitError, naming the queries that changed, if results differ too much."""
     tolerance = settings.tolerance
     if comparison.passes(settings.precision, tolerance):

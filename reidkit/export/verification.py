@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from reidkit.choices import ExportInput, ExportPrecision
 from reidkit.models.base import ReidModel
 from reidkit.preprocess import Preprocess
-from reidkit.runtime.onnx_runtime import open_session
+from reidkit.runtime.onnx_session import open_session
 
 Feed = Callable[[NDArray[np.uint8]], NDArray[Any]]
 """RGB crops of the network's size, uint8 [B, H, W, 3] or [B, T, H, W, 3] -> the graph's input."""
@@ -87,7 +87,8 @@ def feed_for(caller: Preprocess, pixels: ExportInput) -> Feed:
         if pixels != "0-255":
             values /= np.float32(255)
         if pixels == "normalised":
-            values = (values - np.float32(caller.mean)) / np.float32(caller.std)
+            values -= np.array(caller.mean, np.float32)
+            values /= np.array(caller.std, np.float32)
         return np.ascontiguousarray(np.moveaxis(values, -1, -3), np.float32)
 
     return feed
@@ -110,7 +111,7 @@ def compare(
         feed: what the caller does to the crops.
         batches: RGB crops of the network's size, uint8 [B, H, W, 3] or [B, T, H, W, 3].
     """
-    session = open_session(path)
+    session = open_session(path, "cpu")
     name = session.get_inputs()[0].name
     parities: list[Parity] = []
     for crops in batches:
@@ -126,9 +127,7 @@ def compare(
 
 
 @torch.inference_mode()
-def reference(
-    model: ReidModel, crops: NDArray[np.uint8], preprocess: Preprocess
-) -> torch.Tensor:
+def reference(model: ReidModel, crops: NDArray[np.uint8], preprocess: Preprocess) -> torch.Tensor:
     """L2-normalised float64 [B, D] of RGB crops in PyTorch."""
     ordered = crops if preprocess.channels == "rgb" else crops[..., ::-1]
     flat = torch.from_numpy(np.ascontiguousarray(ordered)).flatten(0, -4)  # [B*T, H, W, 3]

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from reidkit import checkpoint
+from reidkit.export import export_onnx
 from reidkit.preprocess import Preprocess
 from reidkit.registry import get_arch
 from reidkit.runtime.embedder import Embedder, load_embedder
-from reidkit.export import export_onnx
 
 SIZE = (64, 32)
 

@@ -4,14 +4,14 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-import torch
-
 import reidkit.runtime.export
+import torch
+from reidkit.runtime.export import Parity, export_onnx
+
 from reidkit import checkpoint
 from reidkit.errors import ReidkitError
 from reidkit.preprocess import Preprocess
 from reidkit.registry import get_arch
-from reidkit.runtime.export import Parity, export_onnx
 
 
 @pytest.fixture(scope="module")
