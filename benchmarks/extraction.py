@@ -222,7 +222,7 @@ def iaunet(folder: Path) -> Path:
 
     from reidkit import checkpoint
     from reidkit.preprocess import Preprocess
-    from reidkit.runtime.export import export_onnx
+    from reidkit.export import export_onnx
 
     header = checkpoint.Header(arch="iaunet", arch_config={}, preprocess=Preprocess(), num_ids=751)
     model = checkpoint.build(header).train()

@@ -33,7 +33,7 @@ from reidkit.masks.labels import default_grouping, load_label_set
 from reidkit.masks.parsers.exported import ParserHeader
 from reidkit.masks.parsers.networks import weights_hash
 from reidkit.masks.parsers.schp import MEAN, STD, Schp
-from reidkit.runtime.parser_export import export_network
+from reidkit.export.parser import export_network
 from reidkit.synthetic import LAYOUTS
 from reidkit.types import Dataset, Sample
 

@@ -26,6 +26,12 @@ ExternalFormat = Literal[
     "torchvision",
 ]
 CostTable = Literal["iaunet-vi", "rga-3", "ianet-cost"]
+ExportInput = Literal["normalised", "0-1", "0-255", "uint8-nhwc"]
+ExportOutputs = Literal["embeddings", "embeddings,features"]
+ExportPrecision = Literal["fp32", "fp16", "int8"]
+Consumer = Literal[
+    "onnxruntime", "boxmot", "ultralytics", "deepstream", "triton", "openvino", "opencv"
+]
 MaskFiles = Literal["index", "colours", "stripes"]
 ParserName = Literal["jppnet", "schp-lip", "schp-atr", "schp-pascal"]
 ParserPrecision = Literal["auto", "fp32", "bf16"]

@@ -23,12 +23,12 @@ from reidkit.evaluation import (
     evaluate,
     evaluate_features,
 )
+from reidkit.export import Parity, export_onnx
 from reidkit.features import Features, read_features, write_features
 from reidkit.masks.prepare import prepare_synthetic
 from reidkit.masks.store import MaskStore
 from reidkit.retrieval import RankingConfig, RerankConfig, RetrievalMetrics, top_n
 from reidkit.runtime.embedder import Embedder, load_embedder
-from reidkit.runtime.export import Parity, export_onnx
 from reidkit.runtime.extraction import extract_split
 from reidkit.runtime.torch_embedder import TorchEmbedder
 from reidkit.synthetic import LAYOUTS
@@ -153,7 +153,7 @@ class Demo:
         with self.stage("eval --rerank", f"reidkit eval {checkpoint} --dataset {root} --rerank"):
             reranked = self._evaluate_features(data, EvaluationSettings(rerank=RerankConfig()))
         with self.stage("export --onnx", f"reidkit export {checkpoint} --onnx"):
-            parities = export_onnx(checkpoint, onnx)
+            parities = export_onnx(checkpoint, onnx).parities
         with self.stage("eval ONNX", f"reidkit eval {onnx} --dataset {root}"):
             exported = self._evaluate(load_embedder(onnx, device="cpu"), data)
         gap = abs(exported.plain.mAP - trained.plain.mAP)

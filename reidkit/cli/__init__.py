@@ -91,7 +91,7 @@ for name, function, panels in (
     ("eval", evaluate.evaluate, evaluate.PANELS),
     ("compare", compare.compare, {}),
     ("extract", extract.extract, extract.PANELS),
-    ("export", export.export, {}),
+    ("export", export.export, export.PANELS),
     ("bench", bench.bench, bench.PANELS),
     ("serve", serve.serve, serve.PANELS),
     ("report", report.report, {}),

@@ -110,7 +110,7 @@ def export_parser(
     """
     weights = existing_weights(parser, parser_weights)
 
-    from reidkit.runtime.parser_export import export_parser_onnx
+    from reidkit.export.parser import export_parser_onnx
 
     with stage_progress() as on_progress:
         parities = export_parser_onnx(parser, weights, out, on_progress=on_progress)

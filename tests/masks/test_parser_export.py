@@ -21,9 +21,9 @@ from reidkit.masks.parsers.jppnet import JppNet
 from reidkit.masks.parsers.networks import PARSERS, open_parser
 from reidkit.masks.parsers.schp import Schp
 from reidkit.masks.parsers.weights import jppnet_name
-from reidkit.runtime import parser_export
+from reidkit.export import parser as parser_export
 from reidkit.runtime.onnx_session import open_session
-from reidkit.runtime.parser_export import export_parser_onnx
+from reidkit.export.parser import export_parser_onnx
 
 SMALL = {"width": 16, "blocks": (1, 1, 1, 1)}
 SIDES = {"schp-lip": 65, "jppnet": 64}

@@ -11,10 +11,10 @@ import torch
 
 from reidkit import checkpoint
 from reidkit.device import cuda_device_count
+from reidkit.export import export_onnx
 from reidkit.preprocess import Preprocess
 from reidkit.registry import get_arch
 from reidkit.runtime.embedder import Embedder, load_embedder
-from reidkit.runtime.export import export_onnx
 
 SIZE = (64, 32)
 

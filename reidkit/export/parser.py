@@ -14,16 +14,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from onnx import checker, helper, save
 from torch import nn
 
 import reidkit
 from reidkit.choices import ParserName
 from reidkit.errors import ReidkitError
+from reidkit.export.graph import clean, set_ir
+from reidkit.export.module import trace
 from reidkit.files import atomic
 from reidkit.masks.parsers.exported import METADATA, STRIDE, ParserHeader, session_forward
 from reidkit.masks.parsers.networks import PARSERS, weights_hash
 from reidkit.masks.parsers.normalization import fold_batch_norm
-from reidkit.runtime.export import write_onnx
 from reidkit.runtime.onnx_session import open_session
 
 MAX_ERROR = 1e-3
@@ -107,14 +109,18 @@ def export_network(
             dynamic[axis] = STRIDE * torch.export.Dim(f"{side}_{STRIDE}th", min=4, max=512)
     on_progress("exporting", 0, 1)
     with atomic(target) as partial:
-        write_onnx(
+        proto = trace(
             folded,
-            partial,
             torch.zeros(2, 3, header.size, header.size),
-            dynamic_axes=dynamic,
-            names=("images", ["scores"]),
-            metadata={METADATA: json.dumps(dataclasses.asdict(header))},
+            dynamic,
+            input_name="images",
+            output_names=("scores",),
         )
+        clean(proto)
+        set_ir(proto, None)
+        helper.set_model_props(proto, {METADATA: json.dumps(dataclasses.asdict(header))})
+        checker.check_model(proto)
+        save(proto, partial)
         on_progress("exporting", 1, 1)
         smaller = header.size if has_one_size else header.size * 3 // 4 // STRIDE * STRIDE
         parities = _compare(folded, partial, [(1, header.size), (3, smaller)], on_progress)

@@ -1,0 +1,249 @@
+"""Export of a checkpoint to ONNX: the file is written only after it has been verified."""
+
+# B batch, T frames, H W pixels, D embedding
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, checker, helper, save
+
+import reidkit
+from reidkit import checkpoint
+from reidkit.checkpoint import Header
+from reidkit.errors import ConfigError, ReidkitError
+from reidkit.export.consumers import CONSUMERS, WrittenModel, check_clips, check_target
+from reidkit.export.graph import clean, set_ir, set_opset
+from reidkit.export.module import ExportModule, to_onnx
+from reidkit.export.precision import crop_batches, to_float16, to_int8
+from reidkit.export.results import ResultComparison, check_results, compare_results
+from reidkit.export.settings import ExportSettings
+from reidkit.export.verification import (
+    MIN_COSINE,
+    Parity,
+    Progress,
+    compare,
+    feed_for,
+    parity_shapes,
+    random_crops,
+)
+from reidkit.files import atomic, sha256
+from reidkit.preprocess import Preprocess
+from reidkit.types import Dataset
+
+FORMAT = 2
+"""Version of the metadata in exported files."""
+
+HELD_OUT = 8
+"""Of the images for calibration, each 8th one is left out of it and verifies the int8 file."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported and how it was verified.
+
+    Attributes:
+        parities: comparison with PyTorch at each batch size.
+        results: comparison of evaluation results, if one was requested.
+        configuration: files for the consumer.
+    """
+
+    file: Path
+    settings: ExportSettings
+    parities: list[Parity]
+    results: ResultComparison | None = None
+    configuration: list[Path] = field(default_factory=list)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def export_onnx(
+    source: Path,
+    target: Path,
+    settings: ExportSettings | None = None,
+    *,
+    calibration: Sequence[NDArray[np.uint8]] = (),
+    dataset: Dataset | None = None,
+    on_progress: Progress = _silent,
+) -> ExportReport:
+    """Exports the checkpoint `source` to `target` and verifies it before `target` is written.
+
+    Args:
+        calibration: RGB crops of the network's size, each uint8 [H, W, 3], or clips [T, H, W, 3]
+            of equal length, that the ranges for int8 are measured on.
+        dataset: to evaluate checkpoint and file on; the file's metadata states the result.
+        on_progress: receives (stage, done, total).
+    Raises:
+        ConfigError: the settings do not fit the network or the consumer, or there are no images
+            for int8.
+        ReidkitError: ONNX Runtime's embeddings, or results on `dataset`, differ from PyTorch's by
+            more than is accepted. Nothing is written.
+    """
+    settings = settings or ExportSettings()
+    check_target(settings.consumer, target)
+    if settings.precision == "int8" and len(calibration) < HELD_OUT:
+        raise ConfigError(
+            f"int8 needs at least {HELD_OUT} images to measure ranges on, found "
+            f"{len(calibration)}. Pass --calibrate DATASET or --calibrate FOLDER"
+        )
+    model, header = checkpoint.load(source)
+    clips = takes_clips(header, settings, source)
+    check_clips(settings.consumer, clips=clips)
+    spec = CONSUMERS[settings.consumer]
+    caller = caller_preprocess(header.preprocess, settings)
+    module = ExportModule(
+        model,
+        preprocess=header.preprocess,
+        caller=caller,
+        pixels=settings.pixels,
+        features="features" in settings.output_names,
+    )
+    on_progress("exporting", 0, 1)
+    proto = to_onnx(
+        module,
+        size=header.preprocess.size,
+        batch=settings.batch,
+        clips=clips,
+        frames=settings.frames,
+        input_name=settings.input_name,
+        output_names=settings.output_names,
+    )
+    clean(proto)
+    set_opset(proto, settings.opset)
+    if settings.precision == "fp16":
+        to_float16(proto)
+    set_ir(proto, settings.ir)
+    metadata = describe(header, settings, caller, clips=clips) | {"source_sha256": sha256(source)}
+    on_progress("exporting", 1, 1)
+    feed = spec.feed or feed_for(caller, settings.pixels)
+    with atomic(target) as partial:
+        if settings.precision == "int8":
+            crops = [crop for k, crop in enumerate(calibration) if k % HELD_OUT]
+            proto = to_int8(proto, crops, feed, batch=settings.batch)
+            batches = list(crop_batches(calibration[::HELD_OUT], settings.batch or HELD_OUT))
+        else:
+            shapes = parity_shapes(
+                batch=settings.batch,
+                clips=clips,
+                frames=settings.frames,
+                trained_frames=header.frames,
+            )
+            batches = random_crops(shapes, header.preprocess.size)
+        write(proto, partial, metadata)
+        parities = compare(
+            model, partial, header.preprocess, feed, batches, on_progress=on_progress
+        )
+        check_parities(parities, settings, source=source, target=target)
+        results = None
+        if dataset is not None:
+            results = compare_results(source, partial, dataset, on_progress=on_progress)
+            check_results(results, settings, target=target)
+            write(proto, partial, metadata | {"results": results.to_dict()})
+    written = WrittenModel(
+        path=target,
+        name=header.arch,
+        size=header.preprocess.size,
+        dimension=model.embedding_dim,
+        clips=clips,
+        settings=settings,
+    )
+    return ExportReport(target, settings, parities, results, write_configuration(written))
+
+
+def takes_clips(header: Header, settings: ExportSettings, source: Path) -> bool:
+    """Whether the exported file takes clips.
+
+    Raises:
+        ConfigError: `settings.frames` is set for a network of single images.
+    """
+    if settings.frames and not header.frames:
+        raise ConfigError(
+            f"--frames {settings.frames}: {source} was trained on single images. Leave --frames out"
+        )
+    return header.frames > 0 and settings.frames != 0
+
+
+def caller_preprocess(preprocess: Preprocess, settings: ExportSettings) -> Preprocess:
+    """What the caller of the exported file does: the consumer's channel order and normalisation
+    where it has its own, else the network's."""
+    spec = CONSUMERS[settings.consumer]
+    if spec.rgb and preprocess.channels == "bgr":
+        preprocess = dataclasses.replace(
+            preprocess, channels="rgb", mean=preprocess.mean[::-1], std=preprocess.std[::-1]
+        )
+    if spec.normalises is not None:
+        preprocess = dataclasses.replace(
+            preprocess, mean=spec.normalises.mean, std=spec.normalises.std
+        )
+    return preprocess
+
+
+def describe(
+    header: Header, settings: ExportSettings, caller: Preprocess, *, clips: bool
+) -> dict[str, Any]:
+    """The metadata of an exported file, except the hash of its checkpoint.
+
+    `pixels` is what the input contains: "normalised" with the mean and std of `preprocess`, "0-1",
+    "0-255", or "uint8" [.., H, W, 3]; otherwise the graph normalises. `assumes` repeats the mean
+    and std of a consumer that normalises every network's input in the same way.
+    """
+    assumes = None
+    if CONSUMERS[settings.consumer].normalises is not None:
+        assumes = {"mean": caller.mean, "std": caller.std}
+    return {
+        "format": FORMAT,
+        "arch": header.arch,
+        "arch_config": header.arch_config,
+        "preprocess": dataclasses.asdict(caller),
+        "pixels": "uint8" if settings.pixels == "uint8-nhwc" else settings.pixels,
+        "assumes": assumes,
+        "input": "clips" if clips else "images",
+        "frames": (settings.frames or header.frames) if clips else 0,
+        "stride": header.stride if clips else 0,
+        "outputs": list(settings.output_names),
+        "features_output": "features" if "features" in settings.output_names else "",
+        "precision": settings.precision,
+        "consumer": settings.consumer,
+        "dataset": header.dataset,
+        "synthetic": header.synthetic,
+        "reidkit": reidkit.__version__,
+    }
+
+
+def write(proto: ModelProto, path: Path, metadata: Mapping[str, Any]) -> None:
+    helper.set_model_props(proto, {"reidkit": json.dumps(metadata)})
+    checker.check_model(proto, full_check=True)
+    save(proto, path)
+
+
+def write_configuration(model: WrittenModel) -> list[Path]:
+    """Writes the files that the consumer reads; returns their paths."""
+    texts = CONSUMERS[model.settings.consumer].configuration(model)
+    for path, text in texts.items():
+        with atomic(path) as partial:
+            partial.write_text(text)
+    return list(texts)
+
+
+def check_parities(
+    parities: Sequence[Parity], settings: ExportSettings, *, source: Path, target: Path
+) -> None:
+    """Raises ReidkitError if a cosine is below what the precision permits."""
+    worst = min(parities, key=lambda parity: parity.cosine)
+    least = MIN_COSINE[settings.precision]
+    if worst.cosine < least:
+        raise ReidkitError(
+            f"the export of {source} failed its verification: at batch {worst.batch}"
+            f"{f' of {worst.frames} frames' if worst.frames else ''} ONNX Runtime's "
+            f"embeddings have cosine {worst.cosine:.6f} with PyTorch's, expected at least "
+            f"{least}. {target} was not written"
+        )

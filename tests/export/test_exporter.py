@@ -1,0 +1,192 @@
+"""An exported file is verified against PyTorch before it is written."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import reidkit
+from reidkit import checkpoint
+from reidkit.choices import Consumer
+from reidkit.errors import ConfigError, ReidkitError
+from reidkit.export import ExportSettings, export_onnx, settings_for
+from reidkit.export.exporter import check_parities
+from reidkit.export.verification import Parity, compare, feed_for, parity_shapes, random_crops
+from reidkit.preprocess import Preprocess
+from reidkit.runtime.embedder import load_embedder
+from reidkit.runtime.onnx_session import open_session
+
+
+def metadata(path: Path) -> dict:
+    properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    return json.loads(properties["reidkit"])
+
+
+def pixels(batch: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (batch, 64, 32, 3), np.uint8)
+
+
+def assert_same_direction(found: np.ndarray, expected: np.ndarray, least: float = 0.9999) -> None:
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    assert ((found * expected).sum(1) / norms).min() >= least
+
+
+def test_a_file_contains_no_local_paths_or_source_lines(exported: Path) -> None:
+    content = exported.read_bytes()
+    assert str(Path(reidkit.__file__).parent).encode() not in content
+    assert b"stack_trace" not in content and b"return self." not in content
+
+
+def test_the_default_file_has_nothing_that_older_runtimes_refuse(exported: Path) -> None:
+    proto = onnx.load(exported)
+    assert (proto.ir_version, proto.opset_import[0].version) == (8, 16)
+    assert not proto.graph.value_info
+    assert "Expand" not in Counter(node.op_type for node in proto.graph.node)
+    kinds = {entry.data_type for entry in proto.graph.initializer}
+    assert kinds <= {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64}
+    used = {name for node in proto.graph.node for name in node.input}
+    assert not used & {output.name for output in proto.graph.output}
+
+
+def test_quantisers_of_onnx_runtime_take_the_default_file(exported: Path, tmp_path: Path) -> None:
+    from onnxruntime.quantization import quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    quantize_dynamic(str(exported), str(tmp_path / "dynamic.onnx"))
+    quant_pre_process(str(exported), str(tmp_path / "prepared.onnx"))
+    image = np.zeros((1, 3, 64, 32), np.float32)
+    for file in sorted(tmp_path.glob("*.onnx")):
+        assert open_session(file, "cpu").run(["embeddings"], {"images": image})[0].shape == (1, 512)
+
+
+def test_an_export_that_differs_is_not_written(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [Parity(1, 0, 1.0, 0.0), Parity(8, 0, 0.97, 0.03)]
+    monkeypatch.setattr(reidkit.export.exporter, "compare", lambda *args, **options: found)
+    with pytest.raises(ReidkitError, match=r"at batch 8 .* cosine 0\.970000 .* was not written"):
+        export_onnx(network, tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_float16_is_allowed_a_lower_cosine_than_float32() -> None:
+    found = [Parity(1, 0, 0.9995, 0.001)]
+    paths = {"source": Path("a"), "target": Path("b")}
+    check_parities(found, ExportSettings(precision="fp16"), **paths)
+    with pytest.raises(ReidkitError, match=r"expected at least 0\.9999"):
+        check_parities(found, ExportSettings(), **paths)
+
+
+def test_the_verification_detects_a_wrong_weight(network: Path, exported: Path) -> None:
+    model, header = checkpoint.load(network)
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if "layer2.0.conv1" in name).add_(0.05)
+    feed = feed_for(header.preprocess, "normalised")
+    crops = random_crops([(1, 0), (3, 0)], header.preprocess.size)
+    parities = compare(model, exported, header.preprocess, feed, crops)
+    assert all(parity.cosine < 0.9999 for parity in parities)
+
+
+def test_a_fixed_batch_is_verified_at_that_batch_only() -> None:
+    def shapes(**sizes: int | None) -> list[tuple[int, int]]:
+        return parity_shapes(**{"batch": None, "frames": None, "trained_frames": 4} | sizes)
+
+    assert shapes(clips=False) == [(1, 0), (3, 0), (8, 0)]
+    assert shapes(clips=True) == [(1, 4), (3, 1), (8, 7)]
+    assert shapes(clips=True, batch=2, frames=6) == [(2, 6)]
+
+
+@pytest.mark.parametrize("consumer", ["boxmot", "ultralytics", "triton"])
+def test_a_consumer_may_feed_any_network_its_own_normalisation(
+    bgr_network: Path, tmp_path: Path, consumer: Consumer
+) -> None:
+    target = tmp_path / "repository/reid/1/model.onnx"
+    report = export_onnx(bgr_network, target, settings_for(consumer))
+    assert min(parity.cosine for parity in report.parities) >= 0.9999  # in its preprocessing
+
+    # and ours reads from the metadata what the consumer would have done
+    embedder = load_embedder(target, device="cpu")
+    assert embedder.preprocess.channels == "rgb"
+    rgb = pixels(3)
+    expected = load_embedder(bgr_network, device="cpu").embed(np.ascontiguousarray(rgb[..., ::-1]))
+    assert_same_direction(embedder.embed(rgb), expected)
+    assert metadata(target)["consumer"] == consumer
+
+
+def test_input_batch_and_outputs_can_be_chosen(network: Path, tmp_path: Path) -> None:
+    settings = ExportSettings(
+        pixels="0-255", batch=2, outputs="embeddings", output_name="vector", input_name="crops"
+    )
+    export_onnx(network, tmp_path / "m.onnx", settings)
+    session = open_session(tmp_path / "m.onnx", "cpu")
+    (image,), (output,) = session.get_inputs(), session.get_outputs()
+    assert (image.name, image.shape) == ("crops", [2, 3, 64, 32])
+    assert (output.name, output.shape) == ("vector", [2, 512])
+    found = metadata(tmp_path / "m.onnx")
+    assert (found["format"], found["pixels"]) == (2, "0-255")
+    assert (found["outputs"], found["features_output"]) == (["vector"], "")
+
+
+def test_a_video_network_can_be_exported_for_images(video_network: Path, tmp_path: Path) -> None:
+    report = export_onnx(video_network, tmp_path / "m.onnx", ExportSettings(frames=0))
+    assert [parity.frames for parity in report.parities] == [0, 0, 0]
+    assert metadata(tmp_path / "m.onnx")["frames"] == 0
+    embedder = load_embedder(tmp_path / "m.onnx", device="cpu")
+    expected = load_embedder(video_network, device="cpu").embed(pixels(2)[:, None])
+    assert_same_direction(embedder.embed(pixels(2)), expected)
+
+
+def test_clips_are_refused_where_the_consumer_feeds_images(
+    video_network: Path, network: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"Ultralytics feeds single images. Write --frames 0"):
+        export_onnx(video_network, tmp_path / "m.onnx", settings_for("ultralytics"))
+    with pytest.raises(ConfigError, match=r"--frames 4: .* was trained on single images"):
+        export_onnx(network, tmp_path / "m.onnx", ExportSettings(frames=4))
+
+
+def test_float16_keeps_float32_input_and_output(network: Path, tmp_path: Path) -> None:
+    export_onnx(network, tmp_path / "m.onnx", ExportSettings(precision="fp16"))
+    proto = onnx.load(tmp_path / "m.onnx")
+    ends = [*proto.graph.input, *proto.graph.output]
+    assert {value.type.tensor_type.elem_type for value in ends} == {onnx.TensorProto.FLOAT}
+    kinds = {entry.name: entry.data_type for entry in proto.graph.initializer}
+    weights = [kinds[node.input[1]] for node in proto.graph.node if node.op_type == "Conv"]
+    assert set(weights) == {onnx.TensorProto.FLOAT16}
+
+
+def test_int8_is_calibrated_and_verified_on_images(network: Path, tmp_path: Path) -> None:
+    settings = ExportSettings(precision="int8")
+    with pytest.raises(ConfigError, match=r"int8 needs at least 8 images .* found 2"):
+        export_onnx(network, tmp_path / "m.onnx", settings, calibration=list(pixels(2)))
+    assert list(tmp_path.iterdir()) == []
+
+    crops = random_crops([(16, 0)], (64, 32))[0]
+    report = export_onnx(network, tmp_path / "m.onnx", settings, calibration=list(crops))
+    assert min(parity.cosine for parity in report.parities) >= 0.99
+    proto = onnx.load(tmp_path / "m.onnx")
+    kinds = {entry.name: entry for entry in proto.graph.initializer}
+    quantised = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    assert {kinds[node.input[2]].data_type for node in quantised} == {onnx.TensorProto.UINT8}
+    per_channel = [
+        kinds[node.input[1]].dims
+        for node in proto.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0].endswith("weight_quantized")
+    ]
+    assert per_channel and all(len(dims) == 1 and dims[0] >= 64 for dims in per_channel)
+    assert metadata(tmp_path / "m.onnx")["precision"] == "int8"
+
+
+def test_a_callers_input_is_its_preprocessing() -> None:
+    crop = np.array([[[[0, 51, 255]]]], np.uint8)  # one image of one RGB pixel
+    bgr = Preprocess(channels="bgr", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.25))
+    assert feed_for(bgr, "normalised")(crop).ravel() == pytest.approx([1.0, -0.6, -2.0])
+    assert feed_for(Preprocess(), "0-1")(crop).ravel() == pytest.approx([0, 0.2, 1])
+    assert feed_for(Preprocess(), "0-255")(crop).shape == (1, 3, 1, 1)
+    assert feed_for(Preprocess(), "uint8-nhwc")(crop).dtype == np.uint8

@@ -1,0 +1,170 @@
+"""The clean-up of graphs keeps their results, and an opset that cannot be had is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from reidkit.errors import ConfigError
+from reidkit.export.graph import clean, set_ir, set_opset
+from reidkit.export.precision import to_float16
+
+
+def graph(
+    nodes: list[onnx.NodeProto],
+    *,
+    shape: list[int | str],
+    result: list[int | str],
+    constants: dict[str, np.ndarray],
+    shapes: dict[str, list[int | str]] | None = None,
+) -> onnx.ModelProto:
+    """A graph from x to y, with the shapes that torch's exporter would state."""
+    values = {"x": shape, "y": result} | (shapes or {})
+    infos = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)
+        for name, sizes in values.items()
+    }
+    proto = helper.make_graph(
+        nodes,
+        "test",
+        [infos["x"]],
+        [infos["y"]],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+        value_info=[infos[name] for name in shapes or {}],
+    )
+    return helper.make_model(proto, opset_imports=[helper.make_opsetid("", 18)])
+
+
+def run(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    onnx.checker.check_model(proto, full_check=True)
+    return ReferenceEvaluator(proto).run(None, {"x": x})[0]
+
+
+def types(proto: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in proto.graph.node]
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def test_a_boolean_mask_becomes_a_minimum() -> None:
+    lowest = np.array(np.finfo(np.float32).min)
+    proto = graph(
+        [helper.make_node("Where", ["mask", "lowest", "x"], ["y"])],
+        shape=["batch", 2, 2],
+        result=["batch", 2, 2],
+        constants={"mask": np.eye(2, dtype=bool), "lowest": lowest},
+    )
+    before = run(proto, random(3, 2, 2))
+    clean(proto)
+    assert types(proto) == ["Min"]
+    np.testing.assert_array_equal(run(proto, random(3, 2, 2)), before)
+
+
+def test_expansion_that_broadcasting_does_is_removed_and_other_is_kept() -> None:
+    def expand_then(last: onnx.NodeProto, result: list[int | str]) -> onnx.ModelProto:
+        nodes = [
+            helper.make_node("ReduceMax", ["x", "axis"], ["largest"]),
+            helper.make_node("Shape", ["x"], ["sizes"]),
+            helper.make_node("Expand", ["largest", "sizes"], ["wide"]),
+            last,
+        ]
+        shapes = {"largest": ["batch", 1], "wide": ["batch", 4]}
+        constants = {"axis": np.array([1])}
+        return graph(nodes, shape=["batch", 4], result=result, constants=constants, shapes=shapes)
+
+    divided = expand_then(helper.make_node("Div", ["x", "wide"], ["y"]), ["batch", 4])
+    joined = expand_then(helper.make_node("Concat", ["x", "wide"], ["y"], axis=1), ["batch", 8])
+    for proto, expected in ((divided, ["ReduceMax", "Div"]), (joined, None)):
+        before = run(proto, random(3, 4))
+        clean(proto)
+        assert types(proto) == expected or "Expand" in types(proto)
+        np.testing.assert_array_equal(run(proto, random(3, 4)), before)
+    assert "Expand" not in types(divided)
+
+
+def test_new_axes_become_reshapes_or_are_inserted_one_at_a_time() -> None:
+    def unsqueeze(shape: list[int | str], result: list[int | str]) -> onnx.ModelProto:
+        node = helper.make_node("Unsqueeze", ["x", "axes"], ["y"])
+        axes = {"axes": np.array([-1, 1])}
+        return graph([node], shape=shape, result=result, constants=axes)
+
+    for proto, expected in (
+        (unsqueeze(["batch", 4], ["batch", 1, 4, 1]), ["Reshape"]),
+        (unsqueeze(["batch", "frames"], ["batch", 1, "frames", 1]), ["Unsqueeze"] * 2),
+    ):
+        clean(proto)
+        assert types(proto) == expected
+        assert run(proto, random(3, 4)).shape == (3, 1, 4, 1)
+
+
+def test_constants_are_folded_and_unused_ones_removed() -> None:
+    proto = graph(
+        [
+            helper.make_node("Neg", ["a"], ["b"]),
+            helper.make_node("Add", ["x", "b"], ["y"]),
+        ],
+        shape=["batch", 2],
+        result=["batch", 2],
+        constants={"a": random(2), "unused": random(7)},
+    )
+    before = run(proto, random(3, 2))
+    clean(proto)
+    assert types(proto) == ["Add"] and [i.name for i in proto.graph.initializer] == ["b"]
+    np.testing.assert_array_equal(run(proto, random(3, 2)), before)
+
+
+def reduction() -> onnx.ModelProto:
+    node = helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=0)
+    axes = {"axes": np.array([1])}
+    return graph([node], shape=["batch", 4], result=["batch"], constants=axes)
+
+
+@pytest.mark.parametrize("opset", [16, 17, 18, 20])
+def test_the_opset_is_the_one_that_was_requested(opset: int) -> None:
+    proto = reduction()
+    before = run(proto, random(3, 4))
+    set_opset(proto, opset)
+    set_ir(proto, None)
+    assert [entry.version for entry in proto.opset_import] == [opset]
+    assert proto.ir_version == (9 if opset == 20 else 8)
+    np.testing.assert_array_equal(run(proto, random(3, 4)), before)
+
+
+def test_an_opset_or_ir_version_that_cannot_be_had_is_refused() -> None:
+    mish = graph([helper.make_node("Mish", ["x"], ["y"])], shape=[2], result=[2], constants={})
+    with pytest.raises(ConfigError, match="--opset 17: the network needs Mish of opset 18"):
+        set_opset(mish, 17)
+    newest = onnx.defs.onnx_opset_version()
+    with pytest.raises(ConfigError, match=f"--opset 99: .* knows opsets up to {newest}"):
+        set_opset(reduction(), 99)
+    for ir in (7, onnx.IR_VERSION + 1):
+        with pytest.raises(ConfigError, match=f"--ir {ir}: .* Write --ir 8"):
+            set_ir(reduction(), ir)
+
+
+def test_products_of_feature_maps_stay_float32() -> None:
+    """300 * 300 overflows float16."""
+    proto = graph(
+        [
+            helper.make_node("Conv", ["x", "weight"], ["map"]),
+            helper.make_node("Reshape", ["map", "shape"], ["nodes"]),
+            helper.make_node("Transpose", ["nodes"], ["columns"], perm=[0, 2, 1]),
+            helper.make_node("MatMul", ["nodes", "columns"], ["y"]),
+        ],
+        shape=["batch", 1, 1, 2],
+        result=["batch", 1, 1],
+        constants={
+            "weight": np.ones((1, 1, 1, 1), np.float32),
+            "shape": np.array([-1, 1, 2]),
+        },
+    )
+    to_float16(proto)
+    kinds = {entry.name: entry.data_type for entry in proto.graph.initializer}
+    assert kinds["weight_half"] == TensorProto.FLOAT16
+    found = run(proto, np.full((1, 1, 1, 2), 300, np.float32))
+    assert found.item() == 180_000
