@@ -25,6 +25,7 @@ ExternalFormat = Literal[
 CostTable = Literal["iaunet-vi", "rga-3", "ianet-cost"]
 MaskFiles = Literal["index", "colours", "stripes"]
 ParserPreset = Literal["imagenet", "schp", "jppnet"]
+ApproximateSearch = Literal["ivf", "hnsw"]
 ParserFit = Literal["stretch", "pad"]
 SyntheticLayout = Literal[
     "market1501",

@@ -24,11 +24,13 @@ from reidkit.cli import (
     export,
     extract,
     import_,
+    index,
     masks,
     models,
     prepare_masks,
     report,
     reproduce,
+    search,
     train,
 )
 from reidkit.cli.options import option_panels
@@ -41,6 +43,7 @@ GROUPS = {
     "Masks": ("prepare-masks", "masks"),
     "Train": ("models", "train", "import", "reproduce"),
     "Evaluate": ("eval", "compare"),
+    "Search": ("search", "index"),
     "Deploy": ("extract", "export", "report"),
     "Explain": ("attention",),
 }
@@ -64,7 +67,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     cls=OrderedGroup,
 )
-for name, group in (("datasets", datasets.app), ("masks", masks.app)):
+for name, group in (("datasets", datasets.app), ("masks", masks.app), ("index", index.app)):
     for command in group.registered_commands:
         command.cls = option_panels({})
     app.add_typer(group, name=name, rich_help_panel=PANEL_OF[name])
@@ -77,6 +80,7 @@ for name, function, panels in (
     ("reproduce", reproduce.reproduce, reproduce.PANELS),
     ("eval", evaluate.evaluate, evaluate.PANELS),
     ("compare", compare.compare, {}),
+    ("search", search.search, search.PANELS),
     ("extract", extract.extract, extract.PANELS),
     ("export", export.export, {}),
     ("report", report.report, {}),
