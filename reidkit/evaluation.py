@@ -41,6 +41,9 @@ from reidkit.types import Dataset, Split
 Progress = Callable[[str, int, int], None]
 """on_progress(stage, done, total)."""
 
+UNLABELLED = -1
+"""Identity of images without a label."""
+
 RANKS = (1, 5, 10, 20)
 """CMC ranks in tables."""
 
@@ -292,6 +295,12 @@ def evaluate_features(
             f"{query_file or 'query'} and {gallery_file or 'gallery'} contain features of "
             "different models. Extract both with the same one"
         )
+    for features, name in ((query, query_file or "query"), (gallery, gallery_file or "gallery")):
+        if (features.pids == UNLABELLED).all():
+            raise DataError(
+                f"{name}: all identities are {UNLABELLED}, so nothing is labelled and there is "
+                "nothing to evaluate. To find people: reidkit search --query A.h5 --gallery B.h5"
+            )
     Q = as_embeddings(query, query_file or "query")
     G = as_embeddings(gallery, gallery_file or "gallery")
     neighbours: dict[str, Any] = {
