@@ -32,6 +32,7 @@ from reidkit.cli import (
     reproduce,
     search,
     train,
+    visualize,
 )
 from reidkit.cli.options import option_panels
 from reidkit.cli.output import LogHandler
@@ -45,7 +46,7 @@ GROUPS = {
     "Evaluate": ("eval", "compare"),
     "Search": ("search", "index"),
     "Deploy": ("extract", "export", "report"),
-    "Explain": ("attention",),
+    "Explain": ("visualize", "attention"),
 }
 """Panels of `reidkit --help`, in the order of use."""
 
@@ -67,7 +68,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
     cls=OrderedGroup,
 )
-for name, group in (("datasets", datasets.app), ("masks", masks.app), ("index", index.app)):
+for name, group in (
+    ("datasets", datasets.app),
+    ("masks", masks.app),
+    ("index", index.app),
+    ("visualize", visualize.app),
+):
     for command in group.registered_commands:
         command.cls = option_panels({})
     app.add_typer(group, name=name, rich_help_panel=PANEL_OF[name])

@@ -86,8 +86,8 @@ def build(
         from reidkit.runtime.embedder import load_embedder
         from reidkit.runtime.extraction import ExtractionSettings, extract_images
 
-        path = find_model(model)
         records = _records(images, camera, metadata)
+        path = find_model(model)
         embedder = load_embedder(path, device=device)
         settings = ExtractionSettings(flip, batch=batch)
         first = extract_images(embedder, [[Path(records[0].path)]], settings)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError, ReidkitError
-from reidkit.files import exclusive_lock, os_error_text
+from reidkit.files import atomic_folder, exclusive_lock, os_error_text
 from reidkit.index.records import ANY, Filter, Header, Hit, Record, check_vectors, new_rows
 from reidkit.retrieval.exact import search_exact
 
@@ -90,15 +90,14 @@ class IndexDirectory:
                 f"{path} exists already. Add to an index: reidkit index add {path} IMAGES"
             )
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / "vectors-1.f32").touch()
-            partial = path / (DATABASE + ".partial")
-            with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as database:
-                database.executescript(_SCHEMA)
-                values = {"header": header.to_json(), "vectors": "vectors-1.f32", "slots": "0"}
-                database.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
-            partial.replace(path / DATABASE)
-        except (OSError, sqlite3.Error) as error:
+            with atomic_folder(path) as partial:
+                (partial / "vectors-1.f32").touch()
+                with contextlib.closing(sqlite3.connect(partial / DATABASE)) as database:
+                    database.executescript(_SCHEMA)
+                    values = {"header": header.to_json(), "vectors": "vectors-1.f32", "slots": "0"}
+                    with database:
+                        database.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
+        except sqlite3.Error as error:
             raise ReidkitError(f"cannot write {path}: {error}") from error
         return cls(path)
 
@@ -190,7 +189,7 @@ class IndexDirectory:
                 )
             except (OSError, ValueError) as error:
                 raise DataError(
-                    f"{self.path / file} is missing or holds fewer than {slots:,} vectors. {REBUILD}"
+                    f"{self.path / file} lacks some of its {slots:,} vectors. {REBUILD}"
                 ) from error
             self._vectors = (file, slots, mapped)
         return self._vectors[2]

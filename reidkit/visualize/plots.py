@@ -1,21 +1,15 @@
-"""Plots: ranked lists, and the curves of an evaluation."""
+"""Plots of the curves of an evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
-
 from reidkit.files import atomic
-from reidkit.image import read_image
 from reidkit.retrieval import RetrievalMetrics
 
-GREEN, RED, GREY, INK, PAPER = "#1a9850", "#d73027", "#9a9a9a", "#222222", "#ffffff"
-_TILE = (72, 144)  # width, height in pixels of one image
-_FRAME, _GAP, _MARGIN, _CAPTION = 4, 8, 16, 18
+GREEN, RED = "#1a9850", "#d73027"
 
 
 def plot_curves(results: Mapping[str, RetrievalMetrics], path: Path, *, title: str) -> None:
