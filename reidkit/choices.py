@@ -36,6 +36,7 @@ MaskFiles = Literal["index", "colours", "stripes"]
 ParserName = Literal["jppnet", "schp-lip", "schp-atr", "schp-pascal"]
 ParserPrecision = Literal["auto", "fp32", "bf16"]
 ParserPreset = Literal["imagenet", "schp", "jppnet"]
+ApproximateSearch = Literal["ivf", "hnsw"]
 ParserFit = Literal["stretch", "pad"]
 SyntheticLayout = Literal[
     "market1501",

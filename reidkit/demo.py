@@ -19,7 +19,6 @@ from reidkit.errors import ReidkitError
 from reidkit.evaluation import (
     Evaluation,
     EvaluationSettings,
-    as_embeddings,
     evaluate,
     evaluate_features,
 )
@@ -27,7 +26,7 @@ from reidkit.export import Parity, export_onnx
 from reidkit.features import Features, read_features, write_features
 from reidkit.masks.prepare import prepare_synthetic
 from reidkit.masks.store import MaskStore
-from reidkit.retrieval import RankingConfig, RerankConfig, RetrievalMetrics, top_n
+from reidkit.retrieval import RankingConfig, RerankConfig, RetrievalMetrics
 from reidkit.runtime.embedder import Embedder, load_embedder
 from reidkit.runtime.extraction import extract_split
 from reidkit.runtime.torch_embedder import TorchEmbedder
@@ -35,7 +34,8 @@ from reidkit.synthetic import LAYOUTS
 from reidkit.training.setup import build_model
 from reidkit.training.trainer import Callbacks, RunOptions, Trainer
 from reidkit.types import PARTS, SPLITS, Dataset
-from reidkit.visualize.plots import RankedList, plot_ranked_lists
+from reidkit.visualize.ranked_lists import save_png
+from reidkit.visualize.ranks import ranked_rows
 
 RECIPE = Layer(
     "demo recipe",
@@ -230,26 +230,10 @@ class Demo:
     def _plot(self, data: Dataset) -> None:
         query, gallery = (read_features(path) for path in self.features)
         rows = _one_query_per_person(query, count=8)
-        lists = top_n(
-            as_embeddings(query, "query").take(rows),
-            as_embeddings(gallery, "gallery"),
-            10,
-            RankingConfig(data.protocol),
-        )
-        ranked = []
-        for row, found, distances in zip(rows, lists.indices, lists.distances, strict=True):
-            kept = [(int(g), float(d)) for g, d in zip(found, distances, strict=True) if g >= 0]
-            ranked.append(
-                RankedList(
-                    query=data.root / query.paths[row],
-                    query_caption=f"id {query.pids[row]} cam {query.camids[row]}",
-                    gallery=[data.root / gallery.paths[g] for g, _ in kept],
-                    matches=[bool(gallery.pids[g] == query.pids[row]) for g, _ in kept],
-                    captions=[f"cam {gallery.camids[g]}  {d:.2f}" for g, d in kept],
-                )
-            )
+        config = RankingConfig(data.protocol)
+        ranked = ranked_rows(query, gallery, rows, root=data.root, config=config)
         title = "Queries and their ten nearest by cosine distance"
-        plot_ranked_lists(ranked, self.out / "ranked.png", title=title)
+        save_png(self.out / "ranked.png", ranked, title=title)
 
 
 def _one_query_per_person(query: Features, *, count: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from reidkit.choices import ApRule, Metric, ProtocolName
 from reidkit.classification import ClassificationResult, evaluate_classification
 from reidkit.errors import ConfigError, DataError
 from reidkit.features import Features, read_features
+from reidkit.query_results import QueryResult, query_results
 from reidkit.retrieval import (
     Embeddings,
     OperatingPoint,
@@ -41,6 +42,9 @@ from reidkit.types import Dataset, Split
 Progress = Callable[[str, int, int], None]
 """on_progress(stage, done, total)."""
 
+UNLABELLED = -1
+"""Identity of images without a label."""
+
 RANKS = (1, 5, 10, 20)
 """CMC ranks in tables."""
 
@@ -60,6 +64,7 @@ class EvaluationSettings(ExtractionSettings):
         target_fpr: false positive rate at which to report the verification threshold.
         thresholds: count all distances, for ROC and verification thresholds.
         by_camera: also evaluate each pair of cameras.
+        per_query: keep each query's result with the paths of its nearest images.
         max_memory: bytes of ranking in addition to the features; None: the fastest block sizes.
 
     Raises:
@@ -76,6 +81,7 @@ class EvaluationSettings(ExtractionSettings):
     target_fpr: float | None = None
     thresholds: bool = False
     by_camera: bool = False
+    per_query: bool = False
     max_memory: int | None = None
 
     def __post_init__(self) -> None:
@@ -106,6 +112,7 @@ class Evaluation:
         flip: whether embeddings of mirrored images were added.
         query_features, gallery_features: the files that the features were read from, if any.
         multi_query: folder of the images that queries were pooled over, if any.
+        queries: each query's result (after re-ranking, if requested), with `settings.per_query`.
     """
 
     settings: EvaluationSettings
@@ -122,6 +129,7 @@ class Evaluation:
     query_features: str = ""
     gallery_features: str = ""
     multi_query: str = ""
+    queries: tuple[QueryResult, ...] = ()
 
     columns: ClassVar[tuple[str, ...]] = (
         *("data set", "", "mAP", "95 %", "mINP"),
@@ -292,6 +300,12 @@ def evaluate_features(
             f"{query_file or 'query'} and {gallery_file or 'gallery'} contain features of "
             "different models. Extract both with the same one"
         )
+    for features, name in ((query, query_file or "query"), (gallery, gallery_file or "gallery")):
+        if (features.pids == UNLABELLED).all():
+            raise DataError(
+                f"{name}: all identities are {UNLABELLED}, so nothing is labelled and there is "
+                "nothing to evaluate. To find people: reidkit search --query A.h5 --gallery B.h5"
+            )
     Q = as_embeddings(query, query_file or "query")
     G = as_embeddings(gallery, gallery_file or "gallery")
     neighbours: dict[str, Any] = {
@@ -323,6 +337,9 @@ def evaluate_features(
     if settings.rerank is not None:
         ranking = dataclasses.replace(ranking, rerank=settings.rerank)
         reranked = compute_metrics(Q, G, ranking, on_progress=on_progress)
+    queries: tuple[QueryResult, ...] = ()
+    if settings.per_query:
+        queries = query_results((query, Q), (gallery, G), ranking, reranked or plain)
     origin = query.attributes
     return Evaluation(
         settings=settings,
@@ -338,6 +355,7 @@ def evaluate_features(
         flip=bool(origin.get("flip", False)),
         query_features=query_file,
         gallery_features=gallery_file,
+        queries=queries,
     )
 
 

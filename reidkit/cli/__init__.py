@@ -27,13 +27,16 @@ from reidkit.cli import (
     export,
     extract,
     import_,
+    index,
     masks,
     models,
     prepare_masks,
     report,
     reproduce,
+    search,
     serve,
     train,
+    visualize,
 )
 from reidkit.cli.options import option_panels
 from reidkit.cli.output import LogHandler
@@ -46,8 +49,9 @@ GROUPS = {
     "Masks": ("prepare-masks", "masks"),
     "Train": ("models", "train", "import", "reproduce"),
     "Evaluate": ("eval", "compare"),
+    "Search": ("search", "index"),
     "Deploy": ("extract", "export", "bench", "serve", "report"),
-    "Explain": ("attention",),
+    "Explain": ("visualize", "attention"),
 }
 """Panels of `reidkit --help`, in the order of use."""
 
@@ -75,7 +79,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
     cls=MainGroup,
 )
-for name, group in (("datasets", datasets.app), ("masks", masks.app)):
+for name, group in (
+    ("datasets", datasets.app),
+    ("masks", masks.app),
+    ("index", index.app),
+    ("visualize", visualize.app),
+):
     for command in group.registered_commands:
         if command.cls in (None, TyperCommand):  # it has no panels of its own
             command.cls = option_panels({})
@@ -90,6 +99,7 @@ for name, function, panels in (
     ("reproduce", reproduce.reproduce, reproduce.PANELS),
     ("eval", evaluate.evaluate, evaluate.PANELS),
     ("compare", compare.compare, {}),
+    ("search", search.search, search.PANELS),
     ("extract", extract.extract, extract.PANELS),
     ("export", export.export, export.PANELS),
     ("bench", bench.bench, bench.PANELS),

@@ -61,7 +61,7 @@ PANELS = {
     "Embedding": ("flip", "clips", "embedding"),
     "Execution": ("batch", "device", "threads", "provider", "precision", "compile_"),
     "Third-party ONNX models": THIRD_PARTY,
-    "Output": ("out", "json"),
+    "Output": ("out", "failures", "json"),
 }
 
 
@@ -159,6 +159,10 @@ def evaluate(
             "--out", "-o", help="Folder for metrics.json and curves.", show_default="the run folder"
         ),
     ] = None,
+    failures: Annotated[
+        Path | None,
+        typer.Option(help="Write the queries by AP, the worst first, with paths (CSV)."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Evaluate a model or extracted features.
@@ -225,6 +229,7 @@ def evaluate(
         max_memory=memory,
         thresholds=True,
         by_camera=True,
+        per_query=failures is not None,
         flip=flip,
         clips=clips,
         batch=batch,
@@ -265,6 +270,8 @@ def evaluate(
                 write_results(folder, with_distinct_names(found))
             results += found
     results = with_distinct_names(results)
+    if failures is not None:
+        write_all_failures(failures, results)
     means = run_statistics(results) if len(files) > 1 else []
     if json:
         documents = [result.to_dict() for result in results]
@@ -288,6 +295,20 @@ def check_distinct(what: str, names: Sequence[object], meant: Sequence[object]) 
             earlier = names[meant.index(meant[number])]
             same = "" if earlier == name else f", as {earlier}"
             raise ConfigError(f"{what} {name} is given more than once{same}. Leave one of them out")
+
+
+def write_all_failures(file: Path, results: Sequence[EvaluationResult]) -> None:
+    """Writes the queries of one evaluation.
+
+    Raises:
+        ConfigError: there are several, or it is a classification.
+    """
+    from reidkit.evaluation import Evaluation
+    from reidkit.query_results import write_failures
+
+    if len(results) != 1 or not isinstance(results[0], Evaluation):
+        raise ConfigError("--failures takes one model on one re-identification data set")
+    write_failures(file, results[0].queries)
 
 
 def evaluate_model(

@@ -30,6 +30,12 @@ ModelArgument = Annotated[
     Path | None,
     typer.Argument(help="Checkpoint, run folder or ONNX file.", show_default="the newest run"),
 ]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--model", help="Checkpoint, run folder or ONNX file.", show_default="the newest run"
+    ),
+]
 DatasetOption = Annotated[
     str, typer.Option("--dataset", help="Data set name, manifest file or folder.")
 ]

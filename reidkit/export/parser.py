@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from onnx import checker, helper, save
+from onnx import ModelProto, checker, helper, save
 from torch import nn
 
 import reidkit
@@ -109,15 +109,7 @@ def export_network(
             dynamic[axis] = STRIDE * torch.export.Dim(f"{side}_{STRIDE}th", min=4, max=512)
     on_progress("exporting", 0, 1)
     with atomic(target) as partial:
-        proto = trace(
-            folded,
-            torch.zeros(2, 3, header.size, header.size),
-            dynamic,
-            input_name="images",
-            output_names=("scores",),
-        )
-        clean(proto)
-        set_ir(proto, None)
+        proto = _exported(folded, torch.zeros(2, 3, header.size, header.size), dynamic)
         helper.set_model_props(proto, {METADATA: json.dumps(dataclasses.asdict(header))})
         checker.check_model(proto)
         save(proto, partial)
@@ -133,6 +125,13 @@ def export_network(
                     f" {target} was not written"
                 )
     return parities
+
+
+def _exported(network: nn.Module, example: torch.Tensor, dynamic: dict[int, Any]) -> ModelProto:
+    proto = trace(network, example, dynamic, input_name="images", output_names=("scores",))
+    clean(proto)
+    set_ir(proto, None)
+    return proto
 
 
 def _compare(

@@ -74,6 +74,113 @@ def top_n(
     return RankedLists(indices, distances.to_distance(values))
 
 
+@dataclass(frozen=True)
+class NearestMatches:
+    """Of every query, the nearest true match and the nearest negative.
+
+    Attributes:
+        right, wrong: int64 [Q] into the gallery as in `RankedLists`; -1 where there is none.
+        right_distance, wrong_distance: float [Q]; infinite where there is none.
+    """
+
+    right: NDArray[np.int64]
+    wrong: NDArray[np.int64]
+    right_distance: NDArray[Any]
+    wrong_distance: NDArray[Any]
+
+
+def nearest_matches(
+    query: Embeddings,
+    gallery: Embeddings,
+    config: RankingConfig,
+    *,
+    on_progress: Progress | None = None,
+) -> NearestMatches:
+    """The nearest true match and the nearest negative of every query, ties by gallery order.
+
+    Errors as in `ranking.compute_metrics`.
+    """
+    protocol = get_protocol(config.protocol)
+    distances, blocks = open_distances(query, gallery, config, on_progress)
+    labels = join_labels(gallery_parts(query, gallery, protocol))
+    matches = find_matches(query.pids, query.camids, labels, cameras=protocol.cameras)
+    found = np.full((2, len(query)), -1, np.int64)
+    values = np.full((2, len(query)), np.inf)
+    for start, stop in blocks:
+        block = distances.block(start, stop)
+        exclude(block, matches, start)
+        for b, row in enumerate(block.cpu().numpy()):
+            q, own = start + b, matches.of(start + b)
+            if len(own):
+                found[0, q] = own[row[own].argmin()]
+                values[0, q] = row[found[0, q]]
+                row[own] = np.inf
+            g = int(row.argmin())
+            if row[g] < np.inf:
+                found[1, q], values[1, q] = g, row[g]
+    distance = distances.to_distance(values)
+    return NearestMatches(found[0], found[1], distance[0], distance[1])
+
+
+@dataclass(frozen=True)
+class RankedHit:
+    """One place of a ranked list that also shows what its protocol excludes.
+
+    Attributes:
+        index: into the gallery as in `RankedLists`.
+        match: whether it is a true match.
+        excluded: whether the protocol leaves it out: junk, or the query's identity by its camera.
+    """
+
+    index: int
+    distance: float
+    match: bool
+    excluded: bool
+
+
+def lists_with_junk(
+    query: Embeddings,
+    gallery: Embeddings,
+    rows: NDArray[np.int64],
+    n: int,
+    config: RankingConfig,
+    *,
+    max_excluded: int = 3,
+) -> list[list[RankedHit]]:
+    """Ranked lists of the queries at `rows`: n items that count, and between them at most
+    `max_excluded` that do not. All queries take part in re-ranking.
+
+    Errors as in `ranking.compute_metrics`.
+    """
+    protocol = get_protocol(config.protocol)
+    distances, blocks = open_distances(query, gallery, config, None)
+    labels = join_labels(gallery_parts(query, gallery, protocol))
+    matches = find_matches(query.pids, query.camids, labels, cameras=protocol.cameras)
+    lists: dict[int, list[RankedHit]] = {}
+    for start, stop in blocks:
+        chosen = rows[(rows >= start) & (rows < stop)]
+        if not len(chosen):
+            continue
+        block = distances.block(start, stop).cpu().numpy()
+        for q in chosen.tolist():
+            excluded = np.zeros(block.shape[1], np.bool_)
+            excluded[matches.junk] = True
+            low, high = matches.excluded_offsets[q : q + 2]
+            excluded[matches.excluded[low:high]] = True
+            order = np.argsort(block[q - start], kind="stable")
+            shown = np.cumsum(excluded[order])
+            order = order[~excluded[order] | (shown <= max_excluded)]
+            counted = np.cumsum(~excluded[order])
+            order = order[: np.searchsorted(counted, n) + 1]
+            values = distances.to_distance(block[q - start][order])
+            own = set(matches.of(q).tolist())
+            lists[q] = [
+                RankedHit(g, float(d), g in own, bool(excluded[g]))
+                for g, d in zip(order.tolist(), values, strict=True)
+            ]
+    return [lists[q] for q in rows.tolist()]
+
+
 def nearest(block: Tensor, n: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Indices and values of the n smallest entries of each row of [B, G], ties by index."""
     if block.device.type != "cpu":

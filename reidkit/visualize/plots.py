@@ -1,68 +1,15 @@
-"""Plots: ranked lists, and the curves of an evaluation."""
+"""Plots of the curves of an evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
-
 from reidkit.files import atomic
-from reidkit.image import read_image
 from reidkit.retrieval import RetrievalMetrics
 
-GREEN, RED, GREY, INK, PAPER = "#1a9850", "#d73027", "#9a9a9a", "#222222", "#ffffff"
-_TILE = (72, 144)  # width, height in pixels of one image
-_FRAME, _GAP, _MARGIN, _CAPTION = 4, 8, 16, 18
-
-
-@dataclass(frozen=True)
-class RankedList:
-    """A query and its nearest gallery images.
-
-    Attributes:
-        gallery: nearest first.
-        matches: whether each gallery image is a true match.
-        captions: a short text under each gallery image.
-    """
-
-    query: Path
-    query_caption: str
-    gallery: Sequence[Path]
-    matches: Sequence[bool]
-    captions: Sequence[str]
-
-
-def plot_ranked_lists(rows: Sequence[RankedList], path: Path, *, title: str) -> None:
-    """Writes a PNG: one query per row and its nearest images to the right, true matches framed in
-    green and false ones in red."""
-    columns = 1 + max(len(row.gallery) for row in rows)
-    cell = (_TILE[0] + 2 * _FRAME + _GAP, _TILE[1] + 2 * _FRAME + _GAP + _CAPTION)
-    extra = 2 * _GAP  # between query and gallery
-    width = 2 * _MARGIN + columns * cell[0] + extra - _GAP
-    top = _MARGIN + 28
-    sheet = Image.new("RGB", (width, top + len(rows) * cell[1] + _MARGIN), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((_MARGIN, _MARGIN - 4), title, fill=INK, font=ImageFont.load_default(16))
-    small = ImageFont.load_default(11)
-    for line, row in enumerate(rows):
-        colours = [GREY] + [GREEN if match else RED for match in row.matches]
-        images = [row.query, *row.gallery]
-        captions = [row.query_caption, *row.captions]
-        for column, (image, colour, caption) in enumerate(
-            zip(images, colours, captions, strict=True)
-        ):
-            left = _MARGIN + column * cell[0] + (extra if column else 0)
-            upper = top + line * cell[1]
-            box = (left, upper, left + _TILE[0] + 2 * _FRAME - 1, upper + _TILE[1] + 2 * _FRAME - 1)
-            pen.rectangle(box, fill=colour)
-            tile = read_image(image).resize(_TILE, Image.Resampling.BICUBIC)
-            sheet.paste(tile, (left + _FRAME, upper + _FRAME))
-            pen.text((left + _FRAME, box[3] + 3), caption, fill=INK, font=small)
-    with atomic(path) as partial:
-        sheet.save(partial, format="PNG")
+GREEN, RED = "#1a9850", "#d73027"
 
 
 def plot_curves(results: Mapping[str, RetrievalMetrics], path: Path, *, title: str) -> None:

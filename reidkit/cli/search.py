@@ -1,0 +1,243 @@
+"""reidkit search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reidkit.cli.options import BatchOption, DeviceOption, FlipOption, JsonOption
+from reidkit.cli.output import print_json, progress
+from reidkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reidkit.features import Features
+    from reidkit.index.records import Filter, Gallery, Hit
+    from reidkit.index.searching import RankedQuery
+
+PANELS = {
+    "Query and gallery": ("query", "gallery", "images_root"),
+    "Search": ("top", "threshold", "rerank", "exclude_self", "exact"),
+    "Conditions": ("camera", "after", "before"),
+    "Embedding": ("flip", "batch", "device"),
+    "Output": ("png", "html", "csv", "json"),
+}
+
+FEATURES = (".h5", ".hdf5", ".npz")
+
+
+def search(
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Checkpoint, run folder or ONNX file that embeds images.",
+            show_default="the index's model, or the newest run",
+        ),
+    ] = None,
+    query: Annotated[
+        str, typer.Option(help="Image, folder, glob or features file.", show_default=False)
+    ] = "",
+    gallery: Annotated[
+        str,
+        typer.Option(
+            help="Folder, glob, features file, index directory or qdrant://HOST:6333/COLLECTION.",
+            show_default=False,
+        ),
+    ] = "",
+    images_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the paths in features files, to show their images."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Hits per query.")] = 10,
+    threshold: Annotated[
+        float | None, typer.Option(help="Largest cosine distance of a hit.", show_default="none")
+    ] = None,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Re-rank k-reciprocally.")] = False,
+    exclude_self: Annotated[
+        bool, typer.Option("--exclude-self", help="Leave out the query's own file.")
+    ] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Ignore an index's FAISS index.")] = False,
+    camera: Annotated[
+        list[int] | None, typer.Option(help="Search this camera only; repeatable.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(help="Search from this time on, such as 2026-05-17T09:30.")
+    ] = None,
+    before: Annotated[str | None, typer.Option(help="Search before this time.")] = None,
+    flip: FlipOption = False,
+    batch: BatchOption = 64,
+    device: DeviceOption = "auto",
+    png: Annotated[Path | None, typer.Option(help="Write the ranked lists as a picture.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write them as one HTML page.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write them as CSV.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Find the nearest gallery images of a query.
+
+    Distances are 1 - cosine (re-ranked ones with --rerank). No labels are needed.
+
+    \b
+    Examples:
+      reidkit search model.onnx --query who.jpg --gallery photos/
+      reidkit search --query who.jpg --gallery people.index --png who.png
+      reidkit search --query query.h5 --gallery gallery.h5 --rerank --csv hits.csv
+    """
+    _check(query, gallery, model, rerank=rerank)
+    from reidkit.index.opening import is_index, open_index
+    from reidkit.index.searching import ranked_queries, search_features, search_index
+
+    condition = _condition(camera, after, before)
+    wanted = top + 1 if exclude_self else top
+    if is_index(gallery):
+        index = open_index(gallery, exact=exact)
+        embedder = None if _is_features(query) else _index_model(index, model, device)
+        queries = _features(query, embedder, flip=index.header.flip, batch=batch)
+        lists = search_index(queries, index, wanted, condition)
+    else:
+        if condition.after is not None or condition.before is not None:
+            raise ConfigError("--after and --before need an index, which stores times")
+        images = [name for name in (query, gallery) if not _is_features(name)]
+        embedder = _model(model, device) if images else None
+        queries = _features(query, embedder, flip=flip, batch=batch)
+        stored = _features(gallery, embedder, flip=flip, batch=batch)
+        config = _rerank_config() if rerank else None
+        lists = search_features(queries, stored, wanted, rerank=config, condition=condition)
+    ranked = ranked_queries(queries, lists, top=top, threshold=threshold, exclude_self=exclude_self)
+    _write(ranked, png=png, html=html, csv=csv, root=images_root)
+    if json:
+        print_json([_as_dict(item) for item in ranked])
+    else:
+        _print(ranked)
+
+
+def _check(query: str, gallery: str, model: Path | None, *, rerank: bool) -> None:
+    """What can be refused before anything is loaded."""
+    from reidkit.index.opening import is_index
+
+    if not query or not gallery:
+        raise ConfigError("give --query IMAGE and --gallery FOLDER, a features file or an index")
+    for option, name in (("--query", query), ("--gallery", gallery)):
+        if _is_features(name) and not Path(name).is_file():
+            raise ConfigError(f"{option} {name}: no such features file")
+    if rerank and is_index(gallery):
+        raise ConfigError(
+            "--rerank needs all gallery vectors: search a folder or a features file, or remove "
+            "--rerank"
+        )
+    if model is not None and _is_features(str(model)):
+        raise ConfigError(
+            f"{model} is a features file: pass it as --query or --gallery. The argument is a model"
+        )
+
+
+def _is_features(name: str) -> bool:
+    return name.lower().endswith(FEATURES)
+
+
+def _model(model: Path | None, device: str) -> Any:
+    from reidkit.cli.runs import find_model
+    from reidkit.runtime.embedder import load_embedder
+
+    return load_embedder(find_model(model), device=device)
+
+
+def _index_model(index: Gallery, model: Path | None, device: str) -> Any:
+    from reidkit.cli.index import open_model
+
+    return open_model(index, model, device)
+
+
+def _features(name: str, embedder: Any, *, flip: bool, batch: int) -> Features:
+    """The features file, or the embeddings of images."""
+    from reidkit.features import read_features
+
+    if _is_features(name):
+        return read_features(Path(name))
+    from reidkit.cli.extract import find_images
+    from reidkit.runtime.extraction import ExtractionSettings, extract_images
+
+    files = [[path] for path in find_images(name)]
+    with progress(f"embedding {name}") as on_progress:
+        settings = ExtractionSettings(flip, batch=batch)
+        return extract_images(embedder, files, settings, on_progress=on_progress)
+
+
+def _rerank_config() -> Any:
+    from reidkit.retrieval.rerank import RerankConfig
+
+    return RerankConfig()
+
+
+def _condition(camera: list[int] | None, after: str | None, before: str | None) -> Filter:
+    from reidkit.index.filling import parse_time
+    from reidkit.index.records import Filter
+
+    return Filter(
+        frozenset(camera) if camera else None,
+        None if after is None else parse_time(after, where="--after"),
+        None if before is None else parse_time(before, where="--before"),
+    )
+
+
+def _write(
+    ranked: list[RankedQuery],
+    *,
+    png: Path | None,
+    html: Path | None,
+    csv: Path | None,
+    root: Path | None,
+) -> None:
+    from reidkit.index.searching import write_csv
+
+    if csv:
+        write_csv(csv, ranked)
+    if png or html:
+        from reidkit.visualize.ranked_lists import save_html, save_png
+
+        rows = [_row(item, root) for item in ranked]
+        if png:
+            save_png(png, rows, title=f"{len(rows)} queries" if len(rows) > 1 else "")
+        if html:
+            save_html(html, rows)
+
+
+def _row(item: RankedQuery, root: Path | None) -> Any:
+    from reidkit.visualize.ranked_lists import RankedRow, Tile
+
+    base = root or Path()
+    hits = tuple(
+        Tile(
+            base / hit.record.path,
+            (f"{k}. {hit.distance:.3f}", hit_text(hit)),
+            camera=hit.record.camera,
+        )
+        for k, hit in enumerate(item.hits, start=1)
+    )
+    return RankedRow(Tile(base / item.path, ("query", Path(item.path).name)), hits, item.path)
+
+
+def hit_text(hit: Hit) -> str:
+    """Person and camera of a hit, else its file's name."""
+    record = hit.record
+    words = [f"person {record.person}"] if record.person else []
+    words += [f"camera {record.camera}"] if record.camera is not None else []
+    return ", ".join(words) or Path(record.path).name
+
+
+def _as_dict(item: RankedQuery) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    hits = [{**asdict(hit.record), "distance": hit.distance} for hit in item.hits]
+    return {"query": item.path, "hits": hits}
+
+
+def _print(ranked: list[RankedQuery]) -> None:
+    for item in ranked:
+        print(item.path)
+        if not item.hits:
+            print("  nothing found")
+        for rank, hit in enumerate(item.hits, start=1):
+            record = hit.record
+            extra = hit_text(hit) if record.person or record.camera is not None else ""
+            print(f"  {rank:>3}  {hit.distance:.4f}  {record.path}  {extra}".rstrip())

@@ -1,0 +1,172 @@
+"""`reidkit search`, `index` and `visualize ranks` as a user types them."""
+
+import csv
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from reidkit.index.directory import DATABASE
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def model(trained: Path) -> Path:
+    return trained / "runs" / "one" / "model.safetensors"
+
+
+@pytest.fixture
+def photos(market: Path, tmp_path: Path) -> Path:
+    """Twelve gallery images in a folder with a strange name."""
+    folder = tmp_path / "Fotos & more ü"
+    folder.mkdir()
+    for file in sorted((market / "bounding_box_test").glob("*.jpg"))[:12]:
+        shutil.copy(file, folder)
+    return folder
+
+
+def test_a_picture_is_found_in_a_folder_and_leaves_itself_out_on_request(
+    run: Run, model: Path, photos: Path
+) -> None:
+    who = sorted(photos.iterdir())[3]
+    (found,) = json.loads(run("search", model, "--query", who, "--gallery", photos, "--json"))
+    assert found["hits"][0]["path"] == str(who)
+    assert found["hits"][0]["distance"] == pytest.approx(0, abs=1e-5)
+    assert len(found["hits"]) == 10
+    arguments = ("search", model, "--query", who, "--gallery", photos, "--exclude-self", "--json")
+    (other,) = json.loads(run(*arguments, "--top", 3))
+    assert [hit["path"] for hit in other["hits"]] == [h["path"] for h in found["hits"][1:4]]
+    bound = found["hits"][4]["distance"] + 1e-7
+    (near,) = json.loads(run(*arguments, "--threshold", bound))
+    assert len(near["hits"]) == 4
+
+
+def test_an_index_gives_the_lists_of_its_folder(run: Run, model: Path, photos: Path) -> None:
+    who = sorted(photos.iterdir())[3]
+    first = run("index", "build", "p.index", photos, "--model", model)
+    assert first.startswith("p.index: 12 added, 0 already there, 12 vectors")
+    assert "0 added, 12 already there" in run("index", "add", "p.index", photos)
+    (direct,) = json.loads(run("search", model, "--query", who, "--gallery", photos, "--json"))
+    (kept,) = json.loads(run("search", "--query", who, "--gallery", "p.index", "--json"))
+    assert [h["path"] for h in kept["hits"]] == [str(Path(h["path"])) for h in direct["hits"]]
+    for a, b in zip(kept["hits"], direct["hits"], strict=True):
+        assert a["distance"] == pytest.approx(b["distance"], abs=1e-5)
+    assert f"removed, {11} vectors" in run("index", "remove", "p.index", who)
+    (rest,) = json.loads(run("search", "--query", who, "--gallery", "p.index", "--json"))
+    assert [h["path"] for h in rest["hits"]][:9] == [h["path"] for h in kept["hits"][1:]]
+    assert json.loads(run("index", "info", "p.index", "--json"))["vectors"] == 11
+    assert "11 removed" in run("index", "expire", "p.index", "--before", "2100-01-01")
+
+
+def test_metadata_gives_person_camera_and_time_to_search_by(
+    run: Run, model: Path, photos: Path, tmp_path: Path
+) -> None:
+    names = sorted(file.name for file in photos.iterdir())
+    with (photos / "facts.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "person", "camera", "time"])
+        table.writerows(
+            (name, f"P{k}", k % 2, f"2026-01-{k + 1:02}") for k, name in enumerate(names)
+        )
+    build = ("index", "build", "p.index", photos, "--model", model)
+    run(*build, "--metadata", photos / "facts.csv")
+    search = ("search", "--query", photos / names[0], "--gallery", "p.index", "--json")
+    (found,) = json.loads(run(*search, "--camera", 1, "--after", "2026-01-03"))
+    assert {hit["camera"] for hit in found["hits"]} == {1}
+    assert {hit["person"] for hit in found["hits"]} == {"P3", "P5", "P7", "P9", "P11"}
+
+
+def test_features_files_are_searched_without_a_model(
+    run: Run, model: Path, market: Path, tmp_path: Path
+) -> None:
+    for split in ("query", "gallery"):
+        run("extract", model, "--dataset", market, "--split", split, "-o", f"{split}.h5")
+    plain = json.loads(run("search", "--query", "query.h5", "--gallery", "gallery.h5", "--json"))
+    reranked = json.loads(
+        run("search", "--query", "query.h5", "--gallery", "gallery.h5", "--rerank", "--json")
+    )
+    assert len(plain) == len(reranked) and plain != reranked
+    run("index", "build", "g.index", "--features", "gallery.h5")
+    kept = json.loads(run("search", "--query", "query.h5", "--gallery", "g.index", "--json"))
+    assert len(kept) == len(plain)
+    run(
+        *("search", "--query", "query.h5", "--gallery", "gallery.h5", "--images-root", market),
+        *("--png", "q.png", "--html", "q.html", "--csv", "q.csv", "--top", 3),
+    )
+    with Image.open("q.png") as picture:
+        assert picture.height > 200
+    assert "data:image/jpeg" in Path("q.html").read_text()
+    with Path("q.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) == 3 * len(plain) and rows[0]["rank"] == "1"
+
+
+def test_unlabelled_features_are_searched_and_never_evaluated(
+    run: Run, refuse: Run, model: Path, photos: Path
+) -> None:
+    run("extract", model, "--images", photos, "-o", "p.h5")
+    error = refuse("eval", "--query-features", "p.h5", "--gallery-features", "p.h5")
+    assert "p.h5: all identities are -1" in error and "reidkit search" in error
+
+
+def test_failures_list_the_worst_queries_first_with_paths(
+    run: Run, model: Path, market: Path
+) -> None:
+    run("eval", model, "--dataset", market, "--failures", "failures.csv", "-o", "out")
+    with Path("failures.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    aps = [float(row["ap"]) for row in rows]
+    assert aps == sorted(aps) and len(rows) > 3
+    for row in rows:
+        assert (market / row["query"]).is_file() and (market / row["match"]).is_file()
+        in_front = float(row["wrong_distance"]) < float(row["match_distance"])
+        assert in_front == (int(row["first_rank"]) > 1)
+
+
+def test_ranked_lists_of_the_worst_queries_are_shown(run: Run, model: Path, market: Path) -> None:
+    text = run("visualize", "ranks", model, "--dataset", market, "--worst", 2, "--html", "r.html")
+    assert "mAP" in text and "ranks.png" in text
+    assert Path("r.html").read_text().count("<section") == 2
+    query = sorted((market / "query").glob("*.jpg"))[0].name
+    document = json.loads(
+        run("visualize", "ranks", model, "--dataset", market, "--query", query, "--json")
+    )
+    assert document["queries"] == [f"query/{query}"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("search", "--query", "a.jpg"), "--query IMAGE and --gallery FOLDER"),
+        (("search", "--query", "no.h5", "--gallery", "g.h5"), "no.h5: no such features file"),
+        (("search", "x.h5", "--query", "a.jpg", "--gallery", "g"), "x.h5 is a features file"),
+        (("index", "info", "nothing"), "no index in nothing. Build one: reidkit index build"),
+        (("index", "add", "nothing"), "give either images"),
+        (("index", "expire", "i"), "exactly one of --older-than AGE and --before TIME"),
+        (("index", "expire", "i", "--older-than", "soon"), "expected a number and d, h, m or s"),
+        (("index", "build", "qdrant://h", "x"), "no image found: x"),
+        (("visualize", "ranks", "--png", "a.gif"), "ends in .png"),
+    ],
+)
+def test_mistakes_say_what_to_type(refuse: Run, arguments: tuple[str, ...], expected: str) -> None:
+    assert expected in refuse(*arguments)
+
+
+def test_another_model_is_refused_in_an_index(
+    run: Run, refuse: Run, model: Path, photos: Path, tmp_path: Path
+) -> None:
+    run("index", "build", "p.index", photos, "--model", model)
+    with sqlite3.connect(Path("p.index") / DATABASE) as database:
+        database.execute(
+            "UPDATE meta SET value = replace(value, '_sha256\": \"', '_sha256\": \"0')"
+        )
+    database.close()
+    who = next(photos.iterdir())
+    assert "is not the model that p.index was built with" in refuse(
+        "search", "--query", who, "--gallery", "p.index"
+    )
