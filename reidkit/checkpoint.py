@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import reidkit
 from reidkit.config import from_table
-from reidkit.errors import CheckpointError, ReidkitError
+from reidkit.errors import CheckpointError, ConfigError, ReidkitError
 from reidkit.files import atomic
 from reidkit.preprocess import Preprocess
 from reidkit.registry import get_arch
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from reidkit.models.base import ReidModel
 
 FORMAT = 1
+MAX_COUNT = 1 << 31
+"""Upper bound of numbers of identities and frames in a header."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,12 @@ class Header:
     format: int = FORMAT
     reidkit: str = reidkit.__version__
     git: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("num_ids", "frames", "stride"):
+            value = getattr(self, name)
+            if not 0 <= value < MAX_COUNT:
+                raise ConfigError(f"{name} is {value}, expected 0 to {MAX_COUNT - 1}")
 
 
 def save(path: Path, model: ReidModel, header: Header) -> None:
@@ -103,7 +111,7 @@ def read_header(path: Path) -> Header:
         table = json.loads(text)
         if not isinstance(table, dict):
             raise ValueError(f"expected a JSON object, got {text[:20]}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged header: {error}. Copy the file again") from error
     if table.get("format") != FORMAT:
         raise CheckpointError(
@@ -130,17 +138,46 @@ def load(path: Path, *, options: Mapping[str, Any] | None = None) -> tuple[ReidM
 
     header = read_header(path)
     header = dataclasses.replace(header, arch_config={**header.arch_config, **(options or {})})
+    _check_shapes(path, header)
     model = build(header)
+    model.load_state_dict(load_file(path), strict=True)
+    return model.eval(), header
+
+
+def _check_shapes(path: Path, header: Header) -> None:
+    """Compares the shapes in the file with those of the network, which is built without memory
+    first: a header from a stranger may describe a network of any size.
+
+    Raises:
+        CheckpointError: they differ, or there can be no such network.
+    """
+    import torch
+    from safetensors import safe_open
+
     try:
-        model.load_state_dict(load_file(path), strict=True)
-    except RuntimeError as error:
-        first, *rest = str(error).splitlines()[1:] or [str(error)]
-        more = f" (and {len(rest)} more)" if rest else ""
+        with torch.device("meta"):
+            expected = {k: list(v.shape) for k, v in build(header).state_dict().items()}
+    except ReidkitError:
+        raise
+    except (RuntimeError, OverflowError, MemoryError, ValueError, TypeError) as error:
+        reason = (str(error).splitlines() or ["too large"])[0]
+        raise CheckpointError(
+            f"{path}: its header describes an impossible {header.arch} ({reason}). "
+            "Copy the file again"
+        ) from error
+    with safe_open(path, framework="numpy") as file:
+        found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+    wrong = [
+        f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'no such tensor')}"
+        for name in sorted(expected.keys() | found.keys())
+        if found.get(name) != expected.get(name)
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise CheckpointError(
             f"{path}: tensors do not fit {header.arch}, the architecture in the header: "
-            f"{first.strip()}{more}"
-        ) from error
-    return model.eval(), header
+            f"{wrong[0]}{more}"
+        )
 
 
 def build(header: Header) -> ReidModel:

@@ -61,6 +61,17 @@ def rewrite(path: Path, **changes: object) -> None:
         ({"arch": "iaunett"}, "Did you mean iaunet"),
         ({"num_ids": 4}, "tensors do not fit iaunet"),
         ({"arch_config": {"backbone": "resnet34"}}, "tensors do not fit iaunet"),
+        ({"num_ids": -1}, "num_ids is -1, expected 0 to"),
+        ({"num_ids": 10**9}, r"head.classifier.bias is \[3\], expected \[1000000000\]"),
+        ({"num_ids": 10**30}, "num_ids"),
+        ({"frames": 10**15}, "frames is 1000000000000000, expected 0 to"),
+        ({"arch": None}, "arch"),
+        ({"arch_config": []}, "arch_config"),
+        ({"preprocess": None}, "preprocess"),
+        ({"preprocess": {"size": [0, 64]}}, "size"),
+        ({"preprocess": {"size": [10**40, 64]}}, "size"),
+        ({"preprocess": {"mean": [0.1]}}, "mean"),
+        ({"recipe": 3, "metrics": "x"}, "recipe|metrics"),
     ],
 )
 def test_headers_and_tensors_that_do_not_fit_are_refused(
@@ -88,12 +99,24 @@ def test_other_files_are_refused_with_the_next_command(tmp_path: Path) -> None:
         checkpoint.load(path)
 
 
-@pytest.mark.parametrize("text", ['{"x":', "[1]"])
+@pytest.mark.parametrize("text", ['{"x":', "[1]", "null", "NaN", "[" * 100_000, '"' + "x" * 10**6])
 def test_a_header_that_is_not_a_json_object_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "m.safetensors"
     save_file({"weight": torch.ones(1)}, path, metadata={"reidkit": text})
     with pytest.raises(CheckpointError, match="damaged header"):
         checkpoint.load(path)
+
+
+def test_a_network_is_not_built_before_its_shapes_are_those_of_the_file(tmp_path: Path) -> None:
+    """rga-s has a layer per position: at a million pixels a side it would take terabytes."""
+    spec = get_arch("rga-s")
+    config = spec.config(backbone="resnet18")
+    model: ReidModel = spec.build(config, num_ids=3, input_size=(256, 128))
+    table = dataclasses.asdict(config)
+    header = Header("rga-s", table, Preprocess(size=(1_000_000, 1_000_000)), num_ids=3)
+    checkpoint.save(tmp_path / "m.safetensors", model, header)
+    with pytest.raises((CheckpointError, ConfigError), match=r"rga-s|size"):
+        checkpoint.load(tmp_path / "m.safetensors")
 
 
 def test_checkpoints_have_the_users_default_permissions(tmp_path: Path) -> None:

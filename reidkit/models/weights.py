@@ -108,7 +108,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     }
     if not tensors:
         raise CheckpointError(f"{path}: found no tensors, expected a state dict")
+    for name, tensor in tensors.items():
+        kind = _unusual_kind(tensor)
+        if kind:
+            raise CheckpointError(
+                f"{path}: {name} is {kind}, expected dense tensors of float or integer numbers. "
+                "Save the state dict of the network before it was converted"
+            )
     return tensors
+
+
+def _unusual_kind(tensor: Tensor) -> str:
+    """What kind of tensor it is that no network here can hold; "" for ordinary ones."""
+    if tensor.is_meta:
+        return "a meta tensor without values"
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.layout is not torch.strided:
+        return "sparse"
+    return "complex" if tensor.is_complex() else ""
 
 
 def _load_pickle(path: Path) -> object:

@@ -20,6 +20,9 @@ PERSON, JUNK, DISTRACTOR = range(len(ROLES))
 MAX_NORM = 1e18
 """Vectors must be shorter, so that squared distances fit float32."""
 
+MIN_NORM = 1e-18
+"""Vectors must be at least as long, so that their squares and the inverse of their norm fit."""
+
 _CHUNK = 1024  # rows whose squares are summed in float64 at a time: 16 MiB at D = 2048
 
 
@@ -35,8 +38,8 @@ class Embeddings:
         name: of these vectors in error messages.
         norms: float64 [N], Euclidean lengths.
     Raises:
-        DataError: shapes disagree, or there are NaN, infinite or zero vectors; the message gives
-            their number and the first index.
+        DataError: shapes disagree, or there are NaN, infinite, zero or nearly zero vectors; the
+            message gives their number and the first index.
     """
 
     features: NDArray[Any]
@@ -151,10 +154,11 @@ def _checked_norms(features: NDArray[Any], name: str) -> NDArray[np.float64]:
             f"{name}: {len(too_long)} of {len(norms)} vectors are longer than {MAX_NORM:g}, the "
             f"first at index {too_long[0]}: their squares overflow float32. Scale them down"
         )
-    zero = np.flatnonzero(norms == 0)
-    if len(zero):
+    short = np.flatnonzero(norms < MIN_NORM)
+    if len(short):
+        kind = "zero" if norms[short[0]] == 0 else f"shorter than {MIN_NORM:g}"
         raise DataError(
-            f"{name}: {len(zero)} of {len(norms)} vectors are zero, the first at index {zero[0]}: "
-            "they have no direction. Extract them again"
+            f"{name}: {len(short)} of {len(norms)} vectors are {kind}, the first at index "
+            f"{short[0]}: they have no direction. Extract them again"
         )
     return norms

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
-from reidkit.models.weights import load_imagenet
+from reidkit.models.weights import load_imagenet, read_tensors
 from reidkit.registry import get_arch
 
 
@@ -67,3 +67,19 @@ def test_a_failed_download_names_the_file_and_where_to_put_it(tmp_path, monkeypa
     message = str(caught.value)
     assert f"{tmp_path}/checkpoints/resnet18-f37072fd.pth" in message
     assert "--weights FILE" in message and "--weights none" in message
+
+
+@pytest.mark.filterwarnings("ignore")  # torch deprecates quantised tensors
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: torch.ones(2, 2).to_sparse(), "sparse"),
+        (lambda: torch.ones(2, 2, device="meta"), "a meta tensor without values"),
+        (lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "quantised"),
+        (lambda: torch.ones(2, 2, dtype=torch.complex64), "complex"),
+    ],
+)
+def test_tensors_that_no_network_holds_are_refused_by_name(tmp_path, make, kind):
+    torch.save({"fine": torch.ones(1), "strange": make()}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=f"strange is {kind}"):
+        read_tensors(tmp_path / "w.pth")

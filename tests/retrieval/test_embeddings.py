@@ -22,6 +22,14 @@ def test_nan_and_infinity_are_counted_and_the_first_index_is_given(value):
         Embeddings(features, np.zeros(4, int), np.zeros(4, int), name="q.h5")
 
 
+@pytest.mark.parametrize("length", [1e-42, 1e-38, 1e-19])
+def test_vectors_too_short_to_be_normalised_are_refused_by_row(length):
+    features = ones()
+    features[3] *= np.float32(length)
+    with pytest.raises(DataError, match=r"1 of 4 vectors are shorter than 1e-18, .* index 3"):
+        Embeddings(features, np.zeros(4, int), np.zeros(4, int))
+
+
 def test_zero_vectors_are_counted_and_the_first_index_is_given():
     features = ones()
     features[2] = 0
