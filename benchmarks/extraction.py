@@ -221,8 +221,8 @@ def iaunet(folder: Path) -> Path:
     import torch
 
     from reidkit import checkpoint
-    from reidkit.preprocess import Preprocess
     from reidkit.export import export_onnx
+    from reidkit.preprocess import Preprocess
 
     header = checkpoint.Header(arch="iaunet", arch_config={}, preprocess=Preprocess(), num_ids=751)
     model = checkpoint.build(header).train()

@@ -27,13 +27,13 @@ from torch import Tensor
 from reidkit import __version__
 from reidkit.cli import app
 from reidkit.data.manifest import open_dataset
+from reidkit.export.parser import export_network
 from reidkit.image import read_image
 from reidkit.masks.agreement import confusion, intersection_over_union
 from reidkit.masks.labels import default_grouping, load_label_set
 from reidkit.masks.parsers.exported import ParserHeader
 from reidkit.masks.parsers.networks import weights_hash
 from reidkit.masks.parsers.schp import MEAN, STD, Schp
-from reidkit.export.parser import export_network
 from reidkit.synthetic import LAYOUTS
 from reidkit.types import Dataset, Sample
 

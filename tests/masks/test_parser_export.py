@@ -14,6 +14,8 @@ import torch
 from parser_checkpoints import write_bundle, write_pth
 
 from reidkit.errors import CheckpointError, ConfigError, ReidkitError
+from reidkit.export import parser as parser_export
+from reidkit.export.parser import export_parser_onnx
 from reidkit.masks.parsers import networks, weights
 from reidkit.masks.parsers.base import NetworkParser
 from reidkit.masks.parsers.exported import METADATA, open_exported, read_header
@@ -21,9 +23,7 @@ from reidkit.masks.parsers.jppnet import JppNet
 from reidkit.masks.parsers.networks import PARSERS, open_parser
 from reidkit.masks.parsers.schp import Schp
 from reidkit.masks.parsers.weights import jppnet_name
-from reidkit.export import parser as parser_export
 from reidkit.runtime.onnx_session import open_session
-from reidkit.export.parser import export_parser_onnx
 
 SMALL = {"width": 16, "blocks": (1, 1, 1, 1)}
 SIDES = {"schp-lip": 65, "jppnet": 64}
