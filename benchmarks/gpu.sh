@@ -3,13 +3,13 @@
 #
 #     benchmarks/gpu.sh [MODEL.onnx]
 #
-# Without a GPU it runs the parts that work on the CPU. Details go to gpu-<time>/*.log.
+# Without a GPU it runs the parts that work on the CPU. Details go to *.log in a new folder below $OUT, else $TMPDIR, else /tmp.
 set -u
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 model=${1:-}
-log=gpu-$(date +%Y%m%d-%H%M%S)
-mkdir "$log"
+log=${OUT:-${TMPDIR:-/tmp}}/reidkit-gpu-$(date +%Y%m%d-%H%M%S)
+mkdir -p "$log"
 export PYTHONPATH=$PWD
 
 # has_gpu: whether this machine has a CUDA device

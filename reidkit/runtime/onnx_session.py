@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reidkit.choices import Provider
-from reidkit.device import cuda_index
+from reidkit.device import cuda_device_count, cuda_index
 from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,11 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile / "session")
     if provider in ("cuda", "tensorrt"):
+        if index >= cuda_device_count():
+            raise RuntimeMissing(
+                f"{requested}: the driver found {cuda_device_count()} CUDA devices. Check "
+                "nvidia-smi, or use --device cpu"
+            )
         with contextlib.redirect_stdout(io.StringIO()):  # it prints to stdout
             ort.preload_dlls()
     with session_errors(path, "cannot load it"):

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import PLAIN, SIZE, export_metadata, mean_nodes
 
+from reidkit.device import cuda_device_count
 from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
 from reidkit.runtime.execution import Execution
 from reidkit.runtime.onnx_runtime import OnnxEmbedder
@@ -249,6 +250,12 @@ def test_a_provider_that_does_not_run_on_the_device_is_refused() -> None:
         choose_provider("cuda", "cpu", available)
     with pytest.raises(ConfigError, match="unknown device 'gpu'"):
         choose_provider("gpu", None, available)
+
+
+@pytest.mark.skipif(cuda_device_count() > 0, reason="has a CUDA device")
+def test_a_cuda_device_that_is_not_there_is_refused(exported: Path) -> None:
+    with pytest.raises(RuntimeMissing, match="--device cuda: the driver found 0 CUDA devices"):
+        open_session(exported, "cuda")
 
 
 def test_nodes_that_run_on_the_cpu_are_counted(exported: Path, tmp_path: Path) -> None:
