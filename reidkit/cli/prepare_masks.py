@@ -109,7 +109,7 @@ def prepare_masks(
     batch: Annotated[int | None, typer.Option(min=1, max=64, help="Batch size.")] = None,
     precision: Annotated[
         ParserPrecision | None,
-        typer.Option(help="Arithmetic of a named parser.", show_default="auto"),
+        typer.Option(help="Arithmetic of a named parser.", show_default="fp32"),
     ] = None,
     device: DeviceOption = "auto",
     keep_labels: Annotated[
@@ -186,7 +186,7 @@ def prepare_masks(
         request = ParserRequest(
             parser=parser,
             weights=parser_weights,
-            precision=precision or "auto",
+            precision=precision or "fp32",
             label_set=label_set,
             options=only_given(
                 scales=None if scales is None else parse_numbers("--scales", scales),

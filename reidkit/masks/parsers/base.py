@@ -60,7 +60,7 @@ class NetworkParser(Protocol):
         labels: the classes of its label maps.
         key: differs whenever the same image could get a different label map: a digest of the
             weights, the test procedure and the precision.
-        is_original: the authors' test procedure, with their scales and mirroring.
+        is_original: the authors' test procedure, with their scales and mirroring, in float32.
         batch: images per forward pass; mirrored ones come on top.
     """
 
@@ -80,7 +80,7 @@ class NetworkParser(Protocol):
         ...
 
     def original(self) -> Self:
-        """The same network with the authors' test procedure; the weights are shared."""
+        """The same network with the authors' test procedure, in float32."""
         ...
 
 
@@ -93,6 +93,7 @@ class ProcedureParser:
         device: of `forward`.
         batch: images per forward pass; mirrored ones come on top.
         facts: identify the network's weights and arithmetic.
+        exact: makes the network in float32, if `forward` computes otherwise.
     """
 
     name: str
@@ -102,6 +103,7 @@ class ProcedureParser:
     device: torch.device
     batch: int
     facts: tuple[str, ...]
+    exact: Callable[[], Forward] | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -113,10 +115,15 @@ class ProcedureParser:
 
     @property
     def is_original(self) -> bool:
-        return self.procedure == self.procedure.averaged(None, None)
+        return self.exact is None and self.procedure == self.procedure.averaged(None, None)
 
     def original(self) -> Self:
-        return replace(self, procedure=self.procedure.averaged(None, None))
+        return replace(
+            self,
+            procedure=self.procedure.averaged(None, None),
+            forward=self.forward if self.exact is None else self.exact(),
+            exact=None,
+        )
 
     def label_maps(self, images: Sequence[Image]) -> list[Labels]:
         maps: list[Labels] = []

@@ -66,7 +66,7 @@ def open_parser(
     device: str = "auto",
     scales: tuple[float, ...] | None = None,
     mirror: bool | None = None,
-    precision: ParserPrecision = "auto",
+    precision: ParserPrecision = "fp32",
     batch: int | None = None,
 ) -> ProcedureParser:
     """The parser `name` with the weights of a published checkpoint.
@@ -78,7 +78,8 @@ def open_parser(
         scales: of the network's input size; scores are averaged over them. Default: the authors'.
         mirror: average with the mirrored image, left and right labels swapped. Default: the
             authors' choice.
-        precision: of the network; auto is bf16 where the device computes it natively.
+        precision: of the network; fp32 is the authors', auto is bf16 where the device computes it
+            natively.
         batch: images per forward pass. Default: by network and device.
 
     Raises:
@@ -93,6 +94,10 @@ def open_parser(
     found = torch_device(device)
     network = parser.load(weights)
     arithmetic = _resolve(precision, found)
+
+    def exact() -> Forward:
+        return torch_forward(parser.load(weights), found, "fp32")
+
     if batch is None:
         batch = parser.batch * (GPU_BATCHES if found.type == "cuda" else 1)
     return ProcedureParser(
@@ -103,6 +108,7 @@ def open_parser(
         device=found,
         batch=batch,
         facts=(weights_hash(network), arithmetic),
+        exact=None if arithmetic == "fp32" else exact,
     )
 
 
@@ -149,5 +155,5 @@ def _resolve(precision: ParserPrecision, device: torch.device) -> Literal["fp32"
         return precision
     if not has_native_bf16(device):
         return "fp32"
-    log.info("precision: bf16; --precision fp32 for float32")
+    log.info("precision: bf16")
     return "bf16"
