@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import struct
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,12 @@ from reidkit.models.backbone import Backbone
 from reidkit.models.base import ReidModel
 
 log = logging.getLogger(__name__)
+
+_DAMAGED = (
+    *(RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(AssertionError, ArithmeticError, MemoryError, struct.error),
+)
+"""What torch.load raises for damaged files."""
 
 
 def load_imagenet(model: ReidModel, source: str) -> None:
@@ -129,7 +136,7 @@ def _load_pickle(path: Path) -> object:
             f"{path}: contains more than tensors and plain values ({reason}); only weights are "
             "loaded, because other objects could run code. Save the state dict alone"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except _DAMAGED as error:
         reason = (str(error).splitlines() or ["empty file"])[0]
         raise CheckpointError(f"{path}: not a torch weights file ({reason})") from error
 

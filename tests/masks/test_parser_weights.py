@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from parser_checkpoints import (
+    mutations,
     published_keys,
     random_tensors,
     use_width,
@@ -192,6 +193,18 @@ def test_a_truncated_pth_is_refused(tmp_path: Path, schp):
     path.unlink()
     with pytest.raises(CheckpointError, match=r"no such file, expected the authors' exp-schp-2019"):
         load_schp(path, 20)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_damaged_pth_raises_nothing_but_our_error(tmp_path: Path, zipped: bool):
+    path = tmp_path / "a.pth"
+    few = {f"module.a{i}.weight": np.ones((2, 3), np.float32) for i in range(6)}
+    whole = write_pth(path, few, zipped=zipped).read_bytes()
+    for damaged in mutations(whole, np.random.default_rng(0), 150):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=re.escape(str(path))):
+            load_schp(path, 20)
 
 
 def test_parsers_open_by_name_with_the_authors_procedures(tmp_path: Path, schp, jppnet):
