@@ -31,7 +31,7 @@ from reidkit.config.schema import (
     ScheduleConfig,
     require,
 )
-from reidkit.config.tables import from_table, merge, nested, read_toml, to_toml
+from reidkit.config.tables import from_table, merge, nested, read_toml, to_toml, toml_value
 
 __all__ = [
     "PRESETS",
@@ -65,5 +65,6 @@ __all__ = [
     "set_layer",
     "to_table",
     "to_toml",
+    "toml_value",
     "with_recipe",
 ]
