@@ -91,7 +91,7 @@ for name, function, panels in (
     ("search", search.search, search.PANELS),
     ("extract", extract.extract, extract.PANELS),
     ("export", export.export, {}),
-    ("report", report.report, {}),
+    ("report", report.report, report.PANELS),
     ("attention", attention.attention, {}),
 ):
     app.command(name, rich_help_panel=PANEL_OF[name], cls=option_panels(panels))(function)
