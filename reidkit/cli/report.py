@@ -104,20 +104,23 @@ def report(
         write_card(path, None if to_stdout else target)
         return
     require(not to_stdout, "a page is written to a file: -o report.html")
-    files = (query_features, gallery_features)
-    require(
-        (query_features is None) == (gallery_features is None),
-        "pass both --query-features and --gallery-features",
-    )
-    for file in files:
-        require(file is None or file.is_file(), f"no such features file: {file}")
+    features = None
+    if query_features is not None and gallery_features is not None:
+        features = (query_features, gallery_features)
+        for file in features:
+            require(file.is_file(), f"no such features file: {file}")
+    else:
+        require(
+            query_features is None and gallery_features is None,
+            "pass both --query-features and --gallery-features",
+        )
     require(0 < target_fpr < 1, f"--target-fpr {target_fpr}: write a number between 0 and 1")
     from reidkit.cli.report_contents import ReportOptions, report_source
 
     options = ReportOptions(
         dataset=dataset,
         data_root=data_root,
-        features=None if query_features is None else files,
+        features=features,
         images=not no_images,
         worst=worst,
         target_fpr=target_fpr,

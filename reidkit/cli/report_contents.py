@@ -106,7 +106,7 @@ def report_source(path: Path, options: ReportOptions) -> ReportSource:
         history=_history(run),
         log=_first_line(run),
         results=results_of(path, digest),
-        evaluation=evaluated and evaluated.evaluation,
+        evaluation=None if evaluated is None else evaluated.evaluation,
         point=point,
         dataset=data,
         counts=counts,

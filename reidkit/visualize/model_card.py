@@ -151,7 +151,7 @@ def _training_rows(source: CardSource) -> list[tuple[str, str]]:
 def _results(source: CardSource) -> str:
     """Stored results of this file, else those that training has left in the header."""
     header = source.header
-    results = list(source.results)
+    results: Sequence[Mapping[str, Any]] = source.results
     caption = "In %, with the 95 % interval over identities where it is known."
     if not results:
         results = results_of_training(header)

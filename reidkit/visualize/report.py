@@ -16,7 +16,7 @@ from reidkit.data.schema import Manifest
 from reidkit.evaluation import Evaluation, percentages
 from reidkit.files import atomic
 from reidkit.retrieval import OperatingPoint
-from reidkit.types import SPLITS, Dataset, Item, frames
+from reidkit.types import SPLITS, Dataset, Item, Tracklet, frames
 from reidkit.visualize.images import thumbnail
 from reidkit.visualize.model_card import results_of_training, rule_of
 from reidkit.visualize.page import render_page
@@ -79,9 +79,9 @@ class ReportSource:
 
     def documents(self) -> list[Mapping[str, Any]]:
         """Results, the one that the charts show first."""
-        stored = list(reversed(self.results)) or results_of_training(self.header)
+        stored = list(reversed(self.results))
         if self.evaluation is None:
-            return stored
+            return [*(stored or results_of_training(self.header))]
         own = self.evaluation.to_dict()
         key = (own["dataset"], own["rule"])
         return [own, *(r for r in stored if (r["dataset"], rule_of(r)) != key or r.get("reranked"))]
@@ -95,7 +95,7 @@ def write_report(path: Path, source: ReportSource) -> None:
     """
     documents = source.documents()
     shown = documents[0] if documents else {}
-    header = source.header
+    header, splits = source.header, _splits(source.dataset)
     page = render_page(
         "report.html",
         title=f"{header.arch}{' on ' + header.dataset if header.dataset else ''}",
@@ -108,7 +108,8 @@ def write_report(path: Path, source: ReportSource) -> None:
         training=training_charts(source.history),
         charts=_evaluation_charts(source, shown),
         cameras=_camera_table(shown.get("cameras") or ()),
-        splits=_splits(source.dataset),
+        splits=splits,
+        video=any(split.tracklets for split in splits),
         data=_data_rows(source),
         environment=_environment(source),
         thumbnail=lambda file: thumbnail(file, THUMBNAIL),
@@ -214,14 +215,14 @@ class _SplitCounts:
     """Counts of one split.
 
     Attributes:
-        items: images, or tracklets.
-        frames: images of tracklets.
+        tracklets: 0 for a data set of images.
+        images: including those of tracklets.
         people, cameras: without junk and distractors.
     """
 
     name: str
-    items: int
-    frames: int
+    tracklets: int
+    images: int
     people: int
     cameras: int
     junk: int
@@ -239,8 +240,8 @@ def _count(name: str, items: Sequence[Item]) -> _SplitCounts:
     roles = [item.role for item in items]
     return _SplitCounts(
         name=name,
-        items=len(items),
-        frames=sum(1 for _ in frames(items)),
+        tracklets=sum(isinstance(item, Tracklet) for item in items),
+        images=sum(1 for _ in frames(items)),
         people=len({item.pid for item in persons}),
         cameras=len({item.camid for item in persons}),
         junk=roles.count("junk"),

@@ -79,7 +79,7 @@ def _learning_rate(records: Sequence[Mapping[str, Any]]) -> Chart:
     with chart() as figure:
         axes = figure.subplots()
         _plot(axes, records, [record["lr"] for record in records], color=SERIES[0])
-        axes.set(xlabel="epoch", ylabel="learning rate at the end", yscale="log")
+        axes.set(xlabel="epoch", ylabel="learning rate", yscale="log")
         return Chart("Learning rate", inline_svg(figure, description="Learning rate by epoch"))
 
 

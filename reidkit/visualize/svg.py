@@ -29,11 +29,12 @@ VARIABLES = {
 """CSS variables by placeholder; templates/base.html and report.html define them."""
 
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9.5,
     "text.color": INK,
     "axes.labelcolor": FAINT,
     "axes.edgecolor": FAINT,
+    "axes.facecolor": "none",
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.spines.top": False,
@@ -89,9 +90,11 @@ def inline_svg(figure: Any, *, description: str) -> Markup:
 
 def _page_style(style: str) -> str:
     """CSS declarations of matplotlib with the page's font and colours."""
-    declarations = dict(
-        (part.strip() for part in entry.split(":", 1)) for entry in style.split(";") if ":" in entry
-    )
+    declarations: dict[str, str] = {}
+    for entry in style.split(";"):
+        name, _, value = entry.partition(":")
+        declarations[name.strip()] = value.strip()
+    declarations.pop("", None)
     declarations.pop("font-family", None)
     if "font" in declarations:
         size = re.search(r"[\d.]+px", declarations.pop("font"))
