@@ -26,6 +26,8 @@ CostTable = Literal["iaunet-vi", "rga-3", "ianet-cost"]
 MaskFiles = Literal["index", "colours", "stripes"]
 ParserPreset = Literal["imagenet", "schp", "jppnet"]
 ApproximateSearch = Literal["ivf", "hnsw"]
+ProjectionMethod = Literal["pca", "tsne"]
+ColourBy = Literal["identity", "camera"]
 ParserFit = Literal["stretch", "pad"]
 SyntheticLayout = Literal[
     "market1501",

@@ -126,7 +126,7 @@ def test_the_page_of_a_run_has_its_pictures_and_repeats_it(
     assert text.count('<section class="list">') == 2
     for section in ("results", "cameras", "worst", "attention", "training", "data", "settings"):
         assert f'<h2 id="{section}"' in text
-    commands = [shlex.split(html.unescape(line)) for line in re.findall(r"<pre><code>(.*)<", text)]
+    commands = [shlex.split(html.unescape(line)) for line in re.findall(r"<pre><code>(.*)</code>", text)]
     assert [command[1] for command in commands] == ["prepare-masks", "train", "eval", "report"]
     for command in (commands[0], [*commands[1], "--dry-run"]):
         run(*command[1:])
