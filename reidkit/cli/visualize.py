@@ -198,7 +198,7 @@ def embedding(
         features, root = _split_features(source, dataset, data_root, split, count, batch, device)
 
     shown = embedding_map(features, method=method, colour=colour, root=root)
-    title = str(source or "newest run")
+    title = "newest run" if source is None else source.name if source.is_file() else str(source)
     save_map_png(png, shown, title=title)
     if html is not None:
         save_map_html(html, shown, title=title)

@@ -33,7 +33,7 @@ COLOURS = (
 )
 MARKERS = "os^Dv*PX"
 """As matplotlib names them; nine colours and eight markers give 72 different groups."""
-_SHAPES = (
+SHAPES = (
     "M1 0A1 1 0 1 1-1 0A1 1 0 1 1 1 0Z",
     "M-.9-.9H.9V.9H-.9Z",
     "M0-1.1L1.1 .9H-1.1Z",
@@ -44,7 +44,7 @@ _SHAPES = (
     "M-1-.5-.5-1 0-.5 .5-1 1-.5 .5 0 1 .5 .5 1 0 .5-.5 1-1 .5-.5 0Z",
 )
 """The markers as SVG paths."""
-_WIDTH, _HEIGHT, _BORDER = 1200, 800, 50
+_WIDTH, _HEIGHT, _BORDER = 1200, 800, 62
 
 
 @dataclass(frozen=True)
@@ -225,9 +225,9 @@ def save_map_png(path: Path, shown: EmbeddingMap, *, title: str) -> None:
             )
     for group, name in enumerate(shown.groups):
         own = [point for point in shown.points if point.group == group]
-        above = 0.024 if own[0].image is not None else 0.0  # on the upper edge of the picture
+        left, above = (0.0, 0.0) if own[0].image is None else (0.012, 0.036)  # corner of the image
         axes.scatter(
-            [point.x for point in own],
+            [point.x - left for point in own],
             [point.y + above for point in own],
             marker=MARKERS[group % len(MARKERS)],
             color=_colour(group),
@@ -262,7 +262,7 @@ def save_map_html(path: Path, shown: EmbeddingMap, *, title: str) -> None:
         place=_place,
         thumbnail=lambda file: thumbnail(file, THUMBNAIL),
         size=THUMBNAIL,
-        shapes=_SHAPES,
+        shapes=SHAPES,
         colours=COLOURS,
         has_images=any(point.image is not None for point in shown.points),
     )

@@ -126,7 +126,9 @@ def test_the_page_of_a_run_has_its_pictures_and_repeats_it(
     assert text.count('<section class="list">') == 2
     for section in ("results", "cameras", "worst", "attention", "training", "data", "settings"):
         assert f'<h2 id="{section}"' in text
-    commands = [shlex.split(html.unescape(line)) for line in re.findall(r"<pre><code>(.*)</code>", text)]
+    commands = [
+        shlex.split(html.unescape(line)) for line in re.findall(r"<pre><code>(.*)</code>", text)
+    ]
     assert [command[1] for command in commands] == ["prepare-masks", "train", "eval", "report"]
     for command in (commands[0], [*commands[1], "--dry-run"]):
         run(*command[1:])
@@ -164,3 +166,20 @@ def test_mistakes_in_a_page_say_what_to_type(run_copy: Path, refuse: Callable[..
     assert "-o report.html" in refuse("report", run_copy, "-o", "-")
     assert "pass both" in refuse("report", run_copy, "--query-features", "q.h5")
     assert "between 0 and 1" in refuse("report", run_copy, "--target-fpr", "2")
+
+
+def test_embeddings_are_shown_as_a_map(
+    run_copy: Path, market: Path, run: Callable[..., str], refuse: Callable[..., str]
+) -> None:
+    map_ = ("visualize", "embedding")
+    text = run(*map_, run_copy, "--dataset", market, "--count", 12, "--html", "map.html")
+    assert text.splitlines()[0].startswith("12 images: PCA, ")
+    assert Path("map.html").read_text().count("data:image") == 12
+    run("extract", run_copy, "--dataset", market, "--split", "query", "-o", "q.h5")
+    run(*map_, "q.h5", "--colour", "camera", "--html", "points.html", "--png", "points.png")
+    assert Path("points.png").is_file() and "data:image" not in Path("points.html").read_text()
+    run(*map_, "q.h5", "--images-root", market, "--html", "points.html")
+    assert "data:image" in Path("points.html").read_text()
+    assert "leave out --dataset" in refuse(*map_, "q.h5", "--dataset", market)
+    assert "ends in .png" in refuse(*map_, "q.h5", "--png", "map.gif")
+    assert "belongs to a features file" in refuse(*map_, run_copy, "--images-root", market)
