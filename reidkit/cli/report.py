@@ -87,6 +87,7 @@ def report(
     """
     from reidkit.cli.runs import find_model
     from reidkit.config import require
+    from reidkit.data.manifest import locate
 
     path = find_model(model)
     require(
@@ -115,6 +116,9 @@ def report(
             "pass both --query-features and --gallery-features",
         )
     require(0 < target_fpr < 1, f"--target-fpr {target_fpr}: write a number between 0 and 1")
+    if dataset is not None and not no_images:
+        locate(dataset, data_root)
+
     from reidkit.cli.report_contents import ReportOptions, report_source
 
     options = ReportOptions(

@@ -16,7 +16,7 @@ from reidkit.cli.runs import run_folder, trained_on
 from reidkit.errors import ConfigError, DataError
 from reidkit.evaluation import Evaluation, EvaluationSettings, evaluate_features
 from reidkit.features import Features, read_features
-from reidkit.retrieval import RankingConfig
+from reidkit.retrieval import OperatingPoint, RankingConfig
 from reidkit.runtime.torch_embedder import TorchEmbedder
 from reidkit.visualize.report import ReportSource
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from reidkit.types import Dataset
     from reidkit.visualize.ranked_lists import RankedRow
     from reidkit.visualize.report_attention import AttentionExample
+    from reidkit.visualize.report_settings import RunSettings
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,6 @@ def report_source(path: Path, options: ReportOptions) -> ReportSource:
     """
     from reidkit.checkpoint import read_header
     from reidkit.files import sha256
-    from reidkit.visualize.report_settings import commands, compare_with_recipe
 
     header, digest, run = read_header(path), sha256(path), run_folder(path)
     table, counts = _settings_table(run, header)
@@ -91,14 +91,7 @@ def report_source(path: Path, options: ReportOptions) -> ReportSource:
     if not options.images:
         command = f"reidkit report {path.parent if run else path}"
         missing.append(f"Made without the images of the data set. With them: {command}")
-    settings, repeat = None, []
-    if table:
-        settings = compare_with_recipe(table, arch=header.arch, dataset=header.dataset)
-    if settings is not None and data_name:
-        repeat = commands(settings, table, arch=header.arch, dataset=header.dataset, data=data_name)
-    point = None
-    if evaluated is not None and evaluated.evaluation.plain.pairs is not None:
-        point = evaluated.evaluation.plain.pairs.operating_point(options.target_fpr)
+    settings = _settings(header, table)
     return ReportSource(
         run=str(path.parent if run else path),
         header=header,
@@ -107,14 +100,14 @@ def report_source(path: Path, options: ReportOptions) -> ReportSource:
         log=_first_line(run),
         results=results_of(path, digest),
         evaluation=None if evaluated is None else evaluated.evaluation,
-        point=point,
+        point=None if evaluated is None else _threshold(evaluated.evaluation, options.target_fpr),
         dataset=data,
         counts=counts,
         manifest=find_training_manifest(path, header),
         lists=lists,
         attention=attention,
         settings=settings,
-        commands=repeat,
+        commands=_commands(header, table, settings, data_name),
         missing=missing,
     )
 
@@ -131,6 +124,32 @@ def _settings_table(
     table = read_toml(run / "config.toml")
     counts = table.pop("dataset", None)
     return table, counts
+
+
+def _settings(header: Header, table: dict[str, Any]) -> RunSettings | None:
+    from reidkit.visualize.report_settings import compare_with_recipe
+
+    if not table:
+        return None
+    return compare_with_recipe(table, arch=header.arch, dataset=header.dataset)
+
+
+def _commands(
+    header: Header, table: dict[str, Any], settings: RunSettings | None, data: str
+) -> list[str]:
+    from reidkit.visualize.report_settings import commands
+
+    if settings is None or not data:
+        return []
+    return commands(settings, table, arch=header.arch, dataset=header.dataset, data=data)
+
+
+def _threshold(evaluation: Evaluation, target_fpr: float) -> OperatingPoint | None:
+    """The verification threshold; None where all pairs are of one kind."""
+    pairs = evaluation.plain.pairs
+    if pairs is None or not pairs.same.any() or not pairs.other.any():
+        return None
+    return pairs.operating_point(target_fpr)
 
 
 def _open(path: Path, name: str, options: ReportOptions) -> Dataset | None:
@@ -165,7 +184,6 @@ def _evaluate(
     settings = EvaluationSettings(
         metric=test.get("metric", "cosine"),
         flip=test.get("flip", False),
-        target_fpr=options.target_fpr,
         thresholds=True,
         by_camera=True,
         batch=options.batch,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ from reidkit.types import Split
 
 if TYPE_CHECKING:
     from reidkit.features import Features
+    from reidkit.types import Dataset
 
 EMBEDDING_PANELS = {
     "Data": ("dataset", "data_root", "split", "images_root"),
@@ -176,7 +177,9 @@ def embedding(
       reidkit visualize embedding gallery.h5 --images-root data/market1501 --method tsne
       reidkit visualize embedding model.onnx --dataset market1501 --colour camera
     """
+    from reidkit.cli.runs import find_model, trained_on
     from reidkit.cli.search import FEATURES
+    from reidkit.data.manifest import locate
     from reidkit.visualize.embedding_map import (
         embedding_map,
         import_tsne,
@@ -191,11 +194,16 @@ def embedding(
     if source is not None and source.suffix.lower() in FEATURES:
         if dataset is not None:
             raise ConfigError(f"{source} is a features file: leave out --dataset")
-        features, root = _stored_features(source, count), images_root
+        root, features = images_root, _stored_features(source, count)
     else:
         if images_root is not None:
             raise ConfigError("--images-root belongs to a features file, not to a model")
-        features, root = _split_features(source, dataset, data_root, split, count, batch, device)
+        path = find_model(source)
+        name = dataset or trained_on(path)
+        locate(name, data_root)
+        data = open_data(name, data_root)
+        features = _split_features(path, data, split, count, batch=batch, device=device)
+        root = data.root
 
     shown = embedding_map(features, method=method, colour=colour, root=root)
     title = "newest run" if source is None else source.name if source.is_file() else str(source)
@@ -228,43 +236,33 @@ def _stored_features(file: Path, count: int) -> Features:
 
 
 def _split_features(
-    model: Path | None,
-    dataset: str | None,
-    data_root: Path | None,
-    split: Split,
-    count: int,
-    batch: int,
-    device: str,
-) -> tuple[Features, Path]:
-    """Embeddings of at most `count` images of a split, and the folder of their paths."""
+    model: Path, data: Dataset, split: Split, count: int, *, batch: int, device: str
+) -> Features:
+    """Embeddings of at most `count` images of a split."""
     import dataclasses
-
-    from reidkit.cli.runs import find_model, trained_on
-    from reidkit.data.manifest import locate
-    from reidkit.errors import DataError
-
-    path = find_model(model)
-    name = dataset or trained_on(path)
-    locate(name, data_root)
 
     import numpy as np
 
+    from reidkit.errors import DataError
     from reidkit.runtime.embedder import load_embedder
     from reidkit.runtime.extraction import ExtractionSettings, extract_split
     from reidkit.types import ROLES
     from reidkit.visualize.embedding_map import choose_items
 
-    data = open_data(name, data_root)
     items = getattr(data, split)
     if not items:
         raise DataError(f"{data.name} has no {split} split. Choose another one: --split train")
     pids = np.array([item.pid for item in items], np.int64)
     roles = np.array([ROLES.index(item.role) for item in items], np.uint8)
-    chosen = tuple(items[row] for row in choose_items(pids, roles, count=count))
-    part = dataclasses.replace(data, **{split: chosen})
-    embedder = load_embedder(path, device=device)
+    chosen: dict[str, Any] = {
+        split: tuple(items[row] for row in choose_items(pids, roles, count=count))
+    }
+    embedder = load_embedder(model, device=device)
     with progress(f"embedding {data.name} {split}") as on_progress:
-        features = extract_split(
-            embedder, part, split, ExtractionSettings(batch=batch), on_progress=on_progress
+        return extract_split(
+            embedder,
+            dataclasses.replace(data, **chosen),
+            split,
+            ExtractionSettings(batch=batch),
+            on_progress=on_progress,
         )
-    return features, data.root

@@ -106,7 +106,7 @@ def write_report(path: Path, source: ReportSource) -> None:
         results=_result_rows(documents),
         rates=(shown.get("pairs") or {}).get("tpr_at_fpr", ()),
         training=training_charts(source.history),
-        charts=_evaluation_charts(source, shown),
+        charts=_evaluation_charts(source, documents),
         cameras=_camera_table(shown.get("cameras") or ()),
         splits=splits,
         video=any(split.tracklets for split in splits),
@@ -175,10 +175,16 @@ def _result_rows(documents: Sequence[Mapping[str, Any]]) -> list[_ResultRow]:
     return list(rows.values())
 
 
-def _evaluation_charts(source: ReportSource, shown: Mapping[str, Any]) -> list[Chart]:
+def _evaluation_charts(source: ReportSource, documents: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """CMC of the first result, and of the newest re-ranking on its data; ROC and distances."""
     charts = []
+    shown = documents[0] if documents else {}
     if any(value is not None for value in shown.get("cmc") or ()):
-        charts.append(cmc_chart({"ranking by distance": shown["cmc"]}))
+        curves = {"ranking by distance": shown["cmc"]}
+        for document in documents:
+            if document["dataset"] == shown["dataset"] and document.get("reranked"):
+                curves.setdefault("re-ranked", document["reranked"]["cmc"])
+        charts.append(cmc_chart(curves))
     if source.evaluation is not None and source.point is not None:
         pairs = source.evaluation.plain.pairs
         assert pairs is not None, "thresholds were requested"

@@ -130,8 +130,6 @@ def test_the_page_of_a_run_has_its_pictures_and_repeats_it(
         shlex.split(html.unescape(line)) for line in re.findall(r"<pre><code>(.*)</code>", text)
     ]
     assert [command[1] for command in commands] == ["prepare-masks", "train", "eval", "report"]
-    for command in (commands[0], [*commands[1], "--dry-run"]):
-        run(*command[1:])
     assert "Add --overwrite to replace it" in refuse("report", run_copy)
 
 

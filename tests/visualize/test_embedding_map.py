@@ -16,10 +16,10 @@ from PIL import Image
 from reidkit.errors import DataError, RuntimeMissing
 from reidkit.features import Features
 from reidkit.visualize.embedding_map import (
-    SHAPES,
     COLOURS,
     LEGEND_GROUPS,
     MARKERS,
+    SHAPES,
     choose_items,
     embedding_map,
     project,

@@ -121,11 +121,11 @@ def test_names_are_escaped_wherever_they_stand(tmp_path: Path) -> None:
 
 def test_charts_take_their_colours_from_the_page() -> None:
     charts = training_charts([epoch(k, test=METRICS) for k in (1, 2)])
-    drawn = " ".join(str(chart.svg) for chart in charts)
-    assert "var(--series-1)" in drawn and "var(--ink)" in drawn
-    assert not any(placeholder in drawn for placeholder in VARIABLES)
-    assert not re.search(r"(fill|stroke): #(?!none)", drawn)
-    assert "font-family" not in drawn and "width=" not in drawn.partition(">")[0]
+    text = " ".join(str(chart.svg) for chart in charts)
+    assert "var(--series-1)" in text and "var(--ink)" in text
+    assert not any(placeholder in text for placeholder in VARIABLES)
+    assert not re.search(r"(fill|stroke): #(?!none)", text)
+    assert "font-family" not in text and "width=" not in text.partition(">")[0]
 
 
 def test_a_long_history_is_thinned_out_and_keeps_its_ends() -> None:
@@ -150,6 +150,13 @@ def test_without_evaluation_stored_results_are_shown_once(tmp_path: Path) -> Non
     stored["intervals"] = {"mAP": {"low": 0.85, "high": 0.95}}
     text = page(tmp_path, header=header, results=[stored])
     assert "85.0 to 95.0" in text and ">90.0<" in text and ">50.0<" not in text
+
+
+def test_re_ranking_has_a_row_and_a_curve_of_its_own(tmp_path: Path) -> None:
+    stored = {**METRICS, "dataset": "own", "rule": "r", "reranked": {**METRICS, "mAP": 0.75}}
+    text = page(tmp_path, results=[stored])
+    assert ">r, re-ranked<" in text and ">75.0<" in text
+    assert ">ranking by distance<" in text and ">re-ranked<" in text
 
 
 def test_a_classifier_is_reported_by_its_accuracy(tmp_path: Path) -> None:
