@@ -173,7 +173,7 @@ def find_training_manifest(path: Path, header: Header) -> Manifest | None:
     try:
         manifest = load_manifest(find_manifest(trained_on(path)))
     except ReidkitError as error:
-        log.warning("not stated: the licence of the training data: %s", error)
+        log.warning("the licence of the training data is not stated: %s", error)
         return None
     # A synthetic data set can have the name of a published one, but not its licence.
     return manifest if manifest.synthetic == header.synthetic else None

@@ -142,7 +142,7 @@ def embedding(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[MODEL|FEATURES]",
+            metavar="MODEL|FEATURES",
             help="Checkpoint, run folder, ONNX file or features file.",
             show_default="the newest run",
         ),
@@ -174,7 +174,7 @@ def embedding(
     \b
     Examples:
       reidkit visualize embedding runs/x --dataset market1501 --html map.html
-      reidkit visualize embedding gallery.h5 --images-root data/market1501 --method tsne
+      reidkit visualize embedding g.h5 --images-root data --method tsne
       reidkit visualize embedding model.onnx --dataset market1501 --colour camera
     """
     from reidkit.cli.runs import find_model, trained_on

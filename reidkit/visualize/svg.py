@@ -1,6 +1,6 @@
 """Charts as SVG inside an HTML page: text in the page's font, colours from its style sheet.
 
-A chart is drawn with the placeholder colours of this module, which become CSS variables, so that
+A chart is plotted in the placeholder colours of this module, which become CSS variables, so that
 one picture fits the light and the dark page.
 """
 

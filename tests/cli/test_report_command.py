@@ -108,7 +108,7 @@ def test_a_data_set_without_a_manifest_gives_a_warning(
 ) -> None:
     (run_copy / "config.toml").unlink()
     assert "not known; ask the owner" in run("report", run_copy, "--card", "-o", "-")
-    assert "not stated: the licence of the training data" in caplog.text
+    assert "the licence of the training data is not stated" in caplog.text
 
 
 def test_a_checkpoint_is_needed(run_copy: Path, refuse: Callable[..., str]) -> None:
