@@ -37,6 +37,8 @@ ParserName = Literal["jppnet", "schp-lip", "schp-atr", "schp-pascal"]
 ParserPrecision = Literal["auto", "fp32", "bf16"]
 ParserPreset = Literal["imagenet", "schp", "jppnet"]
 ApproximateSearch = Literal["ivf", "hnsw"]
+ProjectionMethod = Literal["pca", "tsne"]
+ColourBy = Literal["identity", "camera"]
 ParserFit = Literal["stretch", "pad"]
 SyntheticLayout = Literal[
     "market1501",

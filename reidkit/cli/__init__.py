@@ -35,6 +35,7 @@ from reidkit.cli import (
     reproduce,
     search,
     serve,
+    settings,
     train,
     visualize,
 )
@@ -47,7 +48,7 @@ GROUPS = {
     "Start": ("demo", "doctor"),
     "Data": ("datasets",),
     "Masks": ("prepare-masks", "masks"),
-    "Train": ("models", "train", "import", "reproduce"),
+    "Train": ("models", "settings", "train", "import", "reproduce"),
     "Evaluate": ("eval", "compare"),
     "Search": ("search", "index"),
     "Deploy": ("extract", "export", "bench", "serve", "report"),
@@ -94,6 +95,7 @@ for name, function, panels in (
     ("doctor", doctor.doctor, {}),
     ("prepare-masks", prepare_masks.prepare_masks, prepare_masks.PANELS),
     ("models", models.models, {}),
+    ("settings", settings.settings, {}),
     ("train", train.train, train.PANELS),
     ("import", import_.import_, {}),
     ("reproduce", reproduce.reproduce, reproduce.PANELS),
@@ -104,7 +106,7 @@ for name, function, panels in (
     ("export", export.export, export.PANELS),
     ("bench", bench.bench, bench.PANELS),
     ("serve", serve.serve, serve.PANELS),
-    ("report", report.report, {}),
+    ("report", report.report, report.PANELS),
     ("attention", attention.attention, {}),
 ):
     app.command(name, rich_help_panel=PANEL_OF[name], cls=option_panels(panels))(function)

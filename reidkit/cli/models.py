@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-import re
-import typing
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,35 +98,17 @@ def _facts(spec: ArchSpec, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _options(spec: ArchSpec) -> list[dict[str, Any]]:
-    hints = typing.get_type_hints(spec.config)
-    explained = _explanations(spec.config)
+    from reidkit.config.describe import describe
+
     return [
         {
-            "name": field.name,
-            "type": _type_name(hints[field.name]),
-            "default": getattr(spec.config(), field.name),
-            "about": explained.get(field.name, ""),
+            "name": setting.name,
+            "type": " | ".join(setting.choices) or setting.type,
+            "default": setting.default,
+            "about": setting.meaning,
         }
-        for field in dataclasses.fields(spec.config)
+        for setting in describe(spec.config, "arch")
     ]
-
-
-def _type_name(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return " | ".join(str(choice) for choice in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return f"list of {typing.get_args(hint)[0].__name__}"
-    return str(hint.__name__)
-
-
-def _explanations(config: type) -> dict[str, str]:
-    """Descriptions of the fields, from the `Attributes:` sections of the class and its bases."""
-    found: dict[str, str] = {}
-    for cls in reversed(config.__mro__[:-1]):
-        _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
-        for name, text in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE):
-            found[name] = " ".join(text.split())
-    return found
 
 
 def _print_list(rows: list[dict[str, Any]]) -> None:
@@ -146,6 +124,8 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
 
 def _print_one(facts: dict[str, Any]) -> None:
     size = "x".join(str(side) for side in facts["input_size"])
+    from reidkit.config import toml_value
+
     print(f"{facts['name']}: {facts['source']}")
     print(f"  parameters     {facts['parameters']:,} without a classifier")
     print(f"  multiply-adds  {facts['gmacs']:.4f} G for one image of {size}")
@@ -153,17 +133,9 @@ def _print_one(facts: dict[str, Any]) -> None:
     print(f"  part masks     {', '.join(facts['parts']) or 'none needed'}")
     print("options (--set arch.KEY=VALUE)")
     for option in facts["options"]:
-        print(f"  {option['name']} = {_toml(option['default'])}    {option['type']}")
+        print(f"  {option['name']} = {toml_value(option['default'])}    {option['type']}")
         if option["about"]:
             print(f"      {option['about']}")
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(_toml(entry) for entry in value)}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def _show_table(name: CostTable, *, json: bool) -> None:

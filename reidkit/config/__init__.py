@@ -10,6 +10,7 @@ from reidkit.config.layers import (
     differences,
     environment_layer,
     file_layer,
+    flatten_table,
     known_keys,
     list_presets,
     load_run_config,
@@ -31,7 +32,7 @@ from reidkit.config.schema import (
     ScheduleConfig,
     require,
 )
-from reidkit.config.tables import from_table, merge, nested, read_toml, to_toml
+from reidkit.config.tables import from_table, merge, nested, read_toml, scalar, to_toml, toml_value
 
 __all__ = [
     "PRESETS",
@@ -52,6 +53,7 @@ __all__ = [
     "differences",
     "environment_layer",
     "file_layer",
+    "flatten_table",
     "from_table",
     "known_keys",
     "list_presets",
@@ -62,8 +64,10 @@ __all__ = [
     "read_preset",
     "read_toml",
     "require",
+    "scalar",
     "set_layer",
     "to_table",
     "to_toml",
+    "toml_value",
     "with_recipe",
 ]

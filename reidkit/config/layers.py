@@ -268,7 +268,7 @@ def to_table(config: RunConfig) -> dict[str, Any]:
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Every key whose value differs between two nested tables: "optim.lr: 0.1, now 0.2"."""
-    old, new = (_flatten(table) for table in (before, after))
+    old, new = (flatten_table(table) for table in (before, after))
     return [
         f"{key}: {old.get(key, 'not set')}, now {new.get(key, 'not set')}"
         for key in dict.fromkeys([*old, *new])
@@ -276,11 +276,12 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
     ]
 
 
-def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_table(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"optim": {"lr": 1}} -> {"optim.lr": 1}; tuples become lists."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten_table(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple) else value
     return flat

@@ -15,27 +15,45 @@ from reidkit.preprocess import Preprocess
 
 @dataclass(frozen=True)
 class ArchConfig:
-    """`[arch]`: the architecture's name; the table's other keys are the architecture's options."""
+    """`[arch]`: the architecture's name; the table's other keys are the architecture's options.
+
+    Attributes:
+        name: architecture, see `reidkit models`.
+        options: an instance of the spec's config dataclass.
+    """
 
     name: str = "iaunet"
-    options: Any = None  # an instance of the spec's config dataclass
+    options: Any = None
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """`[augment]`: data augmentation in this order: crop, flip, erase. flip, crop_probability and
-    erase are probabilities."""
+    """`[augment]`: data augmentation in this order: crop, flip, erase.
+
+    Attributes:
+        flip: probability of a horizontal flip.
+        crop: none, translate (resize to size * crop_scale, then crop at random), or pad (add
+            crop_padding pixels on every side, then crop at random).
+        crop_probability: probability of the crop.
+        crop_scale: enlargement before the crop of "translate".
+        crop_padding: black pixels added on every side before the crop of "pad".
+        erase: probability of random erasing.
+        erase_area: range of the erased share of the image, uniform.
+        erase_aspect: range of height / width of the erased rectangle, uniform.
+        erase_value: value of erased pixels, after normalisation.
+        erase_noise: fill with N(0, 1) per pixel instead of erase_value.
+    """
 
     flip: float = 0.5
     crop: CropKind = "none"
     crop_probability: float = 0.5
-    crop_scale: float = 1.125  # translate: resize to size * crop_scale, then crop at random
-    crop_padding: int = 0  # pad: black pixels added on every side before a random crop
+    crop_scale: float = 1.125
+    crop_padding: int = 0
     erase: float = 0.5
-    erase_area: tuple[float, float] = (0.02, 0.4)  # share of the image, uniform
-    erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)  # height / width, uniform
-    erase_value: tuple[float, float, float] = (0.4914, 0.4822, 0.4465)  # after normalisation
-    erase_noise: bool = False  # N(0, 1) per pixel instead of erase_value
+    erase_area: tuple[float, float] = (0.02, 0.4)
+    erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)
+    erase_value: tuple[float, float, float] = (0.4914, 0.4822, 0.4465)
+    erase_noise: bool = False
 
     def __post_init__(self) -> None:
         for name in ("flip", "crop_probability", "erase"):
@@ -60,8 +78,9 @@ class AugmentConfig:
 class ClipConfig:
     """`[clip]`: training clips of tracklets; ignored for data sets of images.
 
-    frames: of a clip. stride: distance between consecutive frames of a clip, where the tracklet is
-    long enough.
+    Attributes:
+        frames: number of frames of a clip.
+        stride: distance between consecutive frames of a clip, where the tracklet is long enough.
     """
 
     frames: int = 4
@@ -77,9 +96,12 @@ class ClipConfig:
 class SamplerConfig:
     """`[sampler]`: how batches are composed.
 
-    groups: each identity's images are shuffled and divided into groups of K, then all groups are
-    shuffled (IAUnet). pk: every identity once per epoch with K images (RGA). shuffle: every image
-    once (PFSA). `batch` is the global batch size, shared by all processes.
+    Attributes:
+        kind: groups (each identity's images are shuffled and divided into groups of K, then all
+            groups are shuffled; IAUnet), pk (every identity once per epoch with K images; RGA), or
+            shuffle (every image once; PFSA).
+        batch: global batch size, shared by all processes.
+        samples_per_id: K, images per identity in a batch.
     """
 
     kind: SamplerKind = "groups"
@@ -104,11 +126,18 @@ class LossConfig:
     """`[loss]`: weights and parameters of the losses (`losses.LOSSES`); a weight of 0 leaves a loss
     out.
 
-    identity: cross entropy of the main classifiers, their mean. parts_identity, deep: cross
-    entropy of the stripe classifiers and of deep supervision, summed over classifiers (PFSA).
-    triplet: batch-hard triplet loss. part_attention: binary cross entropy of part maps and masks.
-    overlap: overlap of the class activation maps of several branches (CAMA). smoothing: label
-    smoothing of all cross entropies. margin, soft_margin, distance: of the triplet loss.
+    Attributes:
+        identity: weight of the cross entropy of the main classifiers, their mean.
+        smoothing: label smoothing of all cross entropies.
+        triplet: weight of the batch-hard triplet loss.
+        margin: margin of the triplet loss.
+        soft_margin: use softplus in place of the margin in the triplet loss.
+        distance: distance of the triplet loss.
+        part_attention: weight of the binary cross entropy of part maps and part masks.
+        parts_identity: weight of the cross entropy of the stripe classifiers, summed over them
+            (PFSA).
+        deep: weight of the cross entropy of deep supervision, summed over classifiers (PFSA).
+        overlap: weight of the overlap of the class activation maps of several branches (CAMA).
     """
 
     identity: float = 1.0
@@ -137,10 +166,17 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """`[optim]`: the optimiser. The backbone's learning rate is lr * backbone_factor.
+    """`[optim]`: the optimiser.
 
-    ema: decay of an exponential moving average of the weights, which is then evaluated and saved
-    instead of the weights; 0 for none.
+    Attributes:
+        name: optimiser.
+        lr: learning rate.
+        weight_decay: weight decay.
+        momentum: momentum of SGD.
+        nesterov: Nesterov momentum of SGD.
+        backbone_factor: the backbone's learning rate is lr * backbone_factor.
+        ema: decay of an exponential moving average of the weights, which is then evaluated and
+            saved instead of the weights; 0 for none.
     """
 
     name: Literal["adam", "sgd"] = "adam"
@@ -161,9 +197,15 @@ class OptimConfig:
 class ScheduleConfig:
     """`[schedule]`: the learning rate of each epoch.
 
-    step: multiplied by gamma at each milestone. cosine: half a cosine over the epochs, updated per
-    step. Both after a linear warm-up from warmup_lr over warmup_epochs. freeze_epochs: first epochs
-    in which the backbone is not trained.
+    Attributes:
+        epochs: number of epochs.
+        kind: step (multiplied by gamma at each milestone), or cosine (half a cosine over the
+            epochs, updated per step).
+        milestones: epochs at which "step" lowers the learning rate.
+        gamma: factor of the learning rate at each milestone.
+        warmup_epochs: epochs of linear warm-up before the schedule; 0: none.
+        warmup_lr: learning rate at the start of the warm-up.
+        freeze_epochs: first epochs in which the backbone is not trained.
     """
 
     epochs: int = 60
@@ -188,10 +230,15 @@ class ScheduleConfig:
 class EvalConfig:
     """`[test]`: evaluation during and after training.
 
-    flip: add the embedding of the mirrored image. every: epochs between evaluations; 0: only after
-    the last. val_fraction: share of the training identities held out to choose the best checkpoint;
-    0 chooses on the test set, as the papers do. patience: evaluations on held-out identities
-    without a better score after which training stops; 0: never.
+    Attributes:
+        metric: distance metric of the ranking.
+        flip: add the embedding of the mirrored image.
+        every: epochs between evaluations; 0: only after the last.
+        batch: batch size.
+        val_fraction: share of the training identities held out to choose the best checkpoint; 0
+            chooses on the test set, as the papers do.
+        patience: evaluations on held-out identities without a better score after which training
+            stops; 0: never.
     """
 
     metric: Metric = "cosine"
@@ -216,7 +263,16 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that determines a training run, as config.toml in the run's folder records it."""
+    """Everything that determines a training run, as config.toml in the run's folder records it.
+
+    Attributes:
+        weights: ImageNet weights of the backbone: auto (download), none, or a file.
+        init: checkpoint to start from, in place of ImageNet weights; empty: none.
+        init_partial: start from those tensors of `init` that fit.
+        seed: seed of weights, batches and augmentation.
+        precision: number format of training; auto is bf16 where the device has it, else fp32.
+        compile: run the network through torch.compile.
+    """
 
     arch: ArchConfig = field(default_factory=ArchConfig)
     input: Preprocess = field(default_factory=Preprocess)
@@ -227,12 +283,12 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     test: EvalConfig = field(default_factory=EvalConfig)
-    weights: str = "auto"  # ImageNet weights of the backbone: auto (download), none, or a file
-    init: str = ""  # checkpoint to start from, in place of ImageNet weights
-    init_partial: bool = False  # start from those of its tensors that fit
+    weights: str = "auto"
+    init: str = ""
+    init_partial: bool = False
     seed: int = 0
     precision: Precision = "auto"
-    compile: bool = False  # torch.compile of the network
+    compile: bool = False
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")

@@ -125,7 +125,7 @@ def _wrong_value(hint: Any, value: Any, loc: Sequence[int | str]) -> str:
             break
         hint, value = inner, value[part]
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
-    expected = _in_words(hint)
+    expected = in_words(hint)
     return f"{key} must be {expected}{';' if ',' in expected else ','} got {value!r}"
 
 
@@ -149,14 +149,15 @@ def field_types(cls: Any) -> dict[str, Any]:
 _WORDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
-def _in_words(hint: Any) -> str:
+def in_words(hint: Any) -> str:
+    """A type as messages name it: "a list of 2 numbers"."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}" if arguments[1:] else repr(arguments[0])
     if origin in (types.UnionType, typing.Union):
-        return " or ".join(_in_words(a) for a in arguments if a is not types.NoneType)
+        return " or ".join(in_words(a) for a in arguments if a is not types.NoneType)
     if origin is tuple:
-        entries = _in_words(arguments[0]).removeprefix("a ") + "s"
+        entries = in_words(arguments[0]).removeprefix("a ") + "s"
         return f"a list of {'' if arguments[1] is ... else f'{len(arguments)} '}{entries}"
     if origin is dict or dataclasses.is_dataclass(hint):
         return "a table"
@@ -195,6 +196,11 @@ def nested(pairs: Mapping[str, Any]) -> dict[str, Any]:
                 raise ConfigError(f"{key}: {parent} is a value, not a table")
         inner[last] = value
     return table
+
+
+def toml_value(value: Any) -> str:
+    """A setting's value as TOML writes it on one line: `"sgd"`, `[20, 40]`, `true`."""
+    return json.dumps(value)  # strings, numbers, booleans and lists of them look the same in JSON
 
 
 def scalar(text: str) -> Any:

@@ -151,10 +151,10 @@ def _training_rows(source: CardSource) -> list[tuple[str, str]]:
 def _results(source: CardSource) -> str:
     """Stored results of this file, else those that training has left in the header."""
     header = source.header
-    results = list(source.results)
+    results: Sequence[Mapping[str, Any]] = source.results
     caption = "In %, with the 95 % interval over identities where it is known."
-    if not results and ("mAP" in header.metrics or "top1" in header.metrics):
-        results = [{**header.metrics, "dataset": _evaluated_in_training(header)}]
+    if not results:
+        results = results_of_training(header)
         caption = "In %, measured at the end of training."
     if not results:
         return "Not evaluated."
@@ -169,7 +169,7 @@ def _results(source: CardSource) -> str:
 
 def _result_rows(result: Mapping[str, Any], scores: Sequence[str]) -> list[tuple[str, ...]]:
     """Cells of the plain ranking and of the re-ranked one, if there is one."""
-    rule = str(result.get("rule") or _rule(result))
+    rule = rule_of(result)
     rankings = {rule: result}
     if result.get("reranked"):
         rankings[f"{rule}, re-ranked"] = result["reranked"]
@@ -189,11 +189,21 @@ def _score_cells(metrics: Mapping[str, Any], scores: Sequence[str]) -> list[str]
     return [cells.get(score, "-") for score in scores]
 
 
-def _rule(metrics: Mapping[str, Any]) -> str:
+def rule_of(metrics: Mapping[str, Any]) -> str:
+    """How stored metrics were obtained; those of training have no rule of their own."""
+    if metrics.get("rule"):
+        return str(metrics["rule"])
     if "protocol" not in metrics:
         return "one view"
     protocol, metric, ap = (metrics.get(name, "?") for name in ("protocol", "metric", "ap"))
     return f"protocol {protocol}, {metric}, {ap} AP"
+
+
+def results_of_training(header: checkpoint.Header) -> list[dict[str, Any]]:
+    """The scores that training has left in the header, as a document of `reidkit eval`, if any."""
+    if "mAP" not in header.metrics and "top1" not in header.metrics:
+        return []
+    return [{**header.metrics, "dataset": _evaluated_in_training(header)}]
 
 
 def _evaluated_in_training(header: checkpoint.Header) -> str:

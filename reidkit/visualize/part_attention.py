@@ -85,7 +85,7 @@ def part_agreement(
                 "this network has no part maps. Use iaunet with arch.block = iau or stiau"
             )
         mask = torch.from_numpy(np.stack(list(masks.read(chunk)))).to(device)  # [B, H, W]
-        attention = _enlarge(maps, (mask.shape[1], mask.shape[2]))  # [B, P, H, W]
+        attention = mean_maps(maps, (mask.shape[1], mask.shape[2]))  # [B, P, H, W]
         parts = torch.stack([mask == part + 1 for part in range(P)], 1).flatten(2).double()
         for k, threshold in enumerate(thresholds):
             active = (attention > threshold).flatten(2).double()
@@ -98,7 +98,9 @@ def part_agreement(
     return _assign_channels(iou, images=len(samples))
 
 
-def _enlarge(maps: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+def mean_maps(maps: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+    """Part maps of several blocks, each [B, P, h, w], enlarged to `size` (height, width) and
+    averaged: [B, P, H, W]."""
     large = [F.interpolate(x.float(), size, mode="bilinear", align_corners=True) for x in maps]
     return torch.stack(large).mean(0)
 

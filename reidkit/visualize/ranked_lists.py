@@ -8,8 +8,6 @@ neither depends on colour vision; junk is greyed.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from reidkit.errors import DataError
 from reidkit.files import atomic
 from reidkit.image import read_image
+from reidkit.visualize.images import thumbnail
 from reidkit.visualize.page import render_page
 
 Verdict = Literal["right", "wrong", "junk", "unknown"]
@@ -115,7 +114,7 @@ def save_html(path: Path, rows: Sequence[RankedRow], *, title: str = "Ranked lis
         rows=rows,
         pairs=pairs,
         pairs_of=lambda row: " ".join(f"{q}-{c}" for q, c in _camera_pairs(row)),
-        thumbnail=_thumbnail,
+        thumbnail=lambda file: thumbnail(file, THUMBNAIL),
         signs=SIGNS,
         has_ap=any(row.ap is not None for row in rows),
     )
@@ -174,13 +173,6 @@ def _draw_tile(sheet: Image.Image, tile: Tile, *, left: int, top: int) -> None:
 def _fitted(file: Path, size: tuple[int, int]) -> Image.Image:
     """The image scaled to fit into `size` (height, width)."""
     return ImageOps.contain(read_image(file), (size[1], size[0]), Image.Resampling.LANCZOS)
-
-
-def _thumbnail(file: Path) -> str:
-    """The image as a small JPEG in a data URL."""
-    buffer = io.BytesIO()
-    _fitted(file, THUMBNAIL).save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

@@ -1,9 +1,10 @@
-"""`reidkit report --card` writes a model card beside the checkpoint."""
+"""`reidkit report` writes a page, or with --card a model card, beside the checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import html
 import json
 import logging
 import re
@@ -115,14 +116,76 @@ def test_a_data_set_without_a_manifest_gives_a_warning(
 ) -> None:
     (run_copy / "config.toml").unlink()
     assert "not known; ask the owner" in run("report", run_copy, "--card", "-o", "-")
-    assert "does not state the licence of the training data" in caplog.text
+    assert "the licence of the training data is not stated" in caplog.text
 
 
-def test_a_report_must_be_chosen_and_made_from_a_checkpoint(
-    run_copy: Path, refuse: Callable[..., str]
-) -> None:
-    assert "add --card" in refuse("report", run_copy)
+def test_a_checkpoint_is_needed(run_copy: Path, refuse: Callable[..., str]) -> None:
     assert "no such run: nothing" in refuse("report", "nothing", "--card")
     onnx = run_copy / "model.onnx"
     onnx.touch()
     assert "Pass the checkpoint" in refuse("report", onnx, "--card")
+
+
+def test_the_page_of_a_run_has_its_pictures_and_repeats_it(
+    run_copy: Path, run: Callable[..., str], refuse: Callable[..., str]
+) -> None:
+    assert run("report", run_copy, "--worst", 2).strip() == str(run_copy / "report.html")
+    text = (run_copy / "report.html").read_text()
+    assert text.count('<section class="list">') == 2
+    for section in ("results", "cameras", "worst", "attention", "training", "data", "settings"):
+        assert f'<h2 id="{section}"' in text
+    commands = [
+        shlex.split(html.unescape(line)) for line in re.findall(r"<pre><code>(.*)</code>", text)
+    ]
+    assert [command[1] for command in commands] == ["prepare-masks", "train", "eval", "report"]
+    assert "Add --overwrite to replace it" in refuse("report", run_copy)
+
+
+def test_a_page_without_images_needs_no_data_set(
+    run_copy: Path, run: Callable[..., str], refuse: Callable[..., str]
+) -> None:
+    settings = (run_copy / "config.toml").read_text()
+    (run_copy / "config.toml").write_text(re.sub(r'root = ".*"', 'root = "gone"', settings))
+    assert "--no-images" in refuse("report", run_copy)
+    run("report", run_copy, "--no-images", "-o", "r.html")
+    text = Path("r.html").read_text()
+    assert "Made without the images" in text and "data:image" not in text
+    assert "<td>mAP</td>" not in text and ">CMC<" in text and ">ROC<" not in text
+
+
+def test_a_page_of_extracted_features_embeds_nothing(
+    run_copy: Path, market: Path, run: Callable[..., str], refuse: Callable[..., str]
+) -> None:
+    for split in ("query", "gallery"):
+        run("extract", run_copy, "--dataset", market, "--split", split, "-o", f"{split}.h5")
+    files = ("--query-features", "query.h5", "--gallery-features", "gallery.h5")
+    run("report", run_copy, *files, "--no-images", "-o", "r.html")
+    text = Path("r.html").read_text()
+    assert ">ROC<" in text and ">Distances<" in text and "data:image" not in text
+    other = run_copy.parent / "other.safetensors"
+    network, header = checkpoint.load(run_copy / "model.safetensors")
+    checkpoint.save(other, network, dataclasses.replace(header, num_ids=header.num_ids, git="x"))
+    assert "was not extracted by this checkpoint" in refuse("report", other, *files, "--no-images")
+
+
+def test_mistakes_in_a_page_say_what_to_type(run_copy: Path, refuse: Callable[..., str]) -> None:
+    assert "-o report.html" in refuse("report", run_copy, "-o", "-")
+    assert "pass both" in refuse("report", run_copy, "--query-features", "q.h5")
+    assert "between 0 and 1" in refuse("report", run_copy, "--target-fpr", "2")
+
+
+def test_embeddings_are_shown_as_a_map(
+    run_copy: Path, market: Path, run: Callable[..., str], refuse: Callable[..., str]
+) -> None:
+    map_ = ("visualize", "embedding")
+    text = run(*map_, run_copy, "--dataset", market, "--count", 12, "--html", "map.html")
+    assert text.splitlines()[0].startswith("12 images: PCA, ")
+    assert Path("map.html").read_text().count("data:image") == 12
+    run("extract", run_copy, "--dataset", market, "--split", "query", "-o", "q.h5")
+    run(*map_, "q.h5", "--colour", "camera", "--html", "points.html", "--png", "points.png")
+    assert Path("points.png").is_file() and "data:image" not in Path("points.html").read_text()
+    run(*map_, "q.h5", "--images-root", market, "--html", "points.html")
+    assert "data:image" in Path("points.html").read_text()
+    assert "leave out --dataset" in refuse(*map_, "q.h5", "--dataset", market)
+    assert "ends in .png" in refuse(*map_, "q.h5", "--png", "map.gif")
+    assert "belongs to a features file" in refuse(*map_, run_copy, "--images-root", market)
