@@ -92,8 +92,8 @@ def save_png(path: Path, rows: Sequence[RankedRow], *, title: str = "") -> None:
     height = _row_height()
     width = 2 * _MARGIN + columns * (CELL[1] + _GAP) + 2 * _GAP
     sheet = Image.new("RGB", (width, 2 * _MARGIN + _TITLE + len(rows) * height), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, _MARGIN // 2), title, _INK, _font(18))
+    pen = ImageDraw.Draw(sheet)
+    pen.text((_MARGIN, _MARGIN // 2), title, _INK, _font(18))
     for k, row in enumerate(rows):
         _draw_row(sheet, row, top=_MARGIN + _TITLE + k * height)
     with atomic(path) as partial:
@@ -134,18 +134,18 @@ def _row_height() -> int:
 
 
 def _draw_row(sheet: Image.Image, row: RankedRow, *, top: int) -> None:
-    draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, top), row.title, _INK, _font(14))
+    pen = ImageDraw.Draw(sheet)
+    pen.text((_MARGIN, top), row.title, _INK, _font(14))
     y = top + _TITLE
     _draw_tile(sheet, row.query, left=_MARGIN, top=y)
     x = _MARGIN + CELL[1] + 2 * _GAP
-    draw.line([(x, y), (x, y + CELL[0] + 2 * _FRAME)], _FAINT, 1)
+    pen.line([(x, y), (x, y + CELL[0] + 2 * _FRAME)], _FAINT, 1)
     for k, hit in enumerate(row.hits):
         _draw_tile(sheet, hit, left=x + _GAP + k * (CELL[1] + _GAP), top=y)
 
 
 def _draw_tile(sheet: Image.Image, tile: Tile, *, left: int, top: int) -> None:
-    draw = ImageDraw.Draw(sheet)
+    pen = ImageDraw.Draw(sheet)
     height, width = CELL
     image = _fitted(tile.image, CELL)
     if tile.verdict == "junk":
@@ -155,19 +155,19 @@ def _draw_tile(sheet: Image.Image, tile: Tile, *, left: int, top: int) -> None:
     colour = COLOURS[tile.verdict]
     if tile.verdict != "unknown":
         box = (left, top, left + width + 2 * _FRAME - 1, top + height + 2 * _FRAME - 1)
-        draw.rectangle(box, outline=colour, width=_FRAME)
+        pen.rectangle(box, outline=colour, width=_FRAME)
     corner = (left + _FRAME, top + _FRAME)
     sheet.paste(
         image, (corner[0] + (width - image.width) // 2, corner[1] + (height - image.height) // 2)
     )
     if SIGNS[tile.verdict]:
-        draw.ellipse((corner[0] + 4, corner[1] + 4, corner[0] + 28, corner[1] + 28), fill=colour)
+        pen.ellipse((corner[0] + 4, corner[1] + 4, corner[0] + 28, corner[1] + 28), fill=colour)
         centre = (corner[0] + 16, corner[1] + 16)
-        draw.text(centre, SIGNS[tile.verdict], _PAPER, _font(18), anchor="mm")
+        pen.text(centre, SIGNS[tile.verdict], _PAPER, _font(18), anchor="mm")
     for k, line in enumerate(tile.lines[:2]):
         text = _shortened(line, _font(12), width + 2 * _FRAME)
         y = top + height + 2 * _FRAME + 4 + 17 * k
-        draw.text((left, y), text, _INK if k == 0 else _FAINT, _font(12))
+        pen.text((left, y), text, _INK if k == 0 else _FAINT, _font(12))
 
 
 def _fitted(file: Path, size: tuple[int, int]) -> Image.Image:
