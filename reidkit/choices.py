@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal
 
 Metric = Literal["cosine", "euclidean"]
@@ -42,3 +43,18 @@ SyntheticLayout = Literal[
     "cifar100",
     "csv",
 ]
+
+
+class AttentionFigure(StrEnum):
+    """Figures of `reidkit visualize attention`."""
+
+    PART_MAPS = "part-maps"
+    SPATIAL_RELATIONS = "spatial-relations"
+    TEMPORAL_RELATIONS = "temporal-relations"
+    CHANNEL_RELATIONS = "channel-relations"
+    RECEPTIVE_FIELDS = "receptive-fields"
+    CONTEXTS = "contexts"
+    MASKS = "masks"
+    POSITION_RELATIONS = "position-relations"
+    CLASS_MAPS = "class-maps"
+    GRAD_CAM = "grad-cam"

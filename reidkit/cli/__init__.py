@@ -12,7 +12,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import reidkit
 from reidkit.cli import (
@@ -75,7 +75,8 @@ for name, group in (
     ("visualize", visualize.app),
 ):
     for command in group.registered_commands:
-        command.cls = option_panels({})
+        if command.cls is TyperCommand:  # others have panels of their own
+            command.cls = option_panels({})
     app.add_typer(group, name=name, rich_help_panel=PANEL_OF[name])
 for name, function, panels in (
     ("demo", demo.demo, {}),
