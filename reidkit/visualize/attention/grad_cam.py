@@ -167,7 +167,9 @@ def _cams(features: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[Tens
 
 
 def _is_constant(score: Tensor, features: Sequence[Tensor], gradients: Sequence[Tensor]) -> bool:
-    change = sum(float((A * g).abs().sum()) for A, g in zip(features, gradients, strict=True))
+    change = sum(
+        float((A * g).abs().sum().detach()) for A, g in zip(features, gradients, strict=True)
+    )
     return change < CONSTANT * abs(float(score.detach()))
 
 

@@ -25,7 +25,6 @@ from reidkit.visualize.attention.sheet import (
     numbered,
     own_range,
     reduced,
-    spread,
 )
 
 CHANNELS = (5, 11, 121)
@@ -76,7 +75,8 @@ def plot_receptive_fields(inputs: FigureInputs) -> list[Figure]:
                 maps = [*fields, *output[chosen]]
                 numbers |= {"channels": chosen, "channel_maps": rounded(output[chosen])}
             shown = [own_range(picture, m) for m in maps]
-            return View((numbered(picture, cells, (h, w)), *shown), numbers)
+            captions = ("", *map(_range_text, maps))
+            return View((numbered(picture, cells, (h, w)), *shown), numbers, captions)
 
         rows, numbers = view_frames(inputs, modules, view)
         headings = ["image", *(f"field of {k + 1}" for k in range(len(inputs.positions)))]
@@ -156,7 +156,7 @@ def plot_position_relations(inputs: FigureInputs) -> list[Figure]:
                 for row, cell in zip(rows, cells, strict=True)
             ]
             numbers = {"positions": cells, "relations": [rounded(row) for row in rows]}
-            captions = ("", *(f"{float(r.min()):.2g} to {float(r.max()):.2g}" for r in rows))
+            captions = ("", *map(_range_text, rows))
             return View((picture, *shown), numbers, captions)
 
         rows, numbers = view_frames(inputs, {"block": module}, view)
@@ -178,7 +178,7 @@ def plot_spatial_masks(inputs: FigureInputs) -> list[Figure]:
         for place in modules:
             mask = calls[place].output[t, 0]  # RGA-S has [h·w] positions
             masks.append(mask.reshape(grids[place]) if place in grids else mask)
-        captions = ("", *(f"{low:.2f} to {high:.2f}" for low, high in map(spread, masks)))
+        captions = ("", *map(_range_text, masks))
         numbers = {"masks": {k: rounded(mask) for k, mask in zip(modules, masks, strict=True)}}
         return View((picture, *(own_range(picture, mask) for mask in masks)), numbers, captions)
 
@@ -242,3 +242,7 @@ def _mask_modules(network: ReidModel) -> dict[str, nn.Module]:
         if block.spatial is not None
     }
     return {**masks, **modules_of(network, CBAMSpatial), **modules_of(network, FCSpatial)}
+
+
+def _range_text(values: Tensor) -> str:
+    return f"{float(values.min()):.2g} to {float(values.max()):.2g}"

@@ -74,28 +74,20 @@ def heat_map(
             masks are reduced in training; otherwise each cell covers an equal share of the image.
     """
     size = (picture.height, picture.width)
-    large = F.interpolate(
-        values.detach().float().cpu()[None, None],
-        size,
-        mode="bilinear",
-        align_corners=aligned_corners,
-    )[0, 0]
     span = high - low
-    level = ((large - low) / span).clamp(0, 1) if span > 0 else torch.zeros_like(large)
+    level = values.detach().double().cpu()
+    level = ((level - low) / span).clamp(0, 1) if span > 0 else torch.zeros_like(level)
+    level = F.interpolate(level[None, None], size, mode="bilinear", align_corners=aligned_corners)[
+        0, 0
+    ]
     colours = _heat_colours()[(level * 255).round().long().numpy()]
     grey = picture.convert("L").convert("RGB")
     return Image.blend(grey, Image.fromarray(colours), OPACITY)
 
 
-def spread(values: Tensor) -> tuple[float, float]:
-    """The lowest and the highest value."""
-    return float(values.min()), float(values.max())
-
-
 def own_range(picture: Image.Image, values: Tensor) -> Image.Image:
     """A map over its image, in colours that span its lowest to its highest value."""
-    low, high = spread(values)
-    return heat_map(picture, values, low=low, high=high)
+    return heat_map(picture, values, low=float(values.min()), high=float(values.max()))
 
 
 def reduced(picture: Image.Image, scale: float) -> Image.Image:
