@@ -227,6 +227,7 @@ def attention(
     from reidkit.files import atomic
     from reidkit.visualize.attention import FIGURES, plot_figures
     from reidkit.visualize.attention.inputs import (
+        MAX_FRAMES,
         POSITIONS,
         FigureInputs,
         Subject,
@@ -242,6 +243,12 @@ def attention(
         subjects = dataset_subjects(
             open_data(name, data_root), split, count=count, paths=query or (), frames=frames
         )
+    total = sum(len(subject.frames) for subject in subjects)
+    require(
+        total <= MAX_FRAMES,
+        f"{total} images and frames do not fit one figure, at most {MAX_FRAMES} do. "
+        "Choose fewer with --count or --frames",
+    )
     where = torch_device(device)
     network, header = checkpoint.load(path)
     inputs = FigureInputs(

@@ -332,7 +332,7 @@ def test_figures_follow_from_the_blocks(block: Block | None, figures: list[str])
 def test_a_figure_that_the_network_lacks_is_refused_with_those_it_has(files: list[Path]) -> None:
     given = inputs(tiny(rga()), files[:1])
     with pytest.raises(
-        ConfigError, match="no part-maps. It has: masks, position-relations, grad-cam"
+        ConfigError, match=r"no part-maps\. It has: masks, position-relations, grad-cam"
     ):
         plot("part-maps", given)
     with pytest.raises(ConfigError, match=r"temporal-relations needs a clip. Add: --tracklet"):

@@ -88,7 +88,8 @@ class PartRelations(NamedTuple):
     Attributes:
         parts: features of the parts before the exchange, reduced [B, T·N, R] (P of Fig. 2).
         whole: features of the clip, reduced [B, R].
-        weights: relation map [B, T·N, T·N] (eq. 4); rows sum to one, 0 where nodes are no
+        logits: relations of all pairs of parts [B, T·N, T·N] (eq. 1, 2).
+        weights: relation map [B, T·N, T·N] (eq. 4): rows sum to one, 0 where nodes are no
             neighbours.
         updated: features of the parts after the exchange [B, T·N, R].
         maps: attention maps of the part division, each [B·T, N, H, W].
@@ -96,6 +97,7 @@ class PartRelations(NamedTuple):
 
     parts: Tensor
     whole: Tensor
+    logits: Tensor
     weights: Tensor
     updated: Tensor
     maps: tuple[Tensor, ...]
@@ -157,10 +159,12 @@ class PartExchange(nn.Module):
             nodes = split_frames(self.reduce(parts), B, T).flatten(1, 2)  # [B, T·N, R]
             N = parts.shape[1]
             allowed = neighbours(T, N, interaction=self.interaction, device=x.device)
-            weights = masked_softmax(self._logits(nodes, whole), allowed)
+            logits = self._logits(nodes, whole)
+            weights = masked_softmax(logits, allowed)
             pairs = torch.cat((nodes, weights @ nodes), 2).flatten(0, 1)  # [B·T·N, 2R]
             updated = F.relu(self.part_norm(self.part_update(pairs)))
-        return PartRelations(nodes, whole, weights, updated.reshape(nodes.shape), maps)
+        updated = updated.reshape(nodes.shape)
+        return PartRelations(nodes, whole, logits, weights, updated, maps)
 
     def _logits(self, nodes: Tensor, whole: Tensor) -> Tensor:
         """Logits [B, T·N, T·N]. Batch norm includes the pairs that the mask excludes afterwards."""

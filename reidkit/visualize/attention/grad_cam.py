@@ -1,12 +1,11 @@
-"""Grad-CAM: where the last feature maps raise a score of the embedding (Selvaraju et al., ICCV
-2017; RGA, Fig. 5).
+"""Grad-CAM: where the last feature maps raise a score (Selvaraju et al., ICCV 2017; RGA, Fig. 5).
 
 The score is
-- the logit of the identity with the largest one, as RGA and CBAM use it, if the network has a
-  classifier (several classifiers: their sum);
+- the largest logit, if the network has a classifier (several classifiers: the largest sum): that is
+  Grad-CAM's own choice, and RGA does not name its score;
 - the norm of the embedding otherwise;
-- the cosine of two embeddings, if there is a second image (Zhu et al., TIFS 2021, explain metric
-  learning by what two images add to their similarity).
+- the cosine of two embeddings, if there is a second image: what each of the two adds to their
+  similarity is what explains metric learning (Zhu et al., arXiv 1909.12977).
 """
 
 # T frames, C channels, h w feature map, D embedding

@@ -22,6 +22,8 @@ from reidkit.types import Dataset, Item, Split, Tracklet
 
 PICTURE = (224, 160)
 """(height, width) in pixels that an image is enlarged or reduced to fit into."""
+MAX_FRAMES = 200
+"""Images and frames of one figure."""
 IMAGES = 5
 """Images of a data set that are shown unless a number is requested."""
 POSITIONS = ((0.5, 0.1), (0.5, 0.3), (0.5, 0.5), (0.45, 0.72), (0.45, 0.93))

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from reidkit.models.base import ReidModel
+from reidkit.models.blocks.base import masked_softmax
 from reidkit.models.blocks.stiau import PartAttention, PartExchange
 from reidkit.types import PARTS
 from reidkit.visualize.attention.figure import Figure
@@ -31,6 +32,7 @@ class PartState:
         names: of the N parts.
         maps: attention [T, N, h, w]; None where patches replace parts.
         parts, updated: features before and after the exchange [T, N, R].
+        logits: relations of all pairs of parts [T, N, T, N] (eq. 1, 2).
         weights: relation map [T, N, T, N] (eq. 4).
     """
 
@@ -38,24 +40,28 @@ class PartState:
     maps: Tensor | None
     parts: Tensor
     updated: Tensor
+    logits: Tensor
     weights: Tensor
 
     @property
     def spatial(self) -> Tensor:
-        """S [T, N, N]: rows of `weights` within a frame, scaled to sum to one."""
-        within = torch.einsum("tntm->tnm", self.weights)
-        return _to_one(within)
+        """S [T, N, N]: the relations of the parts of a frame, rows sum to one."""
+        return _of_others(torch.einsum("tntm->tnm", self.logits))
 
     @property
     def temporal(self) -> Tensor:
-        """T [N, T, T]: rows of `weights` within a part, scaled to sum to one."""
-        within = torch.einsum("tnsn->nts", self.weights)
-        return _to_one(within)
+        """T [N, T, T]: the relations of a part in several frames, rows sum to one."""
+        return _of_others(torch.einsum("tnsn->nts", self.logits))
 
 
-def _to_one(weights: Tensor) -> Tensor:
-    """Rows scaled to sum to one; a row whose weights are all 0 stays 0."""
-    return weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+def _of_others(logits: Tensor) -> Tensor:
+    """Softmax over the other nodes: [..., K, K], 0 on the diagonal.
+
+    Not a part of `weights` scaled to sum to one: those of the frames may all be too small for
+    float32 beside those of the parts.
+    """
+    itself = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    return masked_softmax(logits, ~itself)
 
 
 @torch.inference_mode()
@@ -76,6 +82,7 @@ def part_states(inputs: FigureInputs) -> dict[str, list[PartState]]:
                     maps=found.maps[0] if found.maps else None,
                     parts=found.parts.reshape(T, N, -1),
                     updated=found.updated.reshape(T, N, -1),
+                    logits=found.logits.reshape(T, N, T, N),
                     weights=found.weights.reshape(T, N, T, N),
                 )
             )
@@ -83,6 +90,7 @@ def part_states(inputs: FigureInputs) -> dict[str, list[PartState]]:
 
 
 def has_part_maps(network: ReidModel) -> bool:
+    """Whether it has attention over body parts."""
     return any(
         isinstance(exchange.division, PartAttention)
         for exchange in modules_of(network, PartExchange).values()
@@ -90,10 +98,12 @@ def has_part_maps(network: ReidModel) -> bool:
 
 
 def has_spatial_relations(network: ReidModel) -> bool:
+    """Whether parts of a frame exchange information."""
     return _has_relations(network, "spatial")
 
 
 def has_temporal_relations(network: ReidModel) -> bool:
+    """Whether parts of different frames exchange information."""
     return _has_relations(network, "temporal")
 
 

@@ -106,9 +106,9 @@ def mark(picture: Image.Image, cell: tuple[int, int], grid: tuple[int, int]) -> 
     down, across = picture.height / grid[0], picture.width / grid[1]
     y, x = (cell[0] + 0.5) * down, (cell[1] + 0.5) * across
     half = max(5.0, min(down, across) / 2)
-    draw = ImageDraw.Draw(marked)
-    draw.rectangle((x - half - 1, y - half - 1, x + half + 1, y + half + 1), outline=_PAPER)
-    draw.rectangle((x - half, y - half, x + half, y + half), outline=(230, 20, 20), width=2)
+    pen = ImageDraw.Draw(marked)
+    pen.rectangle((x - half - 1, y - half - 1, x + half + 1, y + half + 1), outline=_PAPER)
+    pen.rectangle((x - half, y - half, x + half, y + half), outline=(230, 20, 20), width=2)
     return marked
 
 
@@ -117,12 +117,12 @@ def numbered(
 ) -> Image.Image:
     """The picture with the numbers 1, 2, ... at cells of an h x w map over it."""
     marked = picture.copy()
-    draw = ImageDraw.Draw(marked)
+    pen = ImageDraw.Draw(marked)
     for number, (row, column) in enumerate(cells, 1):
         x = (column + 0.5) * picture.width / grid[1]
         y = (row + 0.5) * picture.height / grid[0]
-        draw.ellipse((x - 8, y - 8, x + 8, y + 8), fill=(230, 20, 20), outline=_PAPER)
-        draw.text((x, y), str(number), _PAPER, font(11), anchor="mm")
+        pen.ellipse((x - 8, y - 8, x + 8, y + 8), fill=(230, 20, 20), outline=_PAPER)
+        pen.text((x, y), str(number), _PAPER, font(11), anchor="mm")
     return marked
 
 
@@ -139,22 +139,22 @@ def matrix(
     array = values.detach().float().cpu().numpy()
     left, top = _label_width(rows), _LINE
     sheet = Image.new("RGB", (left + CELL * len(columns), top + CELL * len(rows)), _PAPER)
-    draw = ImageDraw.Draw(sheet)
+    pen = ImageDraw.Draw(sheet)
     for column, label in enumerate(columns):
         x = left + CELL * (column + 0.5)
-        draw.text((x, top - 4), shortened(label, font(12), CELL), _FAINT, font(12), anchor="ms")
+        pen.text((x, top - 4), shortened(label, font(12), CELL), _FAINT, font(12), anchor="ms")
     for row, label in enumerate(rows):
         y = top + CELL * (row + 0.5)
-        draw.text((left - 6, y), label, _FAINT, font(12), anchor="rm")
+        pen.text((left - 6, y), label, _FAINT, font(12), anchor="rm")
         for column in range(len(columns)):
             x = left + CELL * column
             level = min(1.0, float(array[row, column]) / high)
             fill = tuple(round(255 + level * (dark - 255)) for dark in (8, 60, 125))
             box = (x, y - CELL / 2, x + CELL - 1, y + CELL / 2 - 1)
-            draw.rectangle(box, fill=fill, outline=_LINES)
+            pen.rectangle(box, fill=fill, outline=_LINES)
             ink = _PAPER if level > 0.5 else _INK
             text = _short_number(float(array[row, column]))
-            draw.text((x + CELL / 2, y), text, ink, font(12), anchor="mm")
+            pen.text((x + CELL / 2, y), text, ink, font(12), anchor="mm")
     return sheet
 
 
@@ -164,14 +164,14 @@ def strip(values: Tensor, *, low: float, high: float, width: int, height: int) -
     if values.dim() == 1:
         array = array.T
     sheet = Image.new("RGB", (width * array.shape[1], height * array.shape[0]), _PAPER)
-    draw = ImageDraw.Draw(sheet)
+    pen = ImageDraw.Draw(sheet)
     for (row, column), value in np.ndenumerate(array):
         level = (value - low) / (high - low) if high > low else 0.5
         fill = tuple(_heat_colours()[round(255 * min(1.0, max(0.0, level)))].tolist())
         x, y = column * width, row * height
-        draw.rectangle((x, y, x + width - 2, y + height - 2), fill=fill)
+        pen.rectangle((x, y, x + width - 2, y + height - 2), fill=fill)
         ink = _INK if sum(c * w for c, w in zip(fill, (3, 6, 1), strict=True)) > 1300 else _PAPER
-        draw.text((x + width / 2, y + height / 2), f"{value:.3g}", ink, font(11), anchor="mm")
+        pen.text((x + width / 2, y + height / 2), f"{value:.3g}", ink, font(11), anchor="mm")
     return sheet
 
 
@@ -186,14 +186,14 @@ def grid(
     widths = [max(image.width for image in column) + 4 for column in zip(*images, strict=True)]
     heights = [max(image.height for image in line) + 4 for line in images]
     sheet = Image.new("RGB", (left + sum(widths), top + sum(heights)), _PAPER)
-    draw = ImageDraw.Draw(sheet)
+    pen = ImageDraw.Draw(sheet)
     for column, label in enumerate(columns):
         x = left + sum(widths[:column]) + widths[column] / 2
-        draw.text((x, top - 4), label, _FAINT, font(12), anchor="ms")
+        pen.text((x, top - 4), label, _FAINT, font(12), anchor="ms")
     y = top
     for k, (line, height) in enumerate(zip(images, heights, strict=True)):
         if rows:
-            draw.text((left - 8, y + height / 2), rows[k], _FAINT, font(12), anchor="rm")
+            pen.text((left - 8, y + height / 2), rows[k], _FAINT, font(12), anchor="rm")
         x = left
         for image, width in zip(line, widths, strict=True):
             sheet.paste(image, (x + (width - image.width) // 2, y))
@@ -226,21 +226,21 @@ def render(sheet: Sheet) -> Image.Image:
     height = 2 * _MARGIN + 56 + sum(_row_height(row) for row in sheet.rows)
     height += _LINE * (len(sheet.note) + 2 * (sheet.scale is not None))
     picture = Image.new("RGB", (width, height), _PAPER)
-    draw = ImageDraw.Draw(picture)
-    draw.text((_MARGIN, _MARGIN), sheet.title, _INK, font(18))
+    pen = ImageDraw.Draw(picture)
+    pen.text((_MARGIN, _MARGIN), sheet.title, _INK, font(18))
     lefts = [_MARGIN + sum(widths[:k]) + _GAP * k for k in range(count)]
     y = _MARGIN + 34
     for k, heading in enumerate(sheet.headings):
-        draw.text((lefts[k] + widths[k] / 2, y), heading, _INK, font(13), anchor="ma")
+        pen.text((lefts[k] + widths[k] / 2, y), heading, _INK, font(13), anchor="ma")
     y += 22
     for row in sheet.rows:
-        _draw_row(picture, row, lefts, widths, y)
+        _paste_row(picture, row, lefts, widths, y)
         y += _row_height(row)
     if sheet.scale is not None:
-        _draw_scale(draw, sheet.scale, y)
+        _render_scale(pen, sheet.scale, y)
         y += 2 * _LINE
     for line in sheet.note:
-        draw.text((_MARGIN, y), line, _FAINT, font(12))
+        pen.text((_MARGIN, y), line, _FAINT, font(12))
         y += _LINE
     return picture
 
@@ -250,13 +250,13 @@ def _row_height(row: Row) -> int:
     return _LINE * (bool(row.title) + bool(row.captions)) + tallest + _GAP
 
 
-def _draw_row(
+def _paste_row(
     picture: Image.Image, row: Row, lefts: Sequence[int], widths: Sequence[int], top: int
 ) -> None:
-    draw = ImageDraw.Draw(picture)
+    pen = ImageDraw.Draw(picture)
     if row.title:
         text = shortened(printable(row.title), font(12), picture.width - 2 * _MARGIN)
-        draw.text((_MARGIN, top), text, _FAINT, font(12))
+        pen.text((_MARGIN, top), text, _FAINT, font(12))
         top += _LINE
     tallest = max(cell.height for cell in row.cells if cell is not None)
     for k, (cell, left, width) in enumerate(zip(row.cells, lefts, widths, strict=True)):
@@ -264,16 +264,16 @@ def _draw_row(
             picture.paste(cell, (left + (width - cell.width) // 2, top))
         if row.captions:
             place = (left + width / 2, top + tallest + 2)
-            draw.text(place, row.captions[k], _FAINT, font(12), anchor="ma")
+            pen.text(place, row.captions[k], _FAINT, font(12), anchor="ma")
 
 
-def _draw_scale(draw: ImageDraw.ImageDraw, scale: tuple[str, str], top: int) -> None:
+def _render_scale(pen: ImageDraw.ImageDraw, scale: tuple[str, str], top: int) -> None:
     x = _MARGIN
-    draw.text((x, top), scale[0], _FAINT, font(12))
+    pen.text((x, top), scale[0], _FAINT, font(12))
     x += round(font(12).getlength(scale[0])) + 8
     for step, colour in enumerate(_heat_colours()[::2].tolist()):
-        draw.line([(x + step, top), (x + step, top + 13)], tuple(colour))
-    draw.text((x + 136, top), scale[1], _FAINT, font(12))
+        pen.line([(x + step, top), (x + step, top + 13)], tuple(colour))
+    pen.text((x + 136, top), scale[1], _FAINT, font(12))
 
 
 def printable(text: str) -> str:
