@@ -18,7 +18,7 @@ from reidkit.models.stripes import StripeHead, cut_stripes
 from reidkit.visualize.attention.figure import Figure, View, view_frames
 from reidkit.visualize.attention.inputs import FigureInputs, rounded
 from reidkit.visualize.attention.recording import Call
-from reidkit.visualize.attention.sheet import Sheet, grid, own_range
+from reidkit.visualize.attention.sheet import Sheet, grid, own_range, range_text
 
 
 def has_class_maps(network: ReidModel) -> bool:
@@ -52,7 +52,8 @@ def plot_class_maps(inputs: FigureInputs) -> list[Figure]:
             "class_maps": {f"stage{k}": rounded(found[t]) for k, found in maps.items()},
         }
         labels = grid([[picture], [picture]], rows=("attention", f"CAM, class {identity}"))
-        return View((labels, *columns), numbers)
+        captions = ("", *(range_text(found[t]) for found in maps.values()))
+        return View((labels, *columns), numbers, captions)
 
     modules: dict[str, nn.Module] = {"network": network, "trunk": network.trunk}
     rows, numbers = view_frames(inputs, modules, view)
@@ -61,7 +62,10 @@ def plot_class_maps(inputs: FigureInputs) -> list[Figure]:
         ("image", *numbers[0]["class_maps"]),
         rows,
         scale=("lowest value of the map", "highest"),
-        note=("A stage without attention shows the plain image in the upper line.",),
+        note=(
+            "Below: what the positions add to the logit, lowest to highest.",
+            "A stage without attention shows the plain image in the upper line.",
+        ),
     )
     return [Figure("", sheet, numbers)]
 

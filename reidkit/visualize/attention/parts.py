@@ -18,7 +18,16 @@ from reidkit.types import PARTS
 from reidkit.visualize.attention.figure import Figure
 from reidkit.visualize.attention.inputs import FigureInputs, Subject, rounded
 from reidkit.visualize.attention.recording import modules_of, record
-from reidkit.visualize.attention.sheet import CELL, Row, Sheet, grid, heat_map, matrix, strip
+from reidkit.visualize.attention.sheet import (
+    CELL,
+    Row,
+    Sheet,
+    grid,
+    heat_map,
+    matrix,
+    range_text,
+    strip,
+)
 
 PATCHES = ("top left", "top right", "bottom left", "bottom right")
 """Names of the patches that replace body parts where the objects have none."""
@@ -121,7 +130,7 @@ def plot_part_maps(inputs: FigureInputs) -> list[Figure]:
             for t, picture in enumerate(inputs.pictures(subject)):
                 maps = state.maps[t]
                 over = [heat_map(picture, m, low=0, high=1, aligned_corners=True) for m in maps]
-                captions = ("", *(f"{float(m.min()):.2f} to {float(m.max()):.2f}" for m in maps))
+                captions = ("", *map(range_text, maps))
                 rows.append(Row(subject.frame_name(t), (picture, *over), captions))
                 by_part = {n: rounded(m) for n, m in zip(state.names, maps, strict=True)}
                 numbers.append({"image": str(subject.frames[t]), "maps": by_part})
@@ -139,10 +148,8 @@ def plot_spatial_relations(inputs: FigureInputs) -> list[Figure]:
     """A row per frame: the parts before and after the exchange, and S in percent (Fig. 7)."""
     figures = []
     for place, states in part_states(inputs).items():
-        before, after = (
-            _first_component([s.parts for s in states]),
-            _first_component([s.updated for s in states]),
-        )
+        before = _first_component([state.parts for state in states])
+        after = _first_component([state.updated for state in states])
         rows, numbers = [], []
         for k, (subject, state) in enumerate(zip(inputs.subjects, states, strict=True)):
             for t, picture in enumerate(inputs.pictures(subject)):
@@ -183,10 +190,8 @@ def plot_temporal_relations(inputs: FigureInputs) -> list[Figure]:
     """A row per part of each clip: its features over time, and T in percent (Fig. 8)."""
     figures = []
     for place, states in part_states(inputs).items():
-        before, after = (
-            _first_component([s.parts for s in states]),
-            _first_component([s.updated for s in states]),
-        )
+        before = _first_component([state.parts for state in states])
+        after = _first_component([state.updated for state in states])
         rows: list[Row] = []
         numbers = []
         for k, (subject, state) in enumerate(zip(inputs.subjects, states, strict=True)):

@@ -24,6 +24,7 @@ from reidkit.visualize.attention.sheet import (
     mark,
     numbered,
     own_range,
+    range_text,
     reduced,
 )
 
@@ -75,7 +76,7 @@ def plot_receptive_fields(inputs: FigureInputs) -> list[Figure]:
                 maps = [*fields, *output[chosen]]
                 numbers |= {"channels": chosen, "channel_maps": rounded(output[chosen])}
             shown = [own_range(picture, m) for m in maps]
-            captions = ("", *map(_range_text, maps))
+            captions = ("", *map(range_text, maps))
             return View((numbered(picture, cells, (h, w)), *shown), numbers, captions)
 
         rows, numbers = view_frames(inputs, modules, view)
@@ -156,7 +157,7 @@ def plot_position_relations(inputs: FigureInputs) -> list[Figure]:
                 for row, cell in zip(rows, cells, strict=True)
             ]
             numbers = {"positions": cells, "relations": [rounded(row) for row in rows]}
-            captions = ("", *map(_range_text, rows))
+            captions = ("", *map(range_text, rows))
             return View((picture, *shown), numbers, captions)
 
         rows, numbers = view_frames(inputs, {"block": module}, view)
@@ -178,7 +179,7 @@ def plot_spatial_masks(inputs: FigureInputs) -> list[Figure]:
         for place in modules:
             mask = calls[place].output[t, 0]  # RGA-S has [h·w] positions
             masks.append(mask.reshape(grids[place]) if place in grids else mask)
-        captions = ("", *map(_range_text, masks))
+        captions = ("", *map(range_text, masks))
         numbers = {"masks": {k: rounded(mask) for k, mask in zip(modules, masks, strict=True)}}
         return View((picture, *(own_range(picture, mask) for mask in masks)), numbers, captions)
 
@@ -242,7 +243,3 @@ def _mask_modules(network: ReidModel) -> dict[str, nn.Module]:
         if block.spatial is not None
     }
     return {**masks, **modules_of(network, CBAMSpatial), **modules_of(network, FCSpatial)}
-
-
-def _range_text(values: Tensor) -> str:
-    return f"{float(values.min()):.2g} to {float(values.max()):.2g}"

@@ -90,6 +90,11 @@ def own_range(picture: Image.Image, values: Tensor) -> Image.Image:
     return heat_map(picture, values, low=float(values.min()), high=float(values.max()))
 
 
+def range_text(values: Tensor) -> str:
+    """The lowest and the highest value, as a caption."""
+    return f"{float(values.min()):.3g} to {float(values.max()):.3g}"
+
+
 def reduced(picture: Image.Image, scale: float) -> Image.Image:
     """The picture in a smaller size."""
     return picture.resize((round(scale * picture.width), round(scale * picture.height)))
