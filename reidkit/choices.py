@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal
 
 Metric = Literal["cosine", "euclidean"]
@@ -90,3 +91,18 @@ ARCH_OPTIONS: dict[str, tuple[str, ...]] = {
 }
 """Names of the architectures' options. The registry has their types and defaults, but knows them
 only once torch is imported, which takes seconds; a misspelled name is refused before."""
+
+
+class AttentionFigure(StrEnum):
+    """Figures of `reidkit visualize attention`."""
+
+    PART_MAPS = "part-maps"
+    SPATIAL_RELATIONS = "spatial-relations"
+    TEMPORAL_RELATIONS = "temporal-relations"
+    CHANNEL_RELATIONS = "channel-relations"
+    RECEPTIVE_FIELDS = "receptive-fields"
+    CONTEXTS = "contexts"
+    MASKS = "masks"
+    POSITION_RELATIONS = "position-relations"
+    CLASS_MAPS = "class-maps"
+    GRAD_CAM = "grad-cam"

@@ -92,9 +92,11 @@ def run_folder(model: Path) -> Path | None:
     return model.parent if (model.parent / "config.toml").is_file() else None
 
 
-def trained_on(model: Path) -> str:
-    """The data set of a checkpoint's header, for `eval` without --dataset.
+def trained_on(model: Path, *, command: str = "eval") -> str:
+    """The data set of a checkpoint's header, for a command without --dataset.
 
+    Args:
+        command: whose use with --dataset the error recommends.
     Raises:
         ConfigError: the model does not contain it.
     """
@@ -110,7 +112,7 @@ def trained_on(model: Path) -> str:
     if not name:
         raise ConfigError(
             f"{model} does not contain the data set it was trained on. "
-            f"Run: reidkit eval {model} --dataset NAME"
+            f"Run: reidkit {command} {model} --dataset NAME"
         )
     return name
 

@@ -1,4 +1,4 @@
-"""reidkit visualize: ranks, embedding."""
+"""reidkit visualize: ranks, embedding, and attention from its own file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reidkit.choices import ColourBy, ProjectionMethod
+from reidkit.cli import visualize_attention
 from reidkit.cli.options import (
     BatchOption,
     DataRootOption,
@@ -35,6 +36,7 @@ EMBEDDING_PANELS = {
 }
 
 app = typer.Typer(help="See what a model finds and looks at.", no_args_is_help=True)
+app.command(cls=option_panels(visualize_attention.PANELS))(visualize_attention.attention)
 
 
 @app.command()

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from reidkit.errors import DataError
 from reidkit.files import atomic
 from reidkit.image import read_image
 from reidkit.visualize.images import thumbnail
 from reidkit.visualize.page import render_page
+from reidkit.visualize.text import font, shortened
 
 Verdict = Literal["right", "wrong", "junk", "unknown"]
 """Of a hit: a true match, another person, left out of the ranking, or not labelled."""
@@ -93,7 +93,7 @@ def save_png(path: Path, rows: Sequence[RankedRow], *, title: str = "") -> None:
     width = 2 * _MARGIN + columns * (CELL[1] + _GAP) + 2 * _GAP
     sheet = Image.new("RGB", (width, 2 * _MARGIN + _TITLE + len(rows) * height), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((_MARGIN, _MARGIN // 2), title, _INK, _font(18))
+    pen.text((_MARGIN, _MARGIN // 2), title, _INK, font(18))
     for k, row in enumerate(rows):
         _draw_row(sheet, row, top=_MARGIN + _TITLE + k * height)
     with atomic(path) as partial:
@@ -135,7 +135,7 @@ def _row_height() -> int:
 
 def _draw_row(sheet: Image.Image, row: RankedRow, *, top: int) -> None:
     pen = ImageDraw.Draw(sheet)
-    pen.text((_MARGIN, top), row.title, _INK, _font(14))
+    pen.text((_MARGIN, top), row.title, _INK, font(14))
     y = top + _TITLE
     _draw_tile(sheet, row.query, left=_MARGIN, top=y)
     x = _MARGIN + CELL[1] + 2 * _GAP
@@ -163,31 +163,13 @@ def _draw_tile(sheet: Image.Image, tile: Tile, *, left: int, top: int) -> None:
     if SIGNS[tile.verdict]:
         pen.ellipse((corner[0] + 4, corner[1] + 4, corner[0] + 28, corner[1] + 28), fill=colour)
         centre = (corner[0] + 16, corner[1] + 16)
-        pen.text(centre, SIGNS[tile.verdict], _PAPER, _font(18), anchor="mm")
+        pen.text(centre, SIGNS[tile.verdict], _PAPER, font(18), anchor="mm")
     for k, line in enumerate(tile.lines[:2]):
-        text = _shortened(line, _font(12), width + 2 * _FRAME)
+        text = shortened(line, font(12), width + 2 * _FRAME)
         y = top + height + 2 * _FRAME + 4 + 17 * k
-        pen.text((left, y), text, _INK if k == 0 else _FAINT, _font(12))
+        pen.text((left, y), text, _INK if k == 0 else _FAINT, font(12))
 
 
 def _fitted(file: Path, size: tuple[int, int]) -> Image.Image:
     """The image scaled to fit into `size` (height, width)."""
     return ImageOps.contain(read_image(file), (size[1], size[0]), Image.Resampling.LANCZOS)
-
-
-def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Text that fits `width` pixels; what is too long loses its beginning, since the ends of paths
-    differ."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength("\u2026" + text) > width:
-        text = text[1:]
-    return "\u2026" + text
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along."""
-    from matplotlib import get_data_path
-
-    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)

@@ -80,13 +80,18 @@ def spatial_attention(x: Tensor, *, rescaling: Rescaling = "softmax") -> Tensor:
     """
     with full_precision(x):
         x = at_least_float32(x)
-        if rescaling == "l1":
-            mean = x.mean(1, keepdim=True)
-            # a map that is zero everywhere stays zero; the released code divides by zero
-            total = mean.sum((2, 3), keepdim=True)
-            return x * (mean / total.clamp_min(torch.finfo(x.dtype).tiny))
-        total = x.sum(1, keepdim=True)
-        return x * total.flatten(2).softmax(-1).reshape(total.shape)
+        return x * attention_weights(x, rescaling=rescaling)
+
+
+def attention_weights(x: Tensor, *, rescaling: Rescaling = "softmax") -> Tensor:
+    """p of `spatial_attention`: float32 [B, C, H, W] -> [B, 1, H, W], which sums to one."""
+    if rescaling == "l1":
+        mean = x.mean(1, keepdim=True)
+        # a map that is zero everywhere stays zero; the released code divides by zero
+        total = mean.sum((2, 3), keepdim=True)
+        return mean / total.clamp_min(torch.finfo(x.dtype).tiny)
+    total = x.sum(1, keepdim=True)
+    return total.flatten(2).softmax(-1).reshape(total.shape)
 
 
 def attend(clip_map: Tensor, rescaling: Rescaling) -> Tensor:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -49,6 +50,28 @@ def related_channels_l2(x: Tensor) -> Tensor:
         # the gradient of the square root is infinite at 0
         distance = gap.clamp_min(torch.finfo(gap.dtype).eps).sqrt()
         return ((-distance).softmax(-1) @ nodes).reshape(x.shape)
+
+
+def channel_relation(
+    x: Tensor, rows: Sequence[int], *, relation: ChannelRelation = "dot"
+) -> Tensor:
+    """Rows of the relation C that the functions above aggregate by (eq. 11): each sums to one.
+
+    Args:
+        x: [B, T, C, H, W].
+        rows: of the [T·C, T·C] matrix; channel c of frame t is row t·C + c.
+    Returns:
+        [B, rows, T·C], float32 or wider.
+    """
+    with full_precision(x):
+        nodes = at_least_float32(x).flatten(3).flatten(1, 2)  # [B, T·C, H·W]
+        chosen = nodes[:, list(rows)]
+        if relation == "dot":
+            logits = chosen @ nodes.mT
+        else:
+            gap = chosen.unsqueeze(2) - nodes.unsqueeze(1)  # [B, rows, T·C, H·W]
+            logits = -torch.linalg.vector_norm(gap, dim=-1)
+        return logits.softmax(-1)
 
 
 class ChannelUpdate(nn.Module):

@@ -39,21 +39,32 @@ class NonLocal(Block):
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         B, T, _, H, W = x.shape
         frames = x.flatten(0, 1)
-
-        def nodes(found: Tensor) -> Tensor:  # [B·T, C, H, W] -> [B, 1, M, C]
-            found = at_least_float32(found)
-            return split_frames(found, B, T).transpose(1, 2).flatten(2).mT.unsqueeze(1)
-
         with full_precision(x):
             context = F.scaled_dot_product_attention(
-                nodes(self.theta(at_least_float32(frames))),
-                nodes(self.phi(at_least_float32(frames))),
-                nodes(self.g(at_least_float32(frames))),
+                self._nodes(self.theta, frames, T),
+                self._nodes(self.phi, frames, T),
+                self._nodes(self.g, frames, T),
                 scale=1.0,
             )
         context = context.reshape(B * T, H * W, -1).mT.unflatten(2, (H, W))  # type: ignore[no-untyped-call]  # torch's stub
         residual = self.norm(self.out(context.to(x.dtype)))
         return x + split_frames(residual, B, T), ()
+
+    def relation(self, x: Tensor) -> Tensor:
+        """The weights of the aggregation: [B, M, M], float32 or wider; rows sum to one.
+
+        `forward` never holds them in memory.
+        """
+        frames, T = x.flatten(0, 1), x.shape[1]
+        with full_precision(x):
+            theta, phi = (self._nodes(conv, frames, T) for conv in (self.theta, self.phi))
+            return (theta @ phi.mT).softmax(-1).squeeze(1)
+
+    def _nodes(self, conv: nn.Module, frames: Tensor, T: int) -> Tensor:
+        """[B·T, C, H, W] -> embedded positions [B, 1, M, inner], float32 or wider."""
+        embedded = at_least_float32(conv(at_least_float32(frames)))
+        B = len(frames) // T
+        return split_frames(embedded, B, T).transpose(1, 2).flatten(2).mT.unsqueeze(1)
 
 
 class SimplifiedNonLocal(Block):

@@ -76,12 +76,13 @@ class RelationAttention(nn.Module):
         if self.related is not None:
             # products of whole feature vectors overflow float16
             with full_precision(x):
-                affinity = self._affinity(at_least_float32(x))  # [B, N, N]
+                affinity = self.affinity(at_least_float32(x))  # [B, N, N]
                 # channel j at node p holds r(p, j), then r(j, p)
                 seen.append(self.related(torch.cat((affinity.mT, affinity), 1)).to(x.dtype))
         return torch.sigmoid(self.attend(torch.cat(seen, 1)))
 
-    def _affinity(self, x: Tensor) -> Tensor:
+    def affinity(self, x: Tensor) -> Tensor:
+        """x [B, D, N] -> [B, N, N]: r(i, j) in row i and column j (eq. 1)."""
         if self.theta is None:
             return x.mT @ x
         theta = self.theta(x)

@@ -101,27 +101,37 @@ class SpatialUpdate(nn.Module):
         H, W = x.shape[2:]
         with full_precision(x):
             nodes = at_least_float32(x).flatten(2)  # [B, C, M]
-            context = nodes @ self._relation(nodes, H, W).mT
+            context = nodes @ self.relation(nodes, H, W).mT
         residual: Tensor = self.norm(context.to(x.dtype).reshape(x.shape))
         return residual
 
-    def _relation(self, nodes: Tensor, H: int, W: int) -> Tensor:
-        """S [B, M, M], or [M, M] if it is the location prior alone."""
+    def relation(self, nodes: Tensor, H: int, W: int) -> Tensor:
+        """S [B, M, M] of nodes [B, C, M], or [M, M] if it is the location prior alone.
+
+        Row i is the receptive field of position i; it sums to one.
+        """
         sigma_x, sigma_y = self.sigmas
         prior = location_prior(H, W, sigma_x=sigma_x, sigma_y=sigma_y, device=nodes.device)
         if self.relations == "location":
             return prior.to(nodes.dtype)
-        products = nodes.mT @ nodes
-        if self.scaled:
-            products = products / math.sqrt(nodes.shape[1])
-        maps = [
-            patch_products(products, context=context, H=H, W=W).softmax(-1)
-            for context in self.contexts
-        ]
-        appearance = maps[0] if len(maps) == 1 else self._fuse(maps).softmax(-1)
+        appearance = self.appearance(self.single_contexts(nodes, H, W))
         if self.relations == "appearance":
             return appearance
         return self._fuse([appearance, prior]).softmax(-1)
+
+    def single_contexts(self, nodes: Tensor, H: int, W: int) -> list[Tensor]:
+        """The appearance relation of each patch size (eq. 1), [B, M, M] each."""
+        products = nodes.mT @ nodes
+        if self.scaled:
+            products = products / math.sqrt(nodes.shape[1])
+        return [
+            patch_products(products, context=context, H=H, W=W).softmax(-1)
+            for context in self.contexts
+        ]
+
+    def appearance(self, maps: list[Tensor]) -> Tensor:
+        """S^A [B, M, M]: the relations of all patch sizes, fused (eq. 2)."""
+        return maps[0] if len(maps) == 1 else self._fuse(maps).softmax(-1)
 
     def _fuse(self, maps: list[Tensor]) -> Tensor:
         fused = maps[0]

@@ -9,7 +9,7 @@ of parts and global vector, batch norm and ReLU in the part update.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +82,27 @@ class PatchDivision(nn.Module):
         return F.adaptive_avg_pool2d(at_least_float32(x), (2, 2)).flatten(2).mT, ()
 
 
+class PartRelations(NamedTuple):
+    """What `PartExchange` computes on the way to its residual.
+
+    Attributes:
+        parts: features of the parts before the exchange, reduced [B, T·N, R] (P of Fig. 2).
+        whole: features of the clip, reduced [B, R].
+        logits: relations of all pairs of parts [B, T·N, T·N] (eq. 1, 2).
+        weights: relation map [B, T·N, T·N] (eq. 4): rows sum to one, 0 where nodes are no
+            neighbours.
+        updated: features of the parts after the exchange [B, T·N, R].
+        maps: attention maps of the part division, each [B·T, N, H, W].
+    """
+
+    parts: Tensor
+    whole: Tensor
+    logits: Tensor
+    weights: Tensor
+    updated: Tensor
+    maps: tuple[Tensor, ...]
+
+
 class PartExchange(nn.Module):
     """The residual branch of STIAU, one vector per frame, initially zero.
 
@@ -119,22 +140,33 @@ class PartExchange(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """x [B, T, C, H, W] -> the residual [B, T, C, 1, 1] and maps, each [B, T, N, H, W]."""
         B, T = x.shape[:2]
+        found = self.exchange(x)
+        with full_precision(x):
+            R = found.whole.shape[1]
+            frame = found.updated.reshape(B, T, -1, R).mean(2)  # [B, T, R]
+            whole = found.whole.unsqueeze(1).expand_as(frame)
+            joined = torch.cat((frame, whole), 2)  # [B, T, 2R = C]
+            residual = self.frame_norm(self.frame_update(joined.flatten(0, 1)))
+        residual = split_frames(residual.to(x.dtype), B, T)[..., None, None]
+        return residual, tuple(split_frames(part_map, B, T) for part_map in found.maps)
+
+    def exchange(self, x: Tensor) -> PartRelations:
+        """x [B, T, C, H, W] -> the parts of all frames before and after they exchange features."""
+        B, T = x.shape[:2]
         parts, maps = self.division(x.flatten(0, 1))
         with full_precision(x):
             whole = self.reduce(at_least_float32(x).mean((1, 3, 4)))  # [B, R]
             nodes = split_frames(self.reduce(parts), B, T).flatten(1, 2)  # [B, T·N, R]
             N = parts.shape[1]
             allowed = neighbours(T, N, interaction=self.interaction, device=x.device)
-            weights = masked_softmax(self._relations(nodes, whole), allowed)
+            logits = self._logits(nodes, whole)
+            weights = masked_softmax(logits, allowed)
             pairs = torch.cat((nodes, weights @ nodes), 2).flatten(0, 1)  # [B·T·N, 2R]
             updated = F.relu(self.part_norm(self.part_update(pairs)))
-            frame = updated.reshape(B, T, N, -1).mean(2)  # [B, T, R]
-            joined = torch.cat((frame, whole.unsqueeze(1).expand_as(frame)), 2)  # [B, T, 2R = C]
-            residual = self.frame_norm(self.frame_update(joined.flatten(0, 1)))
-        residual = split_frames(residual.to(x.dtype), B, T)[..., None, None]
-        return residual, tuple(split_frames(found, B, T) for found in maps)
+        updated = updated.reshape(nodes.shape)
+        return PartRelations(nodes, whole, logits, weights, updated, maps)
 
-    def _relations(self, nodes: Tensor, whole: Tensor) -> Tensor:
+    def _logits(self, nodes: Tensor, whole: Tensor) -> Tensor:
         """Logits [B, T·N, T·N]. Batch norm includes the pairs that the mask excludes afterwards."""
         gap = nodes.unsqueeze(2) - nodes.unsqueeze(1)  # [B, T·N, T·N, R]
         if self.relation is None or self.relation_norm is None:
