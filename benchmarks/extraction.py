@@ -1,6 +1,6 @@
-"""Extraction by ONNX Runtime on the CPU, from JPEG files to embeddings, beside bare sessions:
+"""Extraction by ONNX Runtime, from JPEG files to embeddings, beside bare sessions:
 
-    python benchmarks/extraction.py [MODEL.onnx ...] [--images 256] [--rounds 5]
+    python benchmarks/extraction.py [MODEL.onnx ...] [--images 256] [--rounds 5] [--device cpu]
     python benchmarks/extraction.py MODEL.onnx --memory 20000
 
 Without a model: a small network of OSNet's kind and ResNet-50 iaunet, both untrained.
@@ -9,7 +9,8 @@ Bare sessions get one ready float32 batch again and again: "default" is what
 `InferenceSession(path)` does with batches of 64, "no spinning" the same without spinning threads,
 "best" one session of one thread that several threads call with batches of 16. "end to end" is
 `reidkit extract`: decode, resize, normalise, embed. All take turns in every round; ratios are
-medians over rounds. `--memory` prints resident memory after so many images.
+medians over rounds. `--memory N` prints resident memory after tenths of N images. On CUDA "best"
+is one caller, as the device is one.
 """
 
 from __future__ import annotations
@@ -40,16 +41,19 @@ def main() -> None:
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory", type=int, default=0, metavar="N")
     options = parser.parse_args()
+    if options.images % LARGE:
+        parser.error(f"--images must be a multiple of {LARGE}, the largest batch")
     with tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder), options.memory or options.images)
         models = options.models or [small_network(Path(folder)), iaunet(Path(folder))]
         for model in models:
             if options.memory:
-                report_memory(model, paths)
+                report_memory(model, paths, options.device)
             else:
-                report_speed(model, paths, options.rounds)
+                report_speed(model, paths, options.rounds, options.device)
 
 
 def write_images(folder: Path, count: int) -> list[Path]:
@@ -67,14 +71,16 @@ def write_images(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def report_speed(model: Path, paths: list[Path], rounds: int) -> None:
+def report_speed(model: Path, paths: list[Path], rounds: int, device: str) -> None:
     """Prints images per second of every way, and their ratios."""
-    embedder = load_embedder(model, device="cpu")
+    embedder = load_embedder(model, device=device)
+    one = 1 if device == "cpu" else 0
+    count = len(paths)
     ways: dict[str, Callable[[], None]] = {
-        "bare, default": bare(model, len(paths), spinning=True, threads=0, batch=LARGE),
-        "bare, no spinning": bare(model, len(paths), spinning=False, threads=0, batch=LARGE),
-        "bare, best": bare(model, len(paths), spinning=False, threads=1, batch=BATCH),
-        "end to end": lambda: check(embed_images(embedder, paths), len(paths)),
+        "bare, default": bare(model, count, device, spinning=True, threads=0, batch=LARGE),
+        "bare, no spinning": bare(model, count, device, spinning=False, threads=0, batch=LARGE),
+        "bare, best": bare(model, count, device, spinning=False, threads=one, batch=BATCH),
+        "end to end": lambda: check(embed_images(embedder, paths), count),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(rounds + 1):
@@ -97,7 +103,7 @@ def report_speed(model: Path, paths: list[Path], rounds: int) -> None:
 
 
 def bare(
-    model: Path, images: int, *, spinning: bool, threads: int, batch: int
+    model: Path, images: int, device: str, *, spinning: bool, threads: int, batch: int
 ) -> Callable[[], None]:
     """Runs a session on `images` images of one ready batch; with sessions of one thread, as many
     threads as there are cores call it."""
@@ -107,7 +113,10 @@ def bare(
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    providers = ["CUDAExecutionProvider"] if device != "cpu" else []
+    if providers:
+        ort.preload_dlls()
+    session = ort.InferenceSession(model, options, providers=[*providers, "CPUExecutionProvider"])
     image, output = session.get_inputs()[0], session.get_outputs()[-1]
     size = [
         side if isinstance(side, int) else default
@@ -136,9 +145,9 @@ def check(rows: Any, count: int) -> None:
     assert len(rows) == count, f"{len(rows)} rows for {count} images"
 
 
-def report_memory(model: Path, paths: list[Path]) -> None:
+def report_memory(model: Path, paths: list[Path], device: str) -> None:
     """Prints resident memory after tenths of the images."""
-    embedder = load_embedder(model, device="cpu")
+    embedder = load_embedder(model, device=device)
     steps = [len(paths) * k // 10 for k in (1, 2, 5, 10)]
     print(f"{model.name}: resident memory in MB; 0 images: {resident():.0f}", flush=True)
 
@@ -210,10 +219,10 @@ def small_network(folder: Path) -> Path:
 def iaunet(folder: Path) -> Path:
     """An untrained ResNet-50 iaunet in an ONNX file."""
     import torch
+    from reidkit.runtime.export import export_onnx
 
     from reidkit import checkpoint
     from reidkit.preprocess import Preprocess
-    from reidkit.runtime.export import export_onnx
 
     header = checkpoint.Header(arch="iaunet", arch_config={}, preprocess=Preprocess(), num_ids=751)
     model = checkpoint.build(header).train()

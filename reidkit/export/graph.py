@@ -45,7 +45,8 @@ def clean(proto: ModelProto) -> None:
     Constant subgraphs are folded. A reshape to at most one size that is not fixed gets a constant
     shape. An Expand whose result is broadcast anyway is removed, a mask of booleans becomes a
     minimum, and Unsqueeze inserts one axis at a time: OpenCV 4.11 fails on the originals. An output
-    that other nodes use gets an Identity of its own, for float16 converters. The shapes of
+    that other nodes use gets an Identity of its own, for float16 converters, and a fully connected
+    layer that is applied twice two copies of its weight, for quantisers. The shapes of
     intermediate values are removed: those of constants stop ONNX Runtime's quantisers, and
     runtimes infer the others.
     """
@@ -57,6 +58,7 @@ def clean(proto: ModelProto) -> None:
     graph.remove_expands()
     graph.split_unsqueezes()
     graph.separate_outputs()
+    graph.separate_weights()
     graph.remove_unused()
     graph.name_nodes()
     del proto.graph.value_info[:]
@@ -177,6 +179,15 @@ class Graph:
         """Names by position: converters need unique ones."""
         for k, node in enumerate(self.proto.node):
             node.name = f"{node.op_type}_{k}"
+
+    def separate_weights(self) -> None:
+        """Gives each Gemm a weight of its own: ONNX Runtime's dynamic quantiser transposes it."""
+        taken: set[str] = set()
+        for node in self.nodes("Gemm"):
+            name = node.input[1]
+            if name in taken:
+                node.input[1] = self.add_constant(f"{node.output[0]}_weight", self.constants[name])
+            taken.add(name)
 
     def remove_unused(self) -> None:
         needed = {output.name for output in self.proto.output}

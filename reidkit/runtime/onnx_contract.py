@@ -144,6 +144,12 @@ def read_contract(session: Any, path: Path, inputs: Mapping[str, Any]) -> OnnxCo
         )
     metadata = _metadata(stored, path)
     _check_metadata(metadata, session, path, size=size, dimensions=len(shape))
+    if not metadata.features_output:
+        log.info(
+            "%s gives L2-normalised embeddings only; averages over mirrored images and clips are "
+            "averages of those",
+            path,
+        )
     return contract(
         name=f"{metadata.arch} (ONNX)",
         output=metadata.features_output or metadata.outputs[0],

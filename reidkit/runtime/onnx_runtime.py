@@ -65,7 +65,8 @@ class OnnxEmbedder:
     ) -> None:
         execution = execution or Execution()
         cores = execution.cores
-        throughput = execution.mode == "throughput"
+        # Several callers with one thread each; other providers have threads of their own.
+        throughput = execution.mode == "throughput" and execution.provider in (None, "cpu")
         with tempfile.TemporaryDirectory(prefix="reidkit-") as folder:
             self.session = open_session(
                 path,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reidkit.choices import Provider
-from reidkit.device import cuda_index
+from reidkit.device import cuda_device_count, cuda_index
 from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
 
 log = logging.getLogger(__name__)
@@ -29,11 +29,11 @@ PROVIDERS: Mapping[Provider, str] = {
 
 _PACKAGES: Mapping[Provider, str] = {
     "cpu": "onnxruntime",
-    "cuda": "onnxruntime-gpu[cuda,cudnn]",
-    "tensorrt": "onnxruntime-gpu[cuda,cudnn] tensorrt",
+    "cuda": "'onnxruntime-gpu[cuda,cudnn]'",
+    "tensorrt": "'onnxruntime-gpu[cuda,cudnn]' tensorrt",
     "openvino": "onnxruntime-openvino",
 }
-"""What to install; they replace each other, since all of them install the module onnxruntime."""
+"""What pip installs for each; only one of them at a time, since all contain onnxruntime."""
 
 
 def open_session(
@@ -64,6 +64,7 @@ def open_session(
 
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist. Export a checkpoint: reidkit export --onnx")
+    requested = f"--provider {provider}" if provider else f"--device {device}"
     provider, index = choose_provider(device, provider, ort.get_available_providers())
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -74,6 +75,11 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile / "session")
     if provider in ("cuda", "tensorrt"):
+        if index >= cuda_device_count():
+            raise RuntimeMissing(
+                f"{requested}: the driver found {cuda_device_count()} CUDA devices. Check "
+                "nvidia-smi, or use --device cpu"
+            )
         with contextlib.redirect_stdout(io.StringIO()):  # it prints to stdout
             ort.preload_dlls()
     with session_errors(path, "cannot load it"):
@@ -81,10 +87,10 @@ def open_session(
             path, options, providers=_with_fallbacks(provider, index, threads, path)
         )
     if PROVIDERS[provider] not in session.get_providers():
-        asked = f"--provider {provider}" if provider == "tensorrt" else f"--device {device}"
         raise RuntimeMissing(
-            f"{asked}: ONNX Runtime could not load its {provider} provider and fell back to the "
-            f"CPU. Install {_PACKAGES[provider]} and remove onnxruntime, or use --device cpu"
+            f"{requested}: ONNX Runtime could not load its {provider} provider and fell back to "
+            f"the CPU. Run: pip uninstall -y onnxruntime && pip install {_PACKAGES[provider]}. Or "
+            "use --device cpu"
         )
     return session
 
@@ -106,7 +112,8 @@ def choose_provider(
         provider = "cpu" if index is None else "cuda"
         if device == "auto" and PROVIDERS[provider] not in available:
             log.warning(
-                "this ONNX Runtime has no CUDA provider; using the CPU. Install %s in its place",
+                "this ONNX Runtime has no CUDA provider; using the CPU. For CUDA, run: "
+                "pip uninstall -y onnxruntime && pip install %s",
                 _PACKAGES["cuda"],
             )
             return "cpu", 0
@@ -114,8 +121,8 @@ def choose_provider(
         raise RuntimeMissing(
             f"this ONNX Runtime has no {provider} provider, only "
             f"{', '.join(name for name, full in PROVIDERS.items() if full in available)}. "
-            f"Run: pip uninstall onnxruntime onnxruntime-gpu, then pip install "
-            f"'{_PACKAGES[provider]}'"
+            f"Run: pip uninstall -y onnxruntime onnxruntime-gpu && pip install "
+            f"{_PACKAGES[provider]}"
         )
     needs_cuda = provider in ("cuda", "tensorrt")
     if needs_cuda and index is None:

@@ -84,7 +84,8 @@ class TorchEmbedder:
         """Device and precision in one line."""
         parts = [f"PyTorch {torch.__version__}", str(self.device)]
         if self.device.type == "cpu":
-            parts.append(f"{torch.get_num_threads()} threads")
+            threads = torch.get_num_threads()
+            parts.append(f"{threads} thread{'s' if threads > 1 else ''}")
         parts.append(self.precision)
         if self._forward is not None:
             parts.append("compiled")

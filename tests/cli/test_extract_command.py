@@ -88,3 +88,46 @@ def test_an_unknown_suffix_is_refused_before_anything_is_computed(refuse: Run) -
 def test_every_option_is_in_a_panel() -> None:
     parameters = set(inspect.signature(command_module.extract).parameters) - {"model"}
     assert {name for names in command_module.PANELS.values() for name in names} == parameters
+
+
+def test_a_toml_file_sets_the_preprocessing_and_options_override_it(
+    mean_colour: Path, run: Run, refuse: Run
+) -> None:
+    Image.new("RGB", (10, 30), (255, 0, 51)).save("red.png")
+    Path("clip.toml").write_text("size = [64, 32]\nmean = [0, 0, 0]\nstd = [1, 1, 1]\n")
+    options = ("--images", "red.png", "--preprocess", "clip.toml", "--device", "cpu")
+    run("extract", mean_colour, *options, "--channels", "bgr", "--size", "32x16")
+    features = read_features(Path("features.h5"))
+    assert np.round(features.features[0], 3).tolist() == pytest.approx([0.2, 0, 1])
+    preprocess = json.loads(str(features.attributes["preprocess"]))
+    assert preprocess["size"] == [32, 16] and preprocess["std"] == [1, 1, 1]
+
+    Path("clip.toml").write_text("size = [64]\n")
+    message = refuse("extract", mean_colour, *options)
+    assert "clip.toml: size must be a list of 2 whole numbers, got [64]" in message
+
+
+def test_the_embedding_output_is_chosen_by_name(mean_colour: Path, refuse: Run) -> None:
+    Image.new("RGB", (10, 30), (255, 0, 51)).save("red.png")
+    options = ("--images", "red.png", *PLAIN)
+    message = refuse("extract", mean_colour, *options, "--output", "features")
+    assert "m.onnx has no output 'features'. Known: y" in message
+
+
+def test_options_of_another_runtime_are_refused(
+    mean_colour: Path, trained: Path, refuse: Run
+) -> None:
+    Image.new("RGB", (10, 30), (255, 0, 51)).save("red.png")
+    message = refuse("extract", mean_colour, "--images", "red.png", "--precision", "bf16")
+    assert "exported with a fixed precision: remove --precision and --compile" in message
+    message = refuse("extract", trained / "runs/one", "--images", "red.png", "--threads", "2")
+    assert "is a checkpoint, which PyTorch runs: remove --provider and --threads" in message
+
+
+def test_features_files_are_not_evaluated_on_another_data_set(
+    market: Path, mean_colour: Path, run: Run, refuse: Run
+) -> None:
+    run("extract", mean_colour, "--dataset", market, "-o", "query.h5", *PLAIN)
+    files = ("--query-features", "query.h5", "--gallery-features", "query.h5")
+    message = refuse("eval", *files, "--dataset", market)
+    assert "features files state their data set: remove --dataset" in message

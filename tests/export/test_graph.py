@@ -168,3 +168,20 @@ def test_products_of_feature_maps_stay_float32() -> None:
     assert kinds["weight_half"] == TensorProto.FLOAT16
     found = run(proto, np.full((1, 1, 1, 2), 300, np.float32))
     assert found.item() == 180_000
+
+
+def test_layers_that_share_a_weight_get_their_own_copy() -> None:
+    """ONNX Runtime's dynamic quantiser transposes each layer's weight in place."""
+    proto = graph(
+        [
+            helper.make_node("Gemm", ["x", "weight"], ["once"], transB=1),
+            helper.make_node("Gemm", ["once", "weight"], ["y"], transB=1),
+        ],
+        shape=["batch", 2],
+        result=["batch", 2],
+        constants={"weight": random(2, 2)},
+    )
+    before = run(proto, random(3, 2))
+    clean(proto)
+    assert len({node.input[1] for node in proto.graph.node}) == 2
+    np.testing.assert_array_equal(run(proto, random(3, 2)), before)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from reidkit import checkpoint
+from reidkit.device import cuda_device_count
 from reidkit.export import export_onnx
 from reidkit.preprocess import Preprocess
 from reidkit.registry import get_arch
@@ -68,3 +69,17 @@ def test_an_embedding_does_not_depend_on_earlier_batches(embedder: Embedder) -> 
 def test_no_images_give_no_rows_of_the_models_dimension(embedder: Embedder) -> None:
     found = embedder.embed(random_pixels(0))
     assert found.shape == (0, 512) and found.dtype == np.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not cuda_device_count(), reason="no CUDA device")
+@pytest.mark.parametrize("suffix", ["safetensors", "onnx"])
+def test_a_gpu_gives_the_embeddings_of_the_cpu_without_nodes_on_the_cpu(
+    models: dict[str, Path], suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = random_pixels(5)
+    expected = load_embedder(models[suffix], device="cpu").embed(pixels)
+    found = load_embedder(models[suffix], device="cuda").embed(pixels)
+    cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1)
+    assert (cosine / np.linalg.norm(expected, axis=1)).min() > 0.9999
+    assert not [m for m in caplog.messages if "run on the CPU" in m]

@@ -82,7 +82,7 @@ def test_the_moving_average_starts_at_the_initial_weights() -> None:
 def test_auto_is_bf16_where_a_cpu_computes_it_natively_and_rightly(
     monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], size: tuple[int, int], auto: str
 ) -> None:
-    monkeypatch.setattr("reidkit.training.optim._cpu_capabilities", lambda: capabilities)
+    monkeypatch.setattr("reidkit.device._cpu_capabilities", lambda: capabilities)
     cpu = torch.device("cpu")
     assert resolve_precision("auto", cpu, size) == auto
     assert resolve_precision("fp32", cpu, size) == "fp32"

@@ -1,0 +1,85 @@
+"""Extraction by several threads and several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reidkit.errors import DataError
+from reidkit.runtime.distributed import ProcessGroup
+from reidkit.runtime.execution import Execution
+from reidkit.runtime.extraction import embed_images, embed_tracklets, extract_images
+from reidkit.runtime.onnx_runtime import OnnxEmbedder
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """50 images; image k has the red level k."""
+    root = tmp_path_factory.mktemp("images")
+    for k in range(50):
+        Image.new("RGB", (5, 9), (k, 0, 255)).save(root / f"{k:02d}.png")
+    return sorted(root.iterdir())
+
+
+def embedder(path: Path, threads: int) -> OnnxEmbedder:
+    """Its embedding of an image is the mean of each channel in [0, 1]."""
+    return OnnxEmbedder(path, device="cpu", execution=Execution(threads=threads))
+
+
+def test_rows_are_in_order_whatever_the_number_of_threads(
+    exported: Path, paths: list[Path]
+) -> None:
+    expected = embed_images(embedder(exported, 1), paths)
+    assert np.rint(expected[:, 0] * 255).tolist() == list(range(50))
+    for threads in (2, 5):
+        several = embedder(exported, threads)
+        assert several.concurrency == threads
+        assert (embed_images(several, paths, batch=16) == expected).all()
+        assert (embed_images(several, paths, batch=3) == expected).all()
+
+
+def test_tracklets_are_embedded_alike_by_several_threads(exported: Path, paths: list[Path]) -> None:
+    tracklets = [paths[:7], paths[7:8], paths[8:40], paths[40:]]
+    one, three = (embed_tracklets(embedder(exported, n), tracklets, batch=4) for n in (1, 3))
+    assert (one == three).all()
+    assert one[0, 0] * 255 == pytest.approx(3)  # the mean of 0 to 6
+
+
+def test_progress_counts_images_in_order(exported: Path, paths: list[Path]) -> None:
+    seen: list[tuple[int, int]] = []
+    embed_images(
+        embedder(exported, 3), paths, batch=20, on_progress=lambda *count: seen.append(count)
+    )
+    assert seen == [(20, 50), (40, 50), (50, 50)]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_image_that_cannot_be_read_stops_extraction(
+    exported: Path, paths: list[Path], threads: int, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.jpg").write_text("not an image")
+    with pytest.raises(DataError, match=r"broken\.jpg"):
+        embed_images(embedder(exported, threads), [*paths, tmp_path / "broken.jpg"], batch=4)
+
+
+class Rank(ProcessGroup):
+    """One process of three whose others embedded nothing."""
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value if rank == self.rank else None for rank in range(self.size)]
+
+
+def test_processes_share_image_files(exported: Path, paths: list[Path]) -> None:
+    tracklets: Sequence[Sequence[Path]] = [[path] for path in paths]
+    parts = [
+        extract_images(embedder(exported, 1), tracklets, group=Rank(rank, 3)).features
+        for rank in range(3)
+    ]
+    whole = extract_images(embedder(exported, 1), tracklets).features
+    assert [len(part) for part in parts] == [16, 17, 17]
+    assert (np.concatenate(parts) == whole).all()

@@ -1,0 +1,82 @@
+"""PyTorch networks in other precisions are compared with plain float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reidkit.errors import ConfigError
+from reidkit.preprocess import Preprocess
+from reidkit.runtime import torch_embedder
+from reidkit.runtime.execution import Execution
+from reidkit.runtime.torch_embedder import TorchEmbedder
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
+
+
+class Convolution(nn.Module):
+    embedding_dim = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.calls = 0
+
+    def embed(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return self.conv(images).mean((2, 3))
+
+
+def embedder(execution: Execution | None) -> TorchEmbedder:
+    model: Any = Convolution()
+    preprocess = Preprocess(size=(64, 64))
+    return TorchEmbedder(
+        model, preprocess=preprocess, device=torch.device("cpu"), execution=execution
+    )
+
+
+@pytest.fixture
+def native_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_embedder, "has_native_bf16", lambda device: True)
+
+
+def test_an_execution_changes_float32_embeddings_by_less_than_a_hundred_thousandth() -> None:
+    """Contiguous instead of channels-last images."""
+    rows = [embedder(execution).embed(PIXELS) for execution in (None, Execution())]
+    unit = [row / np.linalg.norm(row, axis=1, keepdims=True) for row in rows]
+    assert np.abs(unit[0] - unit[1]).max() < 1e-5
+
+
+@pytest.mark.usefixtures("native_bf16")
+def test_bf16_is_compared_with_float32_once() -> None:
+    found = embedder(Execution(precision="bf16"))
+    rows = [found.embed(PIXELS) for _ in range(2)]
+    assert found.model.calls == 4  # two for the first batch's comparison
+    plain = embedder(None).embed(PIXELS)
+    assert rows[0].dtype == np.float32 and not (rows[0] == plain).all()
+    np.testing.assert_allclose(rows[0], plain, atol=0.02)
+    assert "bf16" in found.description
+
+
+@pytest.mark.usefixtures("native_bf16")
+def test_bf16_that_changes_the_embeddings_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(images: Tensor) -> Tensor:
+        sign = -1 if torch.is_autocast_enabled("cpu") else 1
+        return sign * images.mean((2, 3))
+
+    found = embedder(Execution(precision="bf16"))
+    monkeypatch.setattr(found.model, "embed", wrong)
+    expected = r"--precision bf16: .* cosine -1\.0000 with plain float32's, expected at least 0\.99"
+    with pytest.raises(ConfigError, match=expected):
+        found.embed(PIXELS)
+
+
+def test_bf16_needs_a_processor_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_embedder, "has_native_bf16", lambda device: False)
+    with pytest.raises(ConfigError, match="cpu has no bf16 instructions"):
+        embedder(Execution(precision="bf16"))
