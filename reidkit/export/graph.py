@@ -38,6 +38,9 @@ _BROADCASTING = ("Add", "Sub", "Mul", "Div", "Min", "Max")
 _REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2")
 """Their axes became an input in opset 18 and were an attribute before."""
 
+_CONVERTIBLE = 13
+"""The earliest opset that reductions and paddings of opset 18 are converted to."""
+
 
 def clean(proto: ModelProto) -> None:
     """Rewrites the graph in place. The names of its inputs and outputs stay.
@@ -238,24 +241,34 @@ def _raise_opset(proto: ModelProto, opset: int) -> None:
 def _lower_opset(proto: ModelProto, opset: int) -> None:
     found = next(entry for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
     constants = {entry.name: entry for entry in proto.graph.initializer}
+    refused: dict[str, int] = {}
     for node in proto.graph.node:
         new = defs.get_schema(node.op_type, found.version)
         try:
             old = defs.get_schema(node.op_type, opset)
         except defs.SchemaError:
             old = None
-        same = old is not None and old.since_version == new.since_version
-        if same or (node.op_type == "Pad" and len(node.input) <= 3):  # opset 18 added its axes
+        if old is not None and old.since_version == new.since_version:
             continue
-        if node.op_type in _REDUCTIONS and old is not None and node.input[1] in constants:
+        convertible = node.op_type in (*_REDUCTIONS, "Pad")
+        if convertible and opset < _CONVERTIBLE:
+            refused[node.op_type] = _CONVERTIBLE
+            continue
+        if node.op_type == "Pad" and len(node.input) <= 3:
+            continue  # opset 18 added its fourth input, the axes
+        if node.op_type in _REDUCTIONS and node.input[1] in constants:
             axes = numpy_helper.to_array(constants[node.input[1]]).tolist()
             keepdims = [entry for entry in node.attribute if entry.name == "keepdims"]
             del node.input[1:], node.attribute[:]
             node.attribute.extend([*keepdims, helper.make_attribute("axes", axes)])
             continue
+        refused[node.op_type] = new.since_version
+    if refused:
+        names = ", ".join(f"{name} of opset {version}" for name, version in refused.items())
+        least = max(refused.values())
         raise ConfigError(
-            f"--opset {opset}: the network needs {node.op_type} of opset {new.since_version}. "
-            f"Write --opset {new.since_version}, or leave --opset out"
+            f"--opset {opset}: the network needs {names}. Write --opset {least}, or leave --opset "
+            "out"
         )
     found.version = opset
     Graph(proto.graph).remove_unused()  # the axes
