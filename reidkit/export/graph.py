@@ -38,6 +38,9 @@ _BROADCASTING = ("Add", "Sub", "Mul", "Div", "Min", "Max")
 _REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2")
 """Their axes became an input in opset 18 and were an attribute before."""
 
+_CONVERTIBLE = 13
+"""The earliest opset that reductions and paddings of opset 18 are converted to."""
+
 
 def clean(proto: ModelProto) -> None:
     """Rewrites the graph in place. The names of its inputs and outputs stay.
@@ -45,7 +48,8 @@ def clean(proto: ModelProto) -> None:
     Constant subgraphs are folded. A reshape to at most one size that is not fixed gets a constant
     shape. An Expand whose result is broadcast anyway is removed, a mask of booleans becomes a
     minimum, and Unsqueeze inserts one axis at a time: OpenCV 4.11 fails on the originals. An output
-    that other nodes use gets an Identity of its own, for float16 converters. The shapes of
+    that other nodes use gets an Identity of its own, for float16 converters, and a fully connected
+    layer that is applied twice two copies of its weight, for quantisers. The shapes of
     intermediate values are removed: those of constants stop ONNX Runtime's quantisers, and
     runtimes infer the others.
     """
@@ -57,6 +61,7 @@ def clean(proto: ModelProto) -> None:
     graph.remove_expands()
     graph.split_unsqueezes()
     graph.separate_outputs()
+    graph.separate_weights()
     graph.remove_unused()
     graph.name_nodes()
     del proto.graph.value_info[:]
@@ -178,6 +183,15 @@ class Graph:
         for k, node in enumerate(self.proto.node):
             node.name = f"{node.op_type}_{k}"
 
+    def separate_weights(self) -> None:
+        """Gives each Gemm a weight of its own: ONNX Runtime's dynamic quantiser transposes it."""
+        taken: set[str] = set()
+        for node in self.nodes("Gemm"):
+            name = node.input[1]
+            if name in taken:
+                node.input[1] = self.add_constant(f"{node.output[0]}_weight", self.constants[name])
+            taken.add(name)
+
     def remove_unused(self) -> None:
         needed = {output.name for output in self.proto.output}
         for node in reversed(self.nodes()):
@@ -227,24 +241,34 @@ def _raise_opset(proto: ModelProto, opset: int) -> None:
 def _lower_opset(proto: ModelProto, opset: int) -> None:
     found = next(entry for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
     constants = {entry.name: entry for entry in proto.graph.initializer}
+    refused: dict[str, int] = {}
     for node in proto.graph.node:
         new = defs.get_schema(node.op_type, found.version)
         try:
             old = defs.get_schema(node.op_type, opset)
         except defs.SchemaError:
             old = None
-        same = old is not None and old.since_version == new.since_version
-        if same or (node.op_type == "Pad" and len(node.input) <= 3):  # opset 18 added its axes
+        if old is not None and old.since_version == new.since_version:
             continue
-        if node.op_type in _REDUCTIONS and old is not None and node.input[1] in constants:
+        convertible = node.op_type in (*_REDUCTIONS, "Pad")
+        if convertible and opset < _CONVERTIBLE:
+            refused[node.op_type] = _CONVERTIBLE
+            continue
+        if node.op_type == "Pad" and len(node.input) <= 3:
+            continue  # opset 18 added its fourth input, the axes
+        if node.op_type in _REDUCTIONS and node.input[1] in constants:
             axes = numpy_helper.to_array(constants[node.input[1]]).tolist()
             keepdims = [entry for entry in node.attribute if entry.name == "keepdims"]
             del node.input[1:], node.attribute[:]
             node.attribute.extend([*keepdims, helper.make_attribute("axes", axes)])
             continue
+        refused[node.op_type] = new.since_version
+    if refused:
+        names = ", ".join(f"{name} of opset {version}" for name, version in refused.items())
+        least = max(refused.values())
         raise ConfigError(
-            f"--opset {opset}: the network needs {node.op_type} of opset {new.since_version}. "
-            f"Write --opset {new.since_version}, or leave --opset out"
+            f"--opset {opset}: the network needs {names}. Write --opset {least}, or leave --opset "
+            "out"
         )
     found.version = opset
     Graph(proto.graph).remove_unused()  # the axes

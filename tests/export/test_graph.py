@@ -118,8 +118,8 @@ def test_constants_are_folded_and_unused_ones_removed() -> None:
     np.testing.assert_array_equal(run(proto, random(3, 2)), before)
 
 
-def reduction() -> onnx.ModelProto:
-    node = helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=0)
+def reduction(source: str = "x") -> onnx.ModelProto:
+    node = helper.make_node("ReduceMean", [source, "axes"], ["y"], keepdims=0)
     axes = {"axes": np.array([1])}
     return graph([node], shape=["batch", 4], result=["batch"], constants=axes)
 
@@ -139,6 +139,14 @@ def test_an_opset_or_ir_version_that_cannot_be_had_is_refused() -> None:
     mish = graph([helper.make_node("Mish", ["x"], ["y"])], shape=[2], result=[2], constants={})
     with pytest.raises(ConfigError, match="--opset 17: the network needs Mish of opset 18"):
         set_opset(mish, 17)
+    both = graph(
+        [helper.make_node("Mish", ["x"], ["m"]), *reduction(source="m").graph.node],
+        shape=["batch", 4],
+        result=["batch"],
+        constants={"axes": np.array([1])},
+    )
+    with pytest.raises(ConfigError, match=r"Mish of opset 18, ReduceMean of opset 13. Write .* 18"):
+        set_opset(both, 12)
     newest = onnx.defs.onnx_opset_version()
     with pytest.raises(ConfigError, match=f"--opset 99: .* knows opsets up to {newest}"):
         set_opset(reduction(), 99)
@@ -168,3 +176,20 @@ def test_products_of_feature_maps_stay_float32() -> None:
     assert kinds["weight_half"] == TensorProto.FLOAT16
     found = run(proto, np.full((1, 1, 1, 2), 300, np.float32))
     assert found.item() == 180_000
+
+
+def test_layers_that_share_a_weight_get_their_own_copy() -> None:
+    """ONNX Runtime's dynamic quantiser transposes each layer's weight in place."""
+    proto = graph(
+        [
+            helper.make_node("Gemm", ["x", "weight"], ["once"], transB=1),
+            helper.make_node("Gemm", ["once", "weight"], ["y"], transB=1),
+        ],
+        shape=["batch", 2],
+        result=["batch", 2],
+        constants={"weight": random(2, 2)},
+    )
+    before = run(proto, random(3, 2))
+    clean(proto)
+    assert len({node.input[1] for node in proto.graph.node}) == 2
+    np.testing.assert_array_equal(run(proto, random(3, 2)), before)
