@@ -219,7 +219,6 @@ def small_network(folder: Path) -> Path:
 def iaunet(folder: Path) -> Path:
     """An untrained ResNet-50 iaunet in an ONNX file."""
     import torch
-    from reidkit.runtime.export import export_onnx
 
     from reidkit import checkpoint
     from reidkit.export import export_onnx
