@@ -41,9 +41,9 @@ class NonLocal(Block):
         frames = x.flatten(0, 1)
         with full_precision(x):
             context = F.scaled_dot_product_attention(
-                self._nodes(self.theta, frames, T),
-                self._nodes(self.phi, frames, T),
-                self._nodes(self.g, frames, T),
+                self._nodes(self.theta, frames, B, T),
+                self._nodes(self.phi, frames, B, T),
+                self._nodes(self.g, frames, B, T),
                 scale=1.0,
             )
         context = context.reshape(B * T, H * W, -1).mT.unflatten(2, (H, W))  # type: ignore[no-untyped-call]  # torch's stub
@@ -55,15 +55,15 @@ class NonLocal(Block):
 
         `forward` never holds them in memory.
         """
-        frames, T = x.flatten(0, 1), x.shape[1]
+        B, T = x.shape[:2]
+        frames = x.flatten(0, 1)
         with full_precision(x):
-            theta, phi = (self._nodes(conv, frames, T) for conv in (self.theta, self.phi))
+            theta, phi = (self._nodes(conv, frames, B, T) for conv in (self.theta, self.phi))
             return (theta @ phi.mT).softmax(-1).squeeze(1)
 
-    def _nodes(self, conv: nn.Module, frames: Tensor, T: int) -> Tensor:
+    def _nodes(self, conv: nn.Module, frames: Tensor, B: int, T: int) -> Tensor:
         """[B·T, C, H, W] -> embedded positions [B, 1, M, inner], float32 or wider."""
         embedded = at_least_float32(conv(at_least_float32(frames)))
-        B = len(frames) // T
         return split_frames(embedded, B, T).transpose(1, 2).flatten(2).mT.unsqueeze(1)
 
 
