@@ -189,17 +189,16 @@ def test_wrong_options_are_refused(market: Path, arguments: tuple[str, ...], mes
 @pytest.mark.parametrize(
     ("option", "value", "choices"),
     [
-        ("--split", "tets", ("train", "query", "gallery", "all")),
-        ("--source", "colors", ("index", "colours", "stripes")),
-        ("--preset", "jpp", ("imagenet", "schp", "jppnet")),
-        ("--fit", "crop", ("stretch", "pad")),
-        ("--order", "gbr", ("rgb", "bgr")),
+        ("--split", "tets", "train, query, gallery or all"),
+        ("--source", "colors", "index, colours or stripes"),
+        ("--preset", "jpp", "imagenet, schp or jppnet"),
+        ("--fit", "crop", "stretch or pad"),
+        ("--order", "gbr", "rgb or bgr"),
     ],
 )
-def test_closed_choices_are_listed(market: Path, option: str, value: str, choices: tuple[str, ...]):
+def test_closed_choices_are_listed(market: Path, option: str, value: str, choices: str):
     result = run("prepare-masks", "--dataset", market, option, value)
-    assert result.exit_code == 2
-    assert all(repr(choice) in result.output.replace("\n", " ") for choice in choices)
+    assert str(result.exception) == f"unknown {option.removeprefix('--')} {value!r}: {choices}"
 
 
 def test_every_option_is_in_a_panel():
