@@ -86,7 +86,7 @@ def test_an_unknown_key_names_its_file_and_the_nearest_key() -> None:
             {"schedule": {"milestones": [40, 20]}},
             "x: schedule.milestones must be increasing, got [40, 20]",
         ),
-        ({"input": {"size": [0, 128]}}, "x: size and std must be positive"),
+        ({"input": {"size": [0, 128]}}, "x: size must be 1 to 4096 pixels, got [0, 128]"),
     ],
 )
 def test_invalid_settings_are_refused(table: dict[str, object], expected: str) -> None:
