@@ -68,10 +68,12 @@ def build(
       reidkit index build qdrant://localhost:6333/people photos/
     """
     _check_sources(images, features)
-    from reidkit.index.opening import create_index, is_index
+    from reidkit.index.records import is_index, is_qdrant
 
-    if is_index(index) and not index.startswith("qdrant"):
+    if is_index(index) and not is_qdrant(index):
         raise ConfigError(f"{index} exists already. Add to it: reidkit index add {index} IMAGES")
+    from reidkit.index.opening import create_index
+
     if features is not None:
         from reidkit.features import read_features
         from reidkit.index.filling import feature_records, header_of
@@ -123,9 +125,7 @@ def add(
     """
     if not (approximate and images is None and features is None):
         _check_sources(images, features)
-    from reidkit.index.opening import open_index
-
-    gallery = open_index(index)
+    gallery = _open(index)
     records: list[Record] = []
     added = 0
     if features is not None:
@@ -162,9 +162,8 @@ def remove(
       reidkit index remove people.index photos/0042.jpg
     """
     from reidkit.errors import DataError
-    from reidkit.index.opening import open_index
 
-    gallery = open_index(index)
+    gallery = _open(index)
     names: set[str] = set()
     for path in paths:
         names |= {path, str(Path(path).resolve())}
@@ -198,9 +197,7 @@ def expire(
       reidkit index expire people.index --older-than 30d
     """
     limit = parse_limit(older_than, before)
-    from reidkit.index.opening import open_index
-
-    gallery = open_index(index)
+    gallery = _open(index)
     _print_removed(index, gallery, gallery.expire(limit), json=json)
 
 
@@ -212,14 +209,26 @@ def info(index: IndexArgument, json: JsonOption = False) -> None:
     Examples:
       reidkit index info people.index
     """
-    from reidkit.index.opening import open_index
-
-    facts = open_index(index).info()
+    facts = _open(index).info()
     if json:
         print_json(facts)
         return
     for name, value in facts.items():
         print(f"{name:13} {_text(name, value)}")
+
+
+def _open(index: str) -> Gallery:
+    """The index, which is refused before torch is imported if there is none."""
+    from reidkit.errors import DataError
+    from reidkit.index.records import is_index
+
+    if not is_index(index):
+        raise DataError(
+            f"no index in {index}. Build one: reidkit index build {index} IMAGES --model MODEL"
+        )
+    from reidkit.index.opening import open_index
+
+    return open_index(index)
 
 
 def open_model(gallery: Gallery, model: Path | None, device: str) -> Any:

@@ -84,8 +84,10 @@ def search(
       reidkit search --query query.h5 --gallery gallery.h5 --rerank --csv hits.csv
     """
     _check(query, gallery, model, rerank=rerank)
-    from reidkit.index.opening import is_index, open_index
+    from reidkit.index.opening import open_index
+    from reidkit.index.records import is_index
     from reidkit.index.searching import ranked_queries, search_features, search_index
+    from reidkit.retrieval import RerankConfig
 
     condition = _condition(camera, after, before)
     wanted = top + 1 if exclude_self else top
@@ -101,7 +103,7 @@ def search(
         embedder = _model(model, device) if images else None
         queries = _features(query, embedder, flip=flip, batch=batch)
         stored = _features(gallery, embedder, flip=flip, batch=batch)
-        config = _rerank_config() if rerank else None
+        config = RerankConfig() if rerank else None
         lists = search_features(queries, stored, wanted, rerank=config, condition=condition)
     ranked = ranked_queries(queries, lists, top=top, threshold=threshold, exclude_self=exclude_self)
     _write(ranked, png=png, html=html, csv=csv, root=images_root)
@@ -113,7 +115,7 @@ def search(
 
 def _check(query: str, gallery: str, model: Path | None, *, rerank: bool) -> None:
     """What can be refused before anything is loaded."""
-    from reidkit.index.opening import is_index
+    from reidkit.index.records import is_index
 
     if not query or not gallery:
         raise ConfigError("give --query IMAGE and --gallery FOLDER, a features file or an index")
@@ -161,12 +163,6 @@ def _features(name: str, embedder: Any, *, flip: bool, batch: int) -> Features:
     with progress(f"embedding {name}") as on_progress:
         settings = ExtractionSettings(flip, batch=batch)
         return extract_images(embedder, files, settings, on_progress=on_progress)
-
-
-def _rerank_config() -> Any:
-    from reidkit.retrieval.rerank import RerankConfig
-
-    return RerankConfig()
 
 
 def _condition(camera: list[int] | None, after: str | None, before: str | None) -> Filter:

@@ -27,10 +27,18 @@ from numpy.typing import NDArray
 
 from reidkit.errors import DataError, ReidkitError
 from reidkit.files import atomic_folder, exclusive_lock, os_error_text
-from reidkit.index.records import ANY, Filter, Header, Hit, Record, check_vectors, new_rows
+from reidkit.index.records import (
+    ANY,
+    DATABASE,
+    Filter,
+    Header,
+    Hit,
+    Record,
+    check_vectors,
+    new_rows,
+)
 from reidkit.retrieval.exact import search_exact
 
-DATABASE = "records.sqlite"
 REBUILD = "Build the index again: reidkit index build"
 COMPACT_ABOVE = 0.25
 """Share of removed slots above which the vector file is rewritten."""
@@ -230,11 +238,6 @@ class IndexDirectory:
             for slot, *rest in self._database.execute(query):
                 yield slot, Record(*rest)
 
-    def compact(self) -> int:
-        """Rewrites the vector file without its removed slots; returns their number."""
-        with self._change():
-            return self._compact()
-
     def info(self) -> dict[str, Any]:
         with self._errors():
             _, slots = self.file_and_slots()
@@ -330,7 +333,7 @@ class IndexDirectory:
         return len(slots)
 
     def _compact(self) -> int:
-        """Within a transaction: a new vector file without removed slots."""
+        """Within a transaction: a new vector file without removed slots, which are returned."""
         file, slots = self.file_and_slots()
         allowed = self.allowed()
         if allowed is None:

@@ -5,19 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from reidkit.index.approximate import ApproximateDirectory
-from reidkit.index.directory import DATABASE, IndexDirectory
+from reidkit.index.directory import IndexDirectory
 from reidkit.index.qdrant import QdrantCollection, connect
-from reidkit.index.records import Gallery, Header
-
-
-def is_index(address: str) -> bool:
-    """Whether `address` names an index: a directory with one, or a Qdrant collection."""
-    return is_qdrant(address) or (Path(address) / DATABASE).is_file()
-
-
-def is_qdrant(address: str) -> bool:
-    """Whether `address` is qdrant://HOST:PORT/COLLECTION."""
-    return address.startswith(("qdrant://", "qdrants://"))
+from reidkit.index.records import Gallery, Header, is_qdrant
 
 
 def open_index(address: str, *, exact: bool = False) -> Gallery:

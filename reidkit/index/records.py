@@ -8,6 +8,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,18 @@ from numpy.typing import NDArray
 from reidkit.errors import DataError
 
 FORMAT = 1
+DATABASE = "records.sqlite"
+"""The file by which a directory is known as an index."""
+
+
+def is_qdrant(address: str) -> bool:
+    """Whether `address` is qdrant://HOST:PORT/COLLECTION."""
+    return address.startswith(("qdrant://", "qdrants://"))
+
+
+def is_index(address: str) -> bool:
+    """Whether `address` names an index: a directory with one, or a Qdrant collection."""
+    return is_qdrant(address) or (Path(address) / DATABASE).is_file()
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,15 @@ import csv
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from reidkit.index.directory import DATABASE
+from reidkit.index.records import DATABASE
 
 Run = Callable[..., str]
 
@@ -155,6 +157,26 @@ def test_ranked_lists_of_the_worst_queries_are_shown(run: Run, model: Path, mark
 )
 def test_mistakes_say_what_to_type(refuse: Run, arguments: tuple[str, ...], expected: str) -> None:
     assert expected in refuse(*arguments)
+
+
+def test_mistakes_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom reidkit.cli import main\n"
+        "for line in sys.argv[1:]:\n"
+        "    try:\n        main(line.split())\n"
+        "    except SystemExit as stopped:\n        assert stopped.code == 2\n"
+        "    assert not {'torch', 'onnxruntime'} & set(sys.modules), line\n"
+    )
+    mistakes = [
+        *("search --query a.jpg", "search --query no.h5 --gallery g.h5"),
+        *(
+            "index info nothing",
+            "index add nothing a.jpg",
+            "index expire nothing --before 2026-01-01",
+        ),
+    ]
+    command = [sys.executable, "-c", code, *mistakes]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
 
 
 def test_another_model_is_refused_in_an_index(

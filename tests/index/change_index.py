@@ -13,8 +13,8 @@ from types import FrameType
 
 import numpy as np
 
-from reidkit.index.directory import DATABASE, IndexDirectory
-from reidkit.index.records import Header, Record, check_vectors
+from reidkit.index.directory import IndexDirectory
+from reidkit.index.records import DATABASE, Header, Record, check_vectors
 
 HEADER = Header(model="m.onnx", model_sha256="ab", preprocess="{}", flip=False, dimension=4)
 

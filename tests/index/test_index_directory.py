@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError, ReidkitError
-from reidkit.index.directory import DATABASE, IndexDirectory
+from reidkit.index.directory import IndexDirectory
 from reidkit.index.opening import open_index
-from reidkit.index.records import Filter, Gallery, Header, Record
+from reidkit.index.records import DATABASE, Filter, Gallery, Header, Record
 
 HEADER = Header(model="m.onnx", model_sha256="ab", preprocess="{}", flip=False, dimension=4)
 
