@@ -314,8 +314,7 @@ class IndexDirectory:
                 size = 4 * slots * self.header.dimension
                 if stream.seek(0, os.SEEK_END) < size:
                     raise DataError(f"{file} is shorter than its {slots:,} vectors. {REBUILD}")
-                stream.truncate(size)  # beyond are vectors of a process that was killed
-                stream.seek(size)
+                stream.seek(size)  # over the vectors of a process that was killed
                 stream.write(np.ascontiguousarray(unit, "<f4").data)
                 stream.flush()
                 os.fsync(stream.fileno())
