@@ -148,6 +148,14 @@ def test_a_vector_file_that_was_cut_off_is_refused(index: IndexDirectory) -> Non
         reader.add(vectors(1, seed=8), [Record("x")])
 
 
+def test_vectors_that_a_killed_process_left_are_overwritten(index: IndexDirectory) -> None:
+    with (index.path / "vectors-1.f32").open("ab") as file:
+        file.write(b"\x7f" * 37)
+    index.add(vectors(2, seed=8), [Record("a"), Record("b")])
+    for row, path in enumerate(("a", "b")):
+        assert paths(index, vectors(2, seed=8)[row : row + 1], 1) == [path]
+
+
 def test_one_process_at_a_time_changes_an_index(index: IndexDirectory) -> None:
     from reidkit.files import exclusive_lock
 
