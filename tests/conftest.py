@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from reidkit.synthetic import LAYOUTS
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One thread for each of pytest -n's processes and for those that its tests start; before torch
+    # is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
