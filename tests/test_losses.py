@@ -120,14 +120,40 @@ def test_part_attention_of_clips_is_that_of_their_frames() -> None:
     )
 
 
+def test_part_attention_of_masks_stored_larger_than_their_images_uses_the_images_sizes() -> None:
+    maps = torch.rand(2, 3, 4, 8, 4, generator=GENERATOR)
+    masks = torch.randint(0, 5, (2, 3, 16, 8), generator=GENERATOR).to(torch.uint8)
+    sizes = torch.tensor([[[12, 6], [9, 8], [16, 8]], [[10, 5], [11, 7], [8, 4]]])
+    frames = [(maps[b, t], masks[b, t], sizes[b, t]) for b in range(2) for t in range(3)]
+    expected = torch.stack(
+        [part_attention((m[None],), mask[None], (32, 16), size[None]) for m, mask, size in frames]
+    )
+    found = part_attention((maps,), masks, (32, 16), sizes)
+    torch.testing.assert_close(found, expected.mean())
+    assert not torch.isclose(found, part_attention((maps,), masks, (32, 16)), rtol=1e-3)
+
+
+def test_losses_of_a_batch_of_clips_take_the_size_of_their_frames() -> None:
+    labels = torch.tensor([0, 1])
+    maps = torch.rand(2, 3, 4, 8, 4, generator=GENERATOR)
+    masks = torch.randint(0, 5, (2, 3, 16, 8), generator=GENERATOR).to(torch.uint8)
+    output = ModelOutput(features=random(2, 6).float(), logits=(), part_maps=(maps,))
+    batch = Batch(torch.zeros(2, 3, 3, 32, 16), labels, labels, masks)
+    weights = LossConfig(identity=0, triplet=0, part_attention=1)
+    expected = part_attention((maps,), masks, (32, 16))
+    assert torch.equal(compute_losses(output, batch, weights)["part_attention"], expected)
+
+
 def test_losses_stay_float32_under_autocast() -> None:
     maps = torch.rand(1, 2, 4, 4).bfloat16()
+    empty = torch.zeros(1, 4, 4, dtype=torch.uint8)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = part_attention((maps,), torch.zeros(1, 4, 4, dtype=torch.uint8), (4, 4))
+        loss = part_attention((maps,), empty, (4, 4))
         triplet = batch_hard_triplet(
             torch.randn(4, 8).bfloat16(), torch.tensor([0, 0, 1, 1]), distance="cosine"
         )
     assert loss.dtype == triplet.dtype == torch.float32
+    assert torch.equal(loss, part_attention((maps,), empty, (4, 4)))
 
 
 def test_total_is_the_weighted_sum_and_a_weight_of_zero_leaves_a_loss_out() -> None:
@@ -230,6 +256,15 @@ def test_overlap_is_the_soft_intersection_over_union_of_the_true_classes_maps() 
     same_value_and_gradient(overlap(tuple(maps), labels), total / 3, maps[1])
     same = maps[0]
     assert overlap((same, same), labels).item() == pytest.approx(1)
+
+
+def test_overlap_does_not_depend_on_the_scale_of_a_branch() -> None:
+    """A branch's map is scaled by its own maximum; of one cell, the union is below 1."""
+    labels = torch.tensor([0])
+    first = torch.tensor([[[[1e-4, 0.0]]]], dtype=torch.float64)
+    second = torch.tensor([[[[3.0, 0.0]]]], dtype=torch.float64)
+    assert overlap((first, second), labels).item() == pytest.approx(1)
+    assert overlap((torch.zeros_like(first), second), labels).item() == 0
 
 
 def test_branches_that_attend_to_different_places_do_not_overlap() -> None:

@@ -25,14 +25,15 @@ def test_seed_and_epoch_determine_the_batches(kind: SamplerKind) -> None:
 
 def test_groups_are_of_one_identity_and_small_ones_are_sampled_with_replacement() -> None:
     """9 -> 2 groups, 2 -> 1 with replacement, 4 -> 1, 5 -> 1: five groups, one batch of two."""
-    sampled = batches("groups", batch=4)
-    assert len(sampled) == 5
-    counts = Counter(LABELS[group[0]] for group in sampled)
-    assert counts == {0: 2, 1: 1, 2: 1, 3: 1}
-    for group in sampled:
-        assert len({LABELS[index] for index in group}) == 1
-    whole = [index for group in sampled for index in group if LABELS[index] != 1]
-    assert len(whole) == len(set(whole))
+    for seed in range(10):
+        sampled = batches("groups", batch=4, seed=seed)
+        assert len(sampled) == 5
+        counts = Counter(LABELS[group[0]] for group in sampled)
+        assert counts == {0: 2, 1: 1, 2: 1, 3: 1}
+        for group in sampled:
+            assert len({LABELS[index] for index in group}) == 1
+        whole = [index for group in sampled for index in group if LABELS[index] != 1]
+        assert len(whole) == len(set(whole))
 
 
 def test_pk_sees_every_id_once_with_k_images() -> None:

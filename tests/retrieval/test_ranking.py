@@ -18,8 +18,10 @@ from reidkit.retrieval import (
     metrics_from_distances,
     top_n,
 )
+from reidkit.retrieval.metrics import average_precision, single_match_precision
 from reidkit.retrieval.protocols import find_matches
 from reidkit.retrieval.ranking import _by_counting, _by_sorting, _ranks_on_device, exclude
+from reidkit.retrieval.significance import bootstrap
 
 MIB = 2**20
 ROLES = np.array(["person", "junk", "distractor"])
@@ -147,6 +149,67 @@ def ranking(flags, **options):
     return metrics_from_distances(distances, np.array([7]), np.array([1]), gallery, **options)
 
 
+def test_cmc_is_known_up_to_its_last_rank_only():
+    found = ranking([False, False, True], max_rank=3)
+    assert [found.rank(k) for k in (1, 2, 3)] == [0, 0, 1]
+    for rank in (0, 4):
+        with pytest.raises(DataError, match=rf"CMC was computed for ranks 1 to 3, not for {rank}"):
+            found.rank(rank)
+
+
+def test_a_query_with_one_match_has_the_inverse_of_its_rank_as_inp():
+    assert ranking([False, False, False, True]).mINP == 1 / 4
+
+
+def test_the_document_has_every_score_by_its_name():
+    """Two queries, the second without a match; ranks of the first: 2 and 3 of three."""
+    metrics = metrics_from_distances(
+        np.array([[0.1, 0.2, 0.3, 0.0], [0.1, 0.2, 0.3, 0.0]]),
+        np.array([7, 5]),
+        np.array([1, 3]),
+        GalleryLabels(np.array([8, 7, 7, 0]), np.array([2, 2, 2, 2]), np.array([0, 0, 0, 1], "u1")),
+        max_rank=3,
+    )
+    ap = (1 / 2 + 2 / 3) / 2
+    assert metrics.to_dict(per_query=True) == {
+        "protocol": "market",
+        "metric": "precomputed",
+        "ap": "step",
+        "rerank": None,
+        "mAP": pytest.approx(ap),
+        "mINP": pytest.approx(2 / 3),
+        "cmc": [0, 1, 1],
+        "queries": 2,
+        "queries_without_match": 1,
+        "identities": 2,
+        "gallery": 3,
+        "junk": 1,
+        "per_query": {
+            "pid": [7, 5],
+            "camid": [1, 3],
+            "matches": [2, 0],
+            "first_rank": [2, 0],
+            "average_precision": [pytest.approx(ap), None],
+            "inverse_negative_penalty": [pytest.approx(2 / 3), None],
+            "rank_1": [0, None],
+        },
+    }
+
+
+def test_intervals_are_those_of_each_score_over_identities():
+    rng = np.random.default_rng(8)
+    query, gallery = make(rng, 30), make(rng, 120)
+    metrics = compute_metrics(query, gallery)
+    found = metrics.intervals(samples=50, level=0.9, seed=3)
+    scores = (metrics.average_precision, metrics.inverse_negative_penalty, metrics.rank_1)
+    assert list(found) == ["mAP", "mINP", "rank-1"]
+    for interval, values in zip(found.values(), scores, strict=True):
+        assert interval == bootstrap(values, metrics.pids, samples=50, level=0.9, seed=3)
+    assert metrics.intervals()["mAP"] == bootstrap(
+        metrics.average_precision, metrics.pids, samples=2000, level=0.95, seed=0
+    )
+
+
 def test_trapezoidal_ap_by_hand():
     # points (recall, precision) of match, other, match, from (0, 1): (1/2, 1), (1/2, 1/2), (1, 2/3)
     found = ranking([True, False, True], ap="trapezoid")
@@ -169,6 +232,9 @@ def test_both_rules_of_ap_equal_those_of_scikit_learn(seed):
 
 
 def test_the_rule_of_ap_is_step_unless_set_and_also_that_of_camera_pairs():
+    ranks, offsets = np.array([2, 3]), np.array([0, 2])
+    assert average_precision(ranks, offsets) == average_precision(ranks, offsets, rule="step")
+    assert (single_match_precision(ranks) == single_match_precision(ranks, rule="step")).all()
     rng = np.random.default_rng(4)
     query, gallery = make(rng, 20), make(rng, 120)
     default = compute_metrics(query, gallery, by_camera=True)

@@ -37,7 +37,7 @@ def whole(rows):
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize(
-    "k1,k2,lam", [(20, 6, 0.3), (5, 1, 0.5), (15, 3, 0.0), (7, 12, 1.0), (1, 2, 0.3)]
+    "k1,k2,lam", [(20, 6, 0.3), (5, 1, 0.5), (15, 3, 0.0), (7, 12, 1.0), (7, 12, 0.3), (1, 2, 0.3)]
 )
 def test_equals_the_dense_procedure(metric, k1, k2, lam):
     rng = np.random.default_rng(k1)
@@ -164,6 +164,34 @@ def test_under_mars_a_query_counts_once():
     assert rows.shape == (25, 125)
     assert np.abs(whole(rows)[:, 25:] - whole(plain)).max() < 1e-6
     assert np.diag(whole(rows)[:, :25]) == pytest.approx(np.zeros(25), abs=1e-6)
+
+
+def test_a_gallery_in_several_parts_is_ranked_like_one():
+    rng = np.random.default_rng(11)
+    query, gallery = people(rng, 20), people(rng, 90)
+    cuts = [gallery.take(np.arange(90) // 30 == part) for part in range(3)]
+    config = RerankConfig(8, 3)
+    together = whole(rerank_distances(query, [gallery], config=config))
+    assert np.abs(whole(rerank_distances(query, cuts, config=config)) - together).max() < 1e-6
+
+
+def test_progress_counts_vectors_in_both_stages(monkeypatch):
+    monkeypatch.setattr("reidkit.retrieval.rerank._ENCODED", 50)
+    rng = np.random.default_rng(12)
+    calls = []
+    rerank_distances(
+        people(rng, 20),
+        [people(rng, 100)],
+        config=RerankConfig(8, 3),
+        on_progress=lambda *call: calls.append(call),
+    )
+    stages = list(dict.fromkeys(stage for stage, _, _ in calls))
+    assert len(stages) == 2 and stages[1] == "encoding"
+    assert [call for call in calls if call[0] == "encoding"] == [
+        ("encoding", done, 120) for done in (50, 100, 120)
+    ]
+    done, total = [call[1:] for call in calls if call[0] == stages[0]][-1]
+    assert done == total
 
 
 def test_a_gallery_smaller_than_k1_is_refused():
