@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from reidkit.errors import ConfigError, DataError
 from reidkit.feature_tables import import_pyarrow, is_csv, is_parquet, write_csv, write_parquet
 from reidkit.files import atomic
-from reidkit.hdf5 import open_hdf5, read_array, read_attributes, read_strings
+from reidkit.hdf5 import map_array, open_hdf5, read_attributes, read_strings
 from reidkit.npz import NpzFile
 from reidkit.types import ROLES
 
@@ -93,6 +93,8 @@ def check_features_path(path: Path) -> None:
 def read_features(path: Path) -> Features:
     """Reads a features file of reidkit or of another tool: .npz by its suffix, otherwise HDF5.
 
+    Vectors of a large HDF5 file (`hdf5.MAPPED_BYTES`) stay in the file until they are used.
+
     Raises:
         DataError: the file is missing or of another format, or an array is missing or invalid.
     """
@@ -113,7 +115,7 @@ def read_features(path: Path) -> Features:
 
 def _read_hdf5(file: h5py.File) -> Features:
     return _checked(
-        lambda name, kinds, ndim: read_array(file, name, kinds=kinds, ndim=ndim),
+        lambda name, kinds, ndim: map_array(file, name, kinds=kinds, ndim=ndim),
         names=set(file),
         paths=tuple(read_strings(file, "paths")) if "paths" in file else None,
         attributes=read_attributes(file),

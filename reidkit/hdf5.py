@@ -24,6 +24,9 @@ _MAX_RATIO = 1100  # deflate's is 1,032
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 _VLEN = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 
+MAPPED_BYTES = 1 << 28
+"""Arrays of this size are mapped into memory instead of read."""
+
 Scalar = str | int | float | bool
 
 
@@ -117,6 +120,19 @@ def read_array(file: h5py.File, name: str, *, kinds: str, ndim: int) -> npt.NDAr
     """The values of `open_array`."""
     values: npt.NDArray[Any] = open_array(file, name, kinds=kinds, ndim=ndim)[()]
     return values
+
+
+def map_array(file: h5py.File, name: str, *, kinds: str, ndim: int) -> npt.NDArray[Any]:
+    """The values of `open_array`; from `MAPPED_BYTES` on as a read-only map of the file, so that
+    they need not fit into memory, if they are stored in one piece."""
+    data = open_array(file, name, kinds=kinds, ndim=ndim)
+    offset = data.id.get_offset()  # None: in chunks
+    if offset is None or data.nbytes < MAPPED_BYTES:
+        values: npt.NDArray[Any] = data[()]
+        return values
+    if offset + data.nbytes > Path(file.filename).stat().st_size:
+        raise DataError(f"{name!r} is cut off")
+    return np.memmap(file.filename, data.dtype, "r", offset, data.shape)
 
 
 def read_strings(file: h5py.File, name: str, *, max_length: int = MAX_STRING) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 
 from reidkit.errors import ConfigError, DataError, RuntimeMissing
 from reidkit.features import Features, check_features_path, read_features, write_features
+from reidkit.index.searching import search_features
 
 
 def example() -> Features:
@@ -46,6 +47,26 @@ def test_files_of_other_tools_need_only_three_data_sets(tmp_path: Path) -> None:
     found = read_features(tmp_path / "f.h5")
     assert found.features.shape == (2, 5) and found.paths == ("", "")
     assert found.roles.tolist() == [0, 0]
+
+
+def test_vectors_of_a_large_file_stay_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f.h5"
+    write_features(path, example())
+    monkeypatch.setattr("reidkit.hdf5.MAPPED_BYTES", 48)  # 4 x 3 float32
+    found = read_features(path).features
+    assert isinstance(found, np.memmap) and not found.flags.writeable
+    assert (found == example().features).all()
+    hits = search_features(example(), read_features(path), 3)
+    assert [[hit.record.path for hit in row] for row in hits] == [
+        [hit.record.path for hit in row] for row in search_features(example(), example(), 3)
+    ]
+    assert all("c.jpg" not in [hit.record.path for hit in row] for row in hits)  # junk
+    with h5py.File(path, "r+") as file:  # in pieces
+        del file["features"]
+        file.create_dataset("features", data=example().features, chunks=(2, 3))
+    assert not isinstance(read_features(path).features, np.memmap)
 
 
 def test_inconsistent_files_are_refused(tmp_path: Path) -> None:

@@ -54,8 +54,8 @@ def epoch_batches(
 
 def _groups(labels: NDArray[np.int64], K: int, rng: np.random.Generator) -> NDArray[np.int64]:
     groups = []
-    for label in np.unique(labels):
-        images = rng.permutation(np.flatnonzero(labels == label))
+    for images in _by_label(labels):
+        images = rng.permutation(images)
         if len(images) < K:
             images = rng.choice(images, K)
         groups.append(images[: len(images) // K * K].reshape(-1, K))
@@ -64,10 +64,17 @@ def _groups(labels: NDArray[np.int64], K: int, rng: np.random.Generator) -> NDAr
 
 def _pk(labels: NDArray[np.int64], K: int, rng: np.random.Generator) -> NDArray[np.int64]:
     rows = []
-    for label in rng.permutation(np.unique(labels)):
-        images = np.flatnonzero(labels == label)
-        rows.append(rng.choice(images, K, replace=len(images) < K))
+    images = _by_label(labels)
+    for label in rng.permutation(len(images)):
+        rows.append(rng.choice(images[label], K, replace=len(images[label]) < K))
     return np.concatenate(rows)
+
+
+def _by_label(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Indices of each label's images, ascending, in the order of the labels."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order])) + 1
+    return np.split(order, starts)
 
 
 def _shuffle(labels: NDArray[np.int64], K: int, rng: np.random.Generator) -> NDArray[np.int64]:

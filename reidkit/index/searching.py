@@ -60,18 +60,18 @@ def search_features(
     keep = gallery.roles != JUNK
     if condition.cameras is not None:
         keep &= np.isin(gallery.camids, sorted(condition.cameras))
-    rows = np.flatnonzero(keep)
-    if not len(rows):
+    if not keep.any():
         raise DataError("the gallery has no vector that may be found")
+    roles = np.where(keep, 0, JUNK).astype(np.uint8)
     lists = top_n(
-        _embeddings(query, "queries"),
-        _embeddings(gallery, "gallery").take(rows),
+        Embeddings(query.features, query.pids, query.camids, name="queries"),
+        Embeddings(gallery.features, gallery.pids, gallery.camids, roles, name="gallery"),
         n,
         RankingConfig("none", rerank=rerank),
         on_progress=on_progress,
     )
     return [
-        [Hit(_record(gallery, int(rows[k])), float(d)) for k, d in zip(*row, strict=True) if k >= 0]
+        [Hit(_record(gallery, int(k)), float(d)) for k, d in zip(*row, strict=True) if k >= 0]
         for row in zip(lists.indices, lists.distances, strict=True)
     ]
 
@@ -107,10 +107,6 @@ def _record(features: Features, row: int) -> Record:
     pid, camid = int(features.pids[row]), int(features.camids[row])
     person = str(pid) if pid >= 0 else ""
     return Record(features.paths[row], person, camid if camid >= 0 else None)
-
-
-def _embeddings(features: Features, name: str) -> Embeddings:
-    return Embeddings(features.features, features.pids, features.camids, name=name)
 
 
 def _same_file(a: str, b: str) -> bool:
