@@ -90,12 +90,13 @@ def check_features_path(path: Path) -> None:
         )
 
 
-def read_features(path: Path) -> Features:
+def read_features(path: str | Path) -> Features:
     """Reads a features file of reidkit or of another tool: .npz by its suffix, otherwise HDF5.
 
     Raises:
         DataError: the file is missing or of another format, or an array is missing or invalid.
     """
+    path = Path(path)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".parquet"):
         raise DataError(f"{path}: features are read from .h5 and .npz files only")

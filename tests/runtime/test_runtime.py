@@ -112,7 +112,7 @@ def test_an_empty_box_is_refused_by_its_index(runtime: Runtime, box: list[float]
     ],
 )
 def test_a_crop_of_another_type_is_refused(runtime: Runtime, crop: np.ndarray, found: str) -> None:
-    with pytest.raises(DataError, match=f"found a crop of {found}, expected uint8"):
+    with pytest.raises(DataError, match=f"found {found}, expected uint8"):
         runtime.embed([RED, crop])
 
 
