@@ -139,6 +139,13 @@ class Evaluation:
     )
     """Header of `rows`."""
 
+    def __repr__(self) -> str:
+        reranked = f", re-ranked {100 * self.reranked.mAP:.1f}" if self.reranked else ""
+        return (
+            f"Evaluation({self.dataset[:30]}: mAP {100 * self.plain.mAP:.1f}{reranked}, "
+            f"rank-1 {100 * self.score:.1f}, {self.plain.queries} queries)"
+        )
+
     @property
     def score(self) -> float:
         """Rank-1, by which training chooses a checkpoint."""

@@ -49,6 +49,13 @@ class Features:
     roles: NDArray[np.uint8]
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        N, D = self.features.shape
+        origin = " ".join(str(self.attributes.get(key, "")) for key in ("dataset", "split")).strip()
+        people = len(np.unique(self.pids[self.pids >= 0]))
+        start = f"{origin[:40]}: " if origin else ""
+        return f"Features({start}{N} of {D}-d, {people} identities)"
+
     def stored_attributes(self) -> dict[str, Any]:
         """The attributes as files contain them: with the format, and without NumPy's scalars."""
         stored = {"format": FORMAT, **self.attributes}

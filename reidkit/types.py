@@ -52,6 +52,12 @@ class Tracklet:
     def __post_init__(self) -> None:
         assert self.frames, "a tracklet has at least one frame"
 
+    def __repr__(self) -> str:
+        return (
+            f"Tracklet({self.path[-40:]}: {len(self.frames)} frames, pid {self.pid}, "
+            f"camid {self.camid})"
+        )
+
     @property
     def path(self) -> str:
         """The path of the first frame, which names the tracklet."""
@@ -110,6 +116,10 @@ class Dataset:
     labels: Path | None = None
     folder: Path | None = None
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(getattr(self, split))} {split}" for split in SPLITS)
+        return f"Dataset({self.name[:40]}: {counts})"
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -129,6 +139,10 @@ class Batch:
     camids: Tensor
     masks: Tensor | None = None
     mask_sizes: Tensor | None = None
+
+    def __repr__(self) -> str:
+        masks = "without masks" if self.masks is None else f"masks {list(self.masks.shape)}"
+        return f"Batch(images {list(self.images.shape)}, {masks})"
 
 
 @dataclass(frozen=True)
@@ -150,3 +164,7 @@ class ModelOutput:
     deep_logits: tuple[Tensor, ...] = ()
     part_maps: tuple[Tensor, ...] = ()
     class_maps: tuple[Tensor, ...] = ()
+
+    def __repr__(self) -> str:
+        logits = ", ".join(str(list(tensor.shape)) for tensor in self.logits)
+        return f"ModelOutput(features {list(self.features.shape)}, logits {logits or 'none'})"
