@@ -26,7 +26,7 @@ from reidkit.npz import NpzFile
 from reidkit.types import ROLES
 
 FORMAT = 1
-JUNK = ROLES.index("junk")
+PERSON, JUNK = ROLES.index("person"), ROLES.index("junk")
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Features:
     def __repr__(self) -> str:
         N, D = self.features.shape
         origin = " ".join(str(self.attributes.get(key, "")) for key in ("dataset", "split")).strip()
-        people = len(np.unique(self.pids[self.pids >= 0]))
-        start = f"{origin[:40]}: " if origin else ""
-        return f"Features({start}{N} of {D}-d, {people} identities)"
+        people = len(np.unique(self.pids[(self.roles == PERSON) & (self.pids >= 0)]))
+        labels = f"{people} identities" if people else "unlabelled"
+        return f"Features({f'{origin[:40]}: ' if origin else ''}{N} of {D}-d, {labels})"
 
     def stored_attributes(self) -> dict[str, Any]:
         """The attributes as files contain them: with the format, and without NumPy's scalars."""

@@ -76,7 +76,7 @@ class Embeddings:
 
     def __repr__(self) -> str:
         N, D = self.features.shape
-        people = len(np.unique(self.pids))
+        people = len(np.unique(self.pids[self.roles == PERSON]))
         return f"Embeddings({self.name[:40]}: {N} of {D}-d, {people} identities)"
 
     @property
