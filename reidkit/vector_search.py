@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reidkit.data.readers.rows import IMAGE_SUFFIXES
 from reidkit.errors import ConfigError, DataError
 from reidkit.features import Features, read_features
 from reidkit.index.filling import header_of
@@ -178,6 +179,11 @@ def _read(vectors: Vectors, name: str) -> Any:
         raise DataError(
             f"{name}: {path} is a folder without an index. Build an index of its images: "
             f"reidkit index build people.index {path} --model MODEL"
+        )
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise DataError(
+            f"{name}: {path} is an image, expected a features file. Embed it first: "
+            f"reidkit.load(MODEL).embed({str(path)!r})"
         )
     return read_features(path)
 

@@ -22,7 +22,7 @@ from reidkit import checkpoint, cli
 from reidkit.classification import ClassificationResult
 from reidkit.data.manifest import load_manifest
 from reidkit.errors import ConfigError, DataError
-from reidkit.evaluation import EvaluationSettings
+from reidkit.evaluation import EvaluationSettings, evaluate_features
 from reidkit.features import Features, read_features, write_features
 from reidkit.index.filling import feature_records, header_of
 from reidkit.index.opening import create_index
@@ -36,7 +36,6 @@ from reidkit.retrieval import (
     metrics_from_distances,
     top_n,
 )
-from reidkit.runtime.embedder import load_embedder
 from reidkit.runtime.extraction import ExtractionSettings, extract_images, extract_split
 from reidkit.types import Batch, Dataset, ModelOutput, Sample, Tracklet
 
@@ -166,10 +165,9 @@ def test_what_load_returns_is_what_evaluation_and_extraction_take(
     model: Path, market: Path, dataset: Dataset, features: tuple[Features, Features]
 ) -> None:
     runtime, query = reidkit.load(model), features[0]
-    expected = reidkit.evaluate(load_embedder(model), dataset).to_dict()
-    for same in (runtime, model, str(model)):
-        assert reidkit.evaluate(same, dataset).to_dict() == expected
-    assert reidkit.evaluate(runtime, str(market)).to_dict() == expected
+    expected = evaluate_features(*features).to_dict()
+    assert reidkit.evaluate(runtime, dataset).to_dict() == expected
+    assert reidkit.evaluate(str(model), str(market)).to_dict() == expected
     files = [market / path for path in query.paths]
     np.testing.assert_array_equal(
         extract_images(runtime, [[path] for path in files]).features, query.features
@@ -274,10 +272,12 @@ def test_rerank_gives_the_distances_that_evaluation_ranks_by(
     np.testing.assert_array_equal(distances[rows, nearest.indices], nearest.distances)
 
 
-def test_reranking_takes_memory_for_its_result_only() -> None:
+def test_a_memory_budget_changes_no_reranked_distance() -> None:
     query, gallery = unit(300, 0), unit(600, 1)
     found = reidkit.rerank(query, gallery, max_memory=24 << 20)
     np.testing.assert_allclose(found, reidkit.rerank(query, gallery), atol=1e-6)
+    with pytest.raises(ConfigError, match="a memory budget of 8 MiB is too small"):
+        reidkit.rerank(query, gallery, max_memory=8 << 20)
 
 
 @pytest.mark.parametrize(
@@ -290,6 +290,7 @@ def test_reranking_takes_memory_for_its_result_only() -> None:
         (np.array([["a"]]), r"query: features are <U1 \[1, 1\], expected numbers"),
         (np.array([None, 1]), r"query: features are object \[2\], expected numbers"),
         ("missing.h5", "no such features file: missing.h5"),
+        ("who.jpg", r"query: who.jpg is an image.*embed\('who.jpg'\)"),
     ],
 )
 def test_wrong_vectors_are_refused_with_what_was_found(query: Any, message: str) -> None:
@@ -307,7 +308,7 @@ def test_a_folder_is_not_a_gallery_without_an_index(tmp_path: Path) -> None:
         reidkit.search(unit(1, 0), unit(2, 0), top=0)
 
 
-def test_bfloat16_and_cuda_tensors_become_float32_arrays() -> None:
+def test_bfloat16_tensors_become_float32_arrays() -> None:
     rows = torch.eye(3, dtype=torch.bfloat16, requires_grad=True)
     np.testing.assert_array_equal(Embeddings.without_labels(rows).features, np.eye(3))
 
