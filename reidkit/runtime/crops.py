@@ -98,7 +98,7 @@ class Runtime:
 
     def embed(
         self,
-        images: Crop | Sequence[Crop] | Sequence[Sequence[Crop]],
+        images: Crop | Sequence[Crop | Sequence[Crop]],
         *,
         boxes: ArrayLike | Tensor | None = None,
         channels: ChannelOrder = "rgb",
