@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from onnx import helper
+from onnx_models import SIZE, export_metadata
 from PIL import Image
 
 import reidkit
@@ -166,6 +169,27 @@ def test_clips_are_refused_by_a_network_that_takes_images(runtime: Runtime) -> N
     for clip in ([RED, RED], np.stack([RED, RED])):
         with pytest.raises(DataError, match=message):
             runtime.embed([RED, clip])
+
+
+def test_a_network_that_takes_clips_takes_sequences_of_frames(write: Callable[..., Path]) -> None:
+    mean = helper.make_node("ReduceMean", ["x"], ["y"], axes=[1, 3, 4], keepdims=0)
+    path = write([mean], ["n", "t", 3, *SIZE], metadata=export_metadata(frames=2))
+    runtime = Runtime(path, device="cpu")
+    assert repr(runtime) == "Runtime(mean (ONNX), 3-d, clips of 2, 8x4, cpu)"
+    half = [0.5, 0.0, 0.1]  # between red and black
+    black = np.zeros_like(RED)
+    arrays = np.stack([RED, black])
+    tensors = torch.from_numpy(arrays).permute(0, 3, 1, 2)
+    for clips in (
+        [[RED, black[:9]], [Image.fromarray(black), RED_TENSOR]],
+        [arrays, tensors],
+        np.stack([arrays, arrays]),
+        torch.stack([tensors, tensors]),
+    ):
+        np.testing.assert_allclose(colours(runtime, clips), [half, half], atol=1e-3)
+    assert colours(runtime, RED) == [[1.0, 0.0, 0.2]]
+    with pytest.raises(DataError, match=r"found clips of \[1, 2\] frames in one batch"):
+        runtime.embed([RED, arrays])
 
 
 def test_a_folder_is_refused_with_the_way_to_pass_its_files(
