@@ -86,12 +86,25 @@ def frames(items: Iterable[Item]) -> Iterator[Sample]:
         yield from item.frames if isinstance(item, Tracklet) else (item,)
 
 
+class Items(tuple[Item, ...]):
+    """The items of a split: a tuple that prints as one line."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        kind = "tracklets" if any(isinstance(item, Tracklet) for item in self) else "images"
+        people = len({item.pid for item in self if item.role == "person"})
+        cameras = len({item.camid for item in self})
+        return f"Items({len(self)} {kind}, {people} identities, {cameras} cameras)"
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set read from disk. Its splits are sorted by path, so that labels never depend on the
     file system.
 
     Attributes:
+        train, query, gallery: the splits; any sequence becomes `Items`.
         name: the manifest's name, which mask files and runs are named after.
         root: the folder that the samples' paths are relative to.
         protocol: the ranking rule's name (`retrieval.protocols`); "" for classification.
@@ -115,6 +128,10 @@ class Dataset:
     task: Task = "retrieval"
     labels: Path | None = None
     folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        for split in SPLITS:
+            object.__setattr__(self, split, Items(getattr(self, split)))
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(getattr(self, split))} {split}" for split in SPLITS)

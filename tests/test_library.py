@@ -338,6 +338,7 @@ def examples(model: Path, dataset: Dataset, features: tuple[Features, Features])
     return [
         reidkit.load(model),
         dataset,
+        dataset.gallery,
         load_manifest(ROOT / "data_manifests/market1501.toml"),
         Tracklet((frame,) * 500),
         query,
@@ -364,12 +365,13 @@ def test_every_representation_is_one_short_line(examples: list[Any]) -> None:
 def test_representations_say_what_a_value_is(examples: list[Any]) -> None:
     texts = [repr(example) for example in examples]
     assert texts[0] == "Runtime(baseline, 512-d, 64x32, cpu)"
+    assert texts[2] == "Items(92 images, 5 identities, 6 cameras)"
     counts = [len(getattr(examples[1], split)) for split in ("train", "query", "gallery")]
     assert texts[1] == "Dataset({}: {} train, {} query, {} gallery)".format(
         "synth-market1501", *counts
     )
-    assert texts[4] == f"Features(synth-market1501 query: {counts[1]} of 512-d, 5 identities)"
-    assert texts[12] == "ClassificationResult({}: top-1 100.0, top-5 100.0, 1000 images)".format(
+    assert texts[5] == f"Features(synth-market1501 query: {counts[1]} of 512-d, 5 identities)"
+    assert texts[13] == "ClassificationResult({}: top-1 100.0, top-5 100.0, 1000 images)".format(
         "d" * 30
     )
-    assert texts[14] == "ModelOutput(features [4, 512], logits [4, 9])"
+    assert texts[15] == "ModelOutput(features [4, 512], logits [4, 9])"
