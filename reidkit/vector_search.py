@@ -71,8 +71,9 @@ def search(
             qdrant://HOST:PORT/COLLECTION.
         top: n; at most the size of the gallery is returned.
         rerank: k-reciprocal re-ranking, by which queries influence one another.
-        max_memory: bytes in addition to the vectors; None: the fastest block sizes.
-        device: of the matrix products; None is the CPU.
+        max_memory: bytes in addition to the vectors; None: the fastest block sizes. An index has a
+            bound of its own.
+        device: of the matrix products, for an index always the CPU; None is the CPU.
 
     Raises:
         DataError: there is no such file or index, shapes do not fit, the two were embedded by
@@ -153,11 +154,10 @@ def rerank(
 def _search_index(query: Vectors, address: str, top: int) -> SearchResult:
     index = open_index(address)
     queries = _read(query, "query")
-    if isinstance(queries, Features):
-        lists: Sequence[Sequence[Hit]] = search_index(queries, index, top)
-    elif _is_empty(queries):
-        lists = []
-    else:
+    lists: Sequence[Sequence[Hit]] = []
+    if isinstance(queries, Features) and not _is_empty(queries):
+        lists = search_index(queries, index, top)
+    elif not _is_empty(queries):
         lists = index.search(_as_embeddings(queries, "query").features, top)
     n = min(top, len(index))
     distances = np.full((len(lists), n), np.inf, np.float32)
@@ -191,7 +191,9 @@ def _read(vectors: Vectors, name: str) -> Any:
 def _is_empty(vectors: Any) -> bool:
     """Whether there are no vectors, as after embedding no images."""
     array = vectors.features if isinstance(vectors, Features | Embeddings) else vectors
-    return hasattr(array, "__len__") and len(array) == 0
+    if hasattr(array, "shape"):
+        return bool(array.shape[:1] == (0,))
+    return isinstance(array, Sequence) and not array
 
 
 def _as_embeddings(vectors: Any, name: str, *, roles: bool = True) -> Embeddings:

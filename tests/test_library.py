@@ -229,6 +229,7 @@ def test_no_queries_find_nothing() -> None:
     found = reidkit.search(nobody, gallery, top=5)
     assert found.indices.shape == found.distances.shape == (0, 5)
     assert reidkit.rerank(nobody, gallery).shape == (0, 30)
+    assert reidkit.search([], gallery).indices.shape == (0, 10)
 
 
 def test_search_in_an_index_names_what_it_finds(
@@ -285,6 +286,7 @@ def test_a_memory_budget_changes_no_reranked_distance() -> None:
     [
         (unit(4, 0)[0], r"query: features have shape \[16\], expected \[N, D\].*features\[None\]"),
         (unit(4, 0)[:, :8], "query has vectors of length 8, gallery of length 16"),
+        (torch.tensor(1.0), r"query: features have shape \[\], expected \[N, D\]"),
         (np.zeros((2, 16)), "query: 2 of 2 vectors are zero"),
         ([[1.0, 2.0], [3.0]], r"query: features are not one array \[N, D\]"),
         (np.array([["a"]]), r"query: features are <U1 \[1, 1\], expected numbers"),
