@@ -52,6 +52,12 @@ class ClassificationResult:
     columns: ClassVar[tuple[str, ...]] = ("data set", "top-1", "top-5", "images")
     """Header of `rows`."""
 
+    def __repr__(self) -> str:
+        return (
+            f"ClassificationResult({self.dataset[:30]}: top-1 {100 * self.top1:.1f}, "
+            f"top-5 {100 * self.top5:.1f}, {len(self.ranks)} images)"
+        )
+
     @property
     def top1(self) -> float:
         """Share of images whose class is the most probable one."""

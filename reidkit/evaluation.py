@@ -1,6 +1,6 @@
 """From an embedder or features and a data set to one `Evaluation`.
 
-evaluation = evaluate(load_embedder(path), open_dataset("market1501"))
+evaluation = evaluate("model.onnx", "market1501")
 print(evaluation.summary())
 """
 
@@ -17,6 +17,7 @@ import torch
 
 from reidkit.choices import ApRule, Metric, ProtocolName
 from reidkit.classification import ClassificationResult, evaluate_classification
+from reidkit.data.manifest import open_dataset
 from reidkit.errors import ConfigError, DataError
 from reidkit.features import Features, read_features
 from reidkit.query_results import QueryResult, query_results
@@ -34,6 +35,7 @@ from reidkit.retrieval import (
 )
 from reidkit.retrieval.distance import check_metric
 from reidkit.retrieval.metrics import check_ap_rule
+from reidkit.runtime.crops import Runtime, as_embedder
 from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from reidkit.runtime.embedder import Embedder
 from reidkit.runtime.extraction import ExtractionSettings, extract_split
@@ -137,6 +139,13 @@ class Evaluation:
     )
     """Header of `rows`."""
 
+    def __repr__(self) -> str:
+        reranked = f", re-ranked {100 * self.reranked.mAP:.1f}" if self.reranked else ""
+        return (
+            f"Evaluation({self.dataset[:30]}: mAP {100 * self.plain.mAP:.1f}{reranked}, "
+            f"rank-1 {100 * self.score:.1f}, {self.plain.queries} queries)"
+        )
+
     @property
     def score(self) -> float:
         """Rank-1, by which training chooses a checkpoint."""
@@ -229,31 +238,39 @@ EvaluationResult = Evaluation | ClassificationResult
 
 
 def evaluate(
-    embedder: Embedder,
-    dataset: Dataset,
+    model: Embedder | Runtime | str | Path,
+    dataset: Dataset | str | Path,
     settings: EvaluationSettings = _DEFAULTS,
     *,
-    device: torch.device | None = None,
+    device: torch.device | str | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Extracts query and gallery and computes retrieval metrics.
 
     Args:
+        model: from `reidkit.load`, an embedder, or the path of a model.
+        dataset: from `open_dataset`, or what that takes: a name, a manifest or a folder.
         device: of the ranking; None is the CPU.
         group: the processes that share extraction; the main process ranks, and all of them get
             the result.
 
     Raises:
-        ConfigError: the data set is for classification, or the memory budget is too small.
-        DataError: a split is empty, an image cannot be read, or features cannot be ranked.
+        ConfigError: the data set is for classification, `model` is not one, or the memory budget is
+            too small.
+        DataError: there is no such data set, a split is empty, an image cannot be read, or features
+            cannot be ranked.
+        CheckpointError, RuntimeMissing: the model cannot be loaded (`load_embedder`).
     """
+    if isinstance(dataset, str | Path):
+        dataset = open_dataset(dataset)
     if dataset.task == "classification":
         raise ConfigError(
             f"{dataset.name} is a classification data set: "
             "use reidkit.evaluation.evaluate_by_task in place of evaluate"
         )
 
+    embedder = as_embedder(model)
     if not group.is_main:
         on_progress = None
 
@@ -280,11 +297,11 @@ def evaluate(
 
 
 def evaluate_features(
-    query: Features | Path,
-    gallery: Features | Path,
+    query: Features | str | Path,
+    gallery: Features | str | Path,
     settings: EvaluationSettings = _DEFAULTS,
     *,
-    device: torch.device | None = None,
+    device: torch.device | str | None = None,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Retrieval metrics of features in memory or in features files.
@@ -384,9 +401,9 @@ def evaluate_by_task(
     )
 
 
-def _read(features: Features | Path) -> tuple[str, Features]:
+def _read(features: Features | str | Path) -> tuple[str, Features]:
     """(file name or "", features)."""
-    if isinstance(features, Path):
+    if isinstance(features, str | Path):
         return str(features), read_features(features)
     return "", features
 

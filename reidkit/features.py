@@ -26,7 +26,7 @@ from reidkit.npz import NpzFile
 from reidkit.types import ROLES
 
 FORMAT = 1
-JUNK = ROLES.index("junk")
+PERSON, JUNK = ROLES.index("person"), ROLES.index("junk")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,13 @@ class Features:
     paths: tuple[str, ...]
     roles: NDArray[np.uint8]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        N, D = self.features.shape
+        origin = " ".join(str(self.attributes.get(key, "")) for key in ("dataset", "split")).strip()
+        people = len(np.unique(self.pids[(self.roles == PERSON) & (self.pids >= 0)]))
+        labels = f"{people} identities" if people else "unlabelled"
+        return f"Features({f'{origin[:40]}: ' if origin else ''}{N} of {D}-d, {labels})"
 
     def stored_attributes(self) -> dict[str, Any]:
         """The attributes as files contain them: with the format, and without NumPy's scalars."""
@@ -90,7 +97,7 @@ def check_features_path(path: Path) -> None:
         )
 
 
-def read_features(path: Path) -> Features:
+def read_features(path: str | Path) -> Features:
     """Reads a features file of reidkit or of another tool: .npz by its suffix, otherwise HDF5.
 
     Vectors of a large HDF5 file (`hdf5.MAPPED_BYTES`) stay in the file until they are used.
@@ -98,6 +105,7 @@ def read_features(path: Path) -> Features:
     Raises:
         DataError: the file is missing or of another format, or an array is missing or invalid.
     """
+    path = Path(path)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".parquet"):
         raise DataError(f"{path}: features are read from .h5 and .npz files only")

@@ -52,6 +52,12 @@ class Tracklet:
     def __post_init__(self) -> None:
         assert self.frames, "a tracklet has at least one frame"
 
+    def __repr__(self) -> str:
+        return (
+            f"Tracklet({self.path[-40:]}: {len(self.frames)} frames, pid {self.pid}, "
+            f"camid {self.camid})"
+        )
+
     @property
     def path(self) -> str:
         """The path of the first frame, which names the tracklet."""
@@ -80,12 +86,25 @@ def frames(items: Iterable[Item]) -> Iterator[Sample]:
         yield from item.frames if isinstance(item, Tracklet) else (item,)
 
 
+class Items(tuple[Item, ...]):
+    """The items of a split: a tuple that prints as one line."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        kind = "tracklets" if any(isinstance(item, Tracklet) for item in self) else "images"
+        people = len({item.pid for item in self if item.role == "person"})
+        cameras = len({item.camid for item in self})
+        return f"Items({len(self)} {kind}, {people} identities, {cameras} cameras)"
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set read from disk. Its splits are sorted by path, so that labels never depend on the
     file system.
 
     Attributes:
+        train, query, gallery: the splits; any sequence becomes `Items`.
         name: the manifest's name, which mask files and runs are named after.
         root: the folder that the samples' paths are relative to.
         protocol: the ranking rule's name (`retrieval.protocols`); "" for classification.
@@ -110,6 +129,14 @@ class Dataset:
     labels: Path | None = None
     folder: Path | None = None
 
+    def __post_init__(self) -> None:
+        for split in SPLITS:
+            object.__setattr__(self, split, Items(getattr(self, split)))
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(getattr(self, split))} {split}" for split in SPLITS)
+        return f"Dataset({self.name[:40]}: {counts})"
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -129,6 +156,10 @@ class Batch:
     camids: Tensor
     masks: Tensor | None = None
     mask_sizes: Tensor | None = None
+
+    def __repr__(self) -> str:
+        masks = "without masks" if self.masks is None else f"masks {list(self.masks.shape)}"
+        return f"Batch(images {list(self.images.shape)}, {masks})"
 
 
 @dataclass(frozen=True)
@@ -150,3 +181,7 @@ class ModelOutput:
     deep_logits: tuple[Tensor, ...] = ()
     part_maps: tuple[Tensor, ...] = ()
     class_maps: tuple[Tensor, ...] = ()
+
+    def __repr__(self) -> str:
+        logits = ", ".join(str(list(tensor.shape)) for tensor in self.logits)
+        return f"ModelOutput(features {list(self.features.shape)}, logits {logits or 'none'})"

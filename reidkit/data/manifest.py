@@ -263,9 +263,18 @@ def _labels(manifest: Manifest, folder: Path) -> Path | None:
     return folder / LABELS if (folder / LABELS).is_dir() else None
 
 
-def open_dataset(dataset: str, data_root: Path | None = None) -> Dataset:
-    """Reads the data set that `locate` finds."""
-    return read_dataset(*locate(dataset, data_root))
+def open_dataset(dataset: str | Path, data_root: str | Path | None = None) -> Dataset:
+    """Reads a data set.
+
+    Args:
+        dataset: its name, a manifest file, or a folder that contains a manifest.toml; a name or
+            folder may be followed by `@variant`.
+        data_root: the folder of data sets; default `REIDKIT_DATA`, else `data`.
+    Raises:
+        DataError: there is none, or with all problems found in it (`read_dataset`).
+    """
+    root = None if data_root is None else Path(data_root)
+    return read_dataset(*locate(str(dataset), root))
 
 
 def fingerprint(*splits: tuple[Item, ...]) -> str:

@@ -88,3 +88,6 @@ class Manifest:
     root: str = ""
     synthetic: bool = False
     seed: int | None = None
+
+    def __repr__(self) -> str:
+        return f"Manifest({self.name[:40]}: reader {self.reader}, {', '.join(self.splits)})"

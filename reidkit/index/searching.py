@@ -71,7 +71,7 @@ def search_features(
         on_progress=on_progress,
     )
     return [
-        [Hit(_record(gallery, int(k)), float(d)) for k, d in zip(*row, strict=True) if k >= 0]
+        [Hit(record_of(gallery, int(k)), float(d)) for k, d in zip(*row, strict=True) if k >= 0]
         for row in zip(lists.indices, lists.distances, strict=True)
     ]
 
@@ -92,7 +92,7 @@ def ranked_queries(
     """
     found = []
     for row, hits in enumerate(lists):
-        record = _record(query, row)
+        record = record_of(query, row)
         kept = [
             hit
             for hit in hits
@@ -103,7 +103,8 @@ def ranked_queries(
     return found
 
 
-def _record(features: Features, row: int) -> Record:
+def record_of(features: Features, row: int) -> Record:
+    """Path, person and camera of a row of features."""
     pid, camid = int(features.pids[row]), int(features.camids[row])
     person = str(pid) if pid >= 0 else ""
     return Record(features.paths[row], person, camid if camid >= 0 else None)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from reidkit.errors import DataError
 from reidkit.types import ROLES
@@ -63,8 +64,20 @@ class Embeddings:
         for key, value in values.items():
             object.__setattr__(self, key, value)
 
+    @classmethod
+    def without_labels(cls, features: ArrayLike | Tensor, name: str = "features") -> Embeddings:
+        """Vectors [N, D] for search and re-ranking, which use no labels: pids and camids are 0."""
+        matrix = _as_matrix(features, name)
+        zeros = np.zeros(len(matrix), np.int64)
+        return cls(matrix, zeros, zeros, name=name)
+
     def __len__(self) -> int:
         return len(self.features)
+
+    def __repr__(self) -> str:
+        N, D = self.features.shape
+        people = len(np.unique(self.pids[self.roles == PERSON]))
+        return f"Embeddings({self.name[:40]}: {N} of {D}-d, {people} identities)"
 
     @property
     def dim(self) -> int:
@@ -96,15 +109,22 @@ def check_same_space(query: Embeddings, gallery: Embeddings) -> None:
 
 def _as_matrix(features: Any, name: str) -> NDArray[Any]:
     if isinstance(features, torch.Tensor):
-        features = features.detach().cpu().numpy()
-    with np.errstate(over="ignore"):  # overflow is reported below as infinity, with its index
-        matrix = np.asarray(features).astype(np.float32, copy=False)
-    if matrix.ndim != 2 or 0 in matrix.shape:
+        features = features.detach().float().cpu().numpy()  # NumPy has no bfloat16
+    try:
+        array = np.asarray(features)
+    except ValueError as error:  # rows of different lengths
+        raise DataError(f"{name}: features are not one array [N, D]: {error}") from error
+    if array.dtype.kind not in "fiub":
         raise DataError(
-            f"{name}: features have shape {list(matrix.shape)}, expected [N, D] with at least "
-            "one vector"
+            f"{name}: features are {array.dtype} {list(array.shape)}, expected numbers [N, D]"
         )
-    return np.ascontiguousarray(matrix)
+    if array.ndim != 2 or 0 in array.shape:
+        raise DataError(
+            f"{name}: features have shape {list(array.shape)}, expected [N, D] with at least "
+            f"one vector{'. One vector is [1, D]: features[None]' if array.ndim == 1 else ''}"
+        )
+    with np.errstate(over="ignore"):  # overflow is reported below as infinity, with its index
+        return np.ascontiguousarray(array.astype(np.float32, copy=False))
 
 
 def _as_labels(values: Any, N: int, kind: str, name: str) -> NDArray[np.int64]:

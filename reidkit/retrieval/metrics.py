@@ -162,6 +162,12 @@ class RetrievalMetrics:
     pairs: PairStatistics | None = None
     cameras: tuple[CameraPair, ...] | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"RetrievalMetrics(mAP {100 * self.mAP:.1f}, rank-1 {100 * self.rank(1):.1f}, "
+            f"{self.queries} queries, {self.gallery_size} gallery, {self.protocol})"
+        )
+
     @property
     def mAP(self) -> float:
         """Mean AP over the queries with a match."""

@@ -69,6 +69,9 @@ class GalleryLabels:
     camids: NDArray[np.int64]
     roles: NDArray[np.uint8]
 
+    def __repr__(self) -> str:
+        return f"GalleryLabels({len(self.pids)} items, {len(np.unique(self.pids))} identities)"
+
 
 def gallery_parts(
     query: Embeddings, gallery: Embeddings, protocol: Protocol

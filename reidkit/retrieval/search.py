@@ -41,6 +41,10 @@ class RankedLists:
     indices: NDArray[np.int64]
     distances: NDArray[Any]
 
+    def __repr__(self) -> str:
+        Q, n = self.indices.shape
+        return f"RankedLists({Q} queries, {n} nearest each)"
+
 
 def top_n(
     query: Embeddings,
@@ -87,6 +91,9 @@ class NearestMatches:
     wrong: NDArray[np.int64]
     right_distance: NDArray[Any]
     wrong_distance: NDArray[Any]
+
+    def __repr__(self) -> str:
+        return f"NearestMatches({len(self.right)} queries)"
 
 
 def nearest_matches(

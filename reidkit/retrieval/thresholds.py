@@ -82,6 +82,9 @@ class PairStatistics:
     nearest_same: NDArray[np.float64]
     nearest_other: NDArray[np.float64]
 
+    def __repr__(self) -> str:
+        return f"PairStatistics({self.same.sum()} pairs of one identity, {self.other.sum()} of two)"
+
     def operating_point(self, fpr: float) -> OperatingPoint:
         """The largest threshold whose false positive rate is at most `fpr`.
 

@@ -8,24 +8,35 @@ rows = runtime.embed(frame, boxes=detections, channels="bgr")      # float32 [N,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from reidkit.choices import ChannelOrder, EmbeddingPrecision, Provider, RuntimeMode
-from reidkit.errors import DataError
-from reidkit.image import read_image, to_rgb
+from reidkit.errors import ConfigError, DataError
+from reidkit.image import to_rgb
 from reidkit.preprocess import Preprocess
-from reidkit.runtime.embedder import load_embedder
+from reidkit.runtime.embedder import Embedder, load_embedder
 from reidkit.runtime.execution import Execution
+from reidkit.runtime.inputs import (
+    Crop,
+    as_crops,
+    cut_boxes,
+    is_array,
+    is_sequence,
+    read_crop,
+    to_array,
+)
+from reidkit.runtime.onnx_runtime import OnnxEmbedder
 
-Crop = NDArray[np.uint8] | Image.Image | str | Path
-"""An image: uint8 [H, W, 3], a Pillow image, or the path of a file."""
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BATCH = 16
 """Crops per batch."""
@@ -73,119 +84,136 @@ class Runtime:
         self.dimension: int = self.embedder.dimension
         self._pool = ThreadPoolExecutor(execution.cores)
 
+    def __repr__(self) -> str:
+        height, width = self.preprocess.size
+        clips = [f"clips of {self.frames}"] if self.frames else []
+        embedder = self.embedder
+        device = embedder.provider if isinstance(embedder, OnnxEmbedder) else embedder.device
+        parts = [embedder.name[:40], f"{self.dimension}-d", *clips, f"{height}x{width}"]
+        return f"Runtime({', '.join(parts)}, {device})"
+
     def describe(self) -> str:
         """What was chosen, in one line: model, provider, threads, precision."""
         return self.embedder.description
 
     def embed(
         self,
-        images: Crop | Sequence[Crop] | Sequence[Sequence[Crop]] | NDArray[np.uint8],
+        images: Crop | Sequence[Crop | Sequence[Crop]],
         *,
-        boxes: ArrayLike | None = None,
+        boxes: ArrayLike | Tensor | None = None,
         channels: ChannelOrder = "rgb",
         normalise: bool = True,
     ) -> NDArray[np.float32]:
         """Embeddings: float32 [N, D], [0, D] where there are no crops.
 
         Args:
-            images: one crop, several, or none; uint8 [N, H, W, 3] where all have one size. For a
-                network that takes clips, a crop may also be a sequence of frames of one length;
-                a single crop is a clip of one frame. With `boxes`: the frame that contains them.
+            images: one crop, several, or none. An array uint8 [N, H, W, 3] or a tensor uint8
+                [N, 3, H, W] is several of one size; otherwise sizes may differ. For a network that
+                takes clips, a crop may also be a sequence of frames of one length; a single crop is
+                a clip of one frame. With `boxes`: the frame that contains them. Files are read one
+                batch at a time, so that a list of any length takes little memory.
             boxes: [N, 4], x1 y1 x2 y2 in pixels of the frame; clipped to it and rounded.
-            channels: of arrays, such as "bgr" of OpenCV's frames; files and Pillow images are RGB.
-            normalise: L2-normalise the embeddings.
+            channels: of arrays and tensors, such as "bgr" of OpenCV's frames; files and Pillow
+                images are RGB.
+            normalise: L2-normalise the embeddings, so that their dot products are cosines, by which
+                they are compared. Without it, they are as the network gives them, which averages
+                over several images and evaluation need.
 
         Raises:
             DataError: if a crop is not an image or a file cannot be read, or if a box lies outside
                 the frame, by its index.
         """
-        crops = _crops(images) if boxes is None else cut_boxes(images, boxes)
-        if boxes is not None and not isinstance(images, np.ndarray):
+        crops = as_crops(images) if boxes is None else cut_boxes(images, boxes)
+        if boxes is not None and not is_array(images):
             channels = "rgb"  # of a frame that was read or is Pillow's
         if len(crops) == 0:
             return np.empty((0, self.dimension), np.float32)
-        batches = [crops[start : start + BATCH] for start in range(0, len(crops), BATCH)]
+        starts = range(0, len(crops), BATCH)
 
-        def run(batch: Sequence[Any]) -> NDArray[np.float32]:
-            return self.embedder.embed(self._pixels(batch, channels))
+        def run(start: int) -> NDArray[np.float32]:
+            return self.embedder.embed(
+                self._pixels(crops[start : start + BATCH], channels, first=start)
+            )
 
-        if self.embedder.concurrency > 1:
-            rows = list(self._pool.map(run, batches))
-        else:
-            rows = [run(batch) for batch in batches]
+        rows = list((self._pool.map if self.embedder.concurrency > 1 else map)(run, starts))
         found = np.concatenate(rows)
         if normalise:
             found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
         return found
 
-    def _pixels(self, crops: Sequence[Any], channels: ChannelOrder) -> NDArray[np.uint8]:
-        """uint8 [B, H, W, 3], or clips [B, T, H, W, 3]."""
-        clips = [crop if self.frames and _is_sequence(crop) else [crop] for crop in crops]
+    def _pixels(
+        self, crops: Sequence[Any], channels: ChannelOrder, *, first: int
+    ) -> NDArray[np.uint8]:
+        """uint8 [B, H, W, 3], or clips [B, T, H, W, 3].
+
+        Args:
+            first: index of the first crop, for messages.
+        """
+        clips = [self._frames(crop, first + b) for b, crop in enumerate(crops)]
         lengths = sorted({len(clip) for clip in clips})
         if len(lengths) > 1 or lengths[0] == 0:
             raise DataError(f"found clips of {lengths} frames in one batch, expected one length")
-        images = [image for clip in clips for image in clip]
+        frames = [image for clip in clips for image in clip]
+        owners = [first + b for b, clip in enumerate(clips) for _ in clip]
         # Threads resize the crops of one batch; several batches have a thread each already.
         spread = self._pool.map if self.embedder.concurrency == 1 else map
-        pixels = np.stack(list(spread(lambda image: self._resized(image, channels), images)))
+        resized = functools.partial(self._resized, channels=channels)
+        pixels = np.stack(list(spread(resized, frames, owners)))
         return pixels.reshape(len(clips), -1, *pixels.shape[1:]) if self.frames else pixels
 
-    def _resized(self, crop: Any, channels: ChannelOrder) -> NDArray[np.uint8]:
+    def _frames(self, crop: Any, index: int) -> Sequence[Any]:
+        """The frames of a clip; one for an image."""
+        if not is_sequence(crop):
+            return [crop]
+        if not self.frames:
+            raise DataError(
+                f"images[{index}] is a sequence of {len(crop)}, but {self.embedder.name} embeds "
+                "images, not clips. Pass one list of images"
+            )
+        return list(crop)
+
+    def _resized(self, crop: Any, index: int, *, channels: ChannelOrder) -> NDArray[np.uint8]:
         if isinstance(crop, str | Path):
-            return self.preprocess.pixels(read_image(Path(crop)))
+            return self.preprocess.pixels(read_crop(Path(crop)))
         if isinstance(crop, Image.Image):
             return self.preprocess.pixels(to_rgb(crop))
-        array = np.asarray(crop)
-        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or 0 in array.shape:
-            raise DataError(
-                f"found a crop of {array.dtype} {list(array.shape)}, expected uint8 [H, W, 3]"
-            )
+        array = to_array(crop, f"images[{index}]")
         # Resizing treats channels alike, so that their order can be changed afterwards.
         pixels = self.preprocess.pixels(Image.fromarray(np.ascontiguousarray(array)))
         return pixels if channels == "rgb" else pixels[..., ::-1]
 
 
-def cut_boxes(frame: Any, boxes: ArrayLike) -> list[NDArray[np.uint8]]:
-    """The boxes of a frame as views of it.
+def load(
+    path: str | Path,
+    device: str = "auto",
+    threads: int | None = None,
+    mode: RuntimeMode = "throughput",
+    *,
+    provider: Provider | None = None,
+    precision: EmbeddingPrecision = "fp32",
+    **inputs: Any,
+) -> Runtime:
+    """A model that embeds images: an ONNX file, a checkpoint (.safetensors) or a run folder.
 
-    Args:
-        frame: uint8 [H, W, 3], a Pillow image, or the path of a file.
-        boxes: [N, 4], x1 y1 x2 y2 in pixels; clipped to the frame and rounded.
-    Raises:
-        DataError: if `boxes` has another shape, or a box is empty within the frame.
+    Arguments and errors as of `Runtime`, but for `mode`: by default many images are embedded as
+    fast as possible. A tracker, which has a few crops at a time, takes mode="latency".
     """
-    if isinstance(frame, str | Path):
-        frame = read_image(Path(frame))
-    array = np.asarray(to_rgb(frame) if isinstance(frame, Image.Image) else frame)
-    if array.ndim != 3:
-        raise DataError(f"boxes need one frame, uint8 [H, W, 3], found {list(array.shape)}")
-    corners = np.asarray(boxes, np.float64)
-    if corners.size == 0:
-        return []
-    if corners.ndim != 2 or corners.shape[1] != 4:
-        raise DataError(f"boxes have shape {list(corners.shape)}, expected [N, 4] of x1 y1 x2 y2")
-    height, width = array.shape[:2]
-    limits = np.array([width, height, width, height], np.float64)
-    clipped = np.rint(np.clip(corners, 0, limits))
-    finite = np.isfinite(corners).all(1)
-    empty = ~finite | (clipped[:, 2] <= clipped[:, 0]) | (clipped[:, 3] <= clipped[:, 1])
-    if empty.any():
-        index = int(np.flatnonzero(empty)[0])
-        raise DataError(
-            f"boxes[{index}] = {corners[index].tolist()} is empty in a frame {width} pixels wide "
-            f"and {height} high, expected x1 y1 x2 y2 with x1 < x2 and y1 < y2"
+    return Runtime(path, device, threads, mode, provider=provider, precision=precision, **inputs)
+
+
+def as_embedder(model: Embedder | Runtime | str | Path) -> Embedder:
+    """The embedder of a runtime, of the model at a path, or itself.
+
+    Raises:
+        ConfigError: `model` is something else. Errors of `load_embedder` for a path.
+    """
+    if isinstance(model, Runtime):
+        return model.embedder
+    if isinstance(model, str | Path):
+        return load_embedder(Path(model))
+    if not hasattr(model, "preprocess"):
+        raise ConfigError(
+            f"found a {type(model).__name__}, expected a model from reidkit.load, or its path. A "
+            "network in memory: reidkit.runtime.torch_embedder.TorchEmbedder"
         )
-    return [array[y1:y2, x1:x2] for x1, y1, x2, y2 in clipped.astype(int)]
-
-
-def _crops(images: Any) -> Sequence[Any]:
-    """One crop or several as a sequence of crops."""
-    if isinstance(images, np.ndarray) and images.ndim == 4:
-        return list(images)
-    return images if _is_sequence(images) else [images]
-
-
-def _is_sequence(value: Any) -> bool:
-    if isinstance(value, np.ndarray):
-        return value.ndim == 4
-    return isinstance(value, Sequence) and not isinstance(value, str)
+    return model

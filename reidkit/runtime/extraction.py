@@ -22,6 +22,7 @@ from reidkit.data.clips import clip_weight, has_tracklets, test_clips
 from reidkit.data.pixels import pixel_batches, read_pixels
 from reidkit.errors import DataError
 from reidkit.features import Features
+from reidkit.runtime.crops import Runtime, as_embedder
 from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from reidkit.runtime.embedder import Embedder
 from reidkit.types import ROLES, Dataset, Item, Split, frames
@@ -50,7 +51,7 @@ _DEFAULTS = ExtractionSettings()
 
 
 def embed_images(
-    embedder: Embedder,
+    embedder: Embedder | Runtime,
     paths: Sequence[Path],
     *,
     flip: bool = False,
@@ -66,6 +67,7 @@ def embed_images(
     Raises:
         DataError: at the first image that cannot be read.
     """
+    embedder = as_embedder(embedder)
     if embedder.frames:
         clips = [[path] for path in paths]
         return embed_tracklets(embedder, clips, flip=flip, batch=batch, on_progress=on_progress)
@@ -92,7 +94,7 @@ class _Clip(NamedTuple):
 
 
 def embed_tracklets(
-    embedder: Embedder,
+    embedder: Embedder | Runtime,
     tracklets: Sequence[Sequence[Path]],
     *,
     clips: ClipRule = "tclnet",
@@ -115,6 +117,7 @@ def embed_tracklets(
     Raises:
         DataError: at the first image that cannot be read.
     """
+    embedder = as_embedder(embedder)
     T = embedder.frames or 1
     rule: ClipRule = clips
     if not embedder.frames and rule == "ap3d":
@@ -229,7 +232,7 @@ def _embed(embedder: Embedder, pixels: NDArray[np.uint8], flip: bool) -> NDArray
 
 
 def extract_split(
-    embedder: Embedder,
+    embedder: Embedder | Runtime,
     dataset: Dataset,
     split: Split,
     settings: ExtractionSettings = _DEFAULTS,
@@ -245,6 +248,7 @@ def extract_split(
     Raises:
         DataError: the split is empty or an image cannot be read.
     """
+    embedder = as_embedder(embedder)
     items: tuple[Item, ...] = getattr(dataset, split)
     if not items:
         raise DataError(f"{dataset.name} has no {split} split")
@@ -268,7 +272,7 @@ def extract_split(
 
 
 def extract_images(
-    embedder: Embedder,
+    embedder: Embedder | Runtime,
     tracklets: Sequence[Sequence[Path]],
     settings: ExtractionSettings = _DEFAULTS,
     *,
@@ -285,6 +289,7 @@ def extract_images(
     Raises:
         DataError: an image cannot be read.
     """
+    embedder = as_embedder(embedder)
     video = any(len(tracklet) > 1 for tracklet in tracklets)
     unknown = np.full(len(tracklets), -1, np.int64)
     return Features(

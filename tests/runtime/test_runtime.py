@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from onnx import helper
+from onnx_models import SIZE, export_metadata
 from PIL import Image
 
 import reidkit
@@ -36,9 +40,11 @@ import numpy as np
 from reidkit.runtime import Runtime
 from reidkit.runtime.extraction import extract_images
 
-runtime = Runtime(sys.argv[1], device="cpu")
+import reidkit
+runtime = reidkit.load(sys.argv[1], device="cpu")
+assert isinstance(runtime, Runtime)
 assert runtime.embed([np.zeros((20, 10, 3), np.uint8)]).shape == (1, 3)
-assert extract_images(runtime.embedder, [[Path(sys.argv[2])]]).features.shape == (1, 3)
+assert extract_images(runtime, [[Path(sys.argv[2])]]).features.shape == (1, 3)
 print([name for name in ("torch", "torchvision", "typer") if name in sys.modules])
 """
 
@@ -102,23 +108,111 @@ def test_an_empty_box_is_refused_by_its_index(runtime: Runtime, box: list[float]
         runtime.embed(frame, boxes=[[0, 0, 9, 9], box])
 
 
+RED_TENSOR = torch.from_numpy(RED).permute(2, 0, 1)
+
+
+def test_tensors_have_their_channels_first(runtime: Runtime) -> None:
+    expected = [1.0, 0.0, 0.2]
+    assert colours(runtime, RED_TENSOR) == [expected]
+    assert colours(runtime, RED_TENSOR.flip(0), channels="bgr") == [expected]
+    assert colours(runtime, RED_TENSOR.expand(3, -1, -1, -1)) == [expected] * 3
+    assert colours(runtime, [RED_TENSOR, RED, RED_TENSOR[:, :9]]) == [expected] * 3
+    assert runtime.embed(RED_TENSOR.expand(3, -1, -1, -1)[:0]).shape == (0, 3)
+    box = torch.tensor([[0.0, 0.0, 5.0, 5.0]], requires_grad=True)
+    assert colours(runtime, RED_TENSOR, boxes=box) == [expected]
+    assert colours(runtime, RED_TENSOR.flip(0), boxes=box, channels="bgr") == [expected]
+
+
+def test_crops_of_one_list_may_differ_in_size(runtime: Runtime) -> None:
+    crops = [RED, RED[:7], RED[:, :3], RED[:1, :1]]
+    assert colours(runtime, crops) == [[1.0, 0.0, 0.2]] * 4
+    assert colours(runtime, tuple(crops)) == [[1.0, 0.0, 0.2]] * 4
+
+
 @pytest.mark.parametrize(
     ("crop", "found"),
     [
-        (RED.astype(np.float32), r"float32 \[20, 10, 3\]"),
-        (RED[..., 0], r"uint8 \[20, 10\]"),
-        (RED[:0], r"uint8 \[0, 10, 3\]"),
-        (np.zeros((20, 10, 4), np.uint8), r"uint8 \[20, 10, 4\]"),
+        (RED / 255, r"float64 \[20, 10, 3\], expected uint8 \[H, W, 3\].*np.rint\(image \* 255\)"),
+        (RED.astype(np.float32), r"float32 \[20, 10, 3\], expected uint8.*np.rint\(image\)"),
+        (RED.transpose(2, 0, 1), r"uint8 \[3, 20, 10\].*: image.transpose\(1, 2, 0\)"),
+        (RED[..., 0], r"uint8 \[20, 10\].*: PIL.Image.fromarray\(image\)"),
+        (RED[..., :1], r"uint8 \[20, 10, 1\].*: PIL.Image.fromarray\(image\[..., 0\]\)"),
+        (np.zeros((20, 10, 4), np.uint8), r"uint8 \[20, 10, 4\].*: PIL.Image.fromarray\(image\)"),
+        (RED[:0], r"uint8 \[0, 10, 3\], expected uint8 \[H, W, 3\]$"),
+        (np.array([None]), r"object \[1\], expected uint8 \[H, W, 3\]$"),
+        (RED_TENSOR / 255, r"a tensor float32 \[3, 20, 10\], expected uint8 \[3, H, W\].*\* 255"),
+        (torch.from_numpy(RED), r"a tensor uint8 \[20, 10, 3\].*: image.permute\(2, 0, 1\)"),
+        (RED_TENSOR[0], r"a tensor uint8 \[20, 10\], expected uint8 \[3, H, W\]$"),
+        (None, "a NoneType, expected a path, a Pillow image, an array"),
+        (b"jpeg", "a bytes, expected a path"),
     ],
 )
-def test_a_crop_of_another_type_is_refused(runtime: Runtime, crop: np.ndarray, found: str) -> None:
-    with pytest.raises(DataError, match=f"found a crop of {found}, expected uint8"):
-        runtime.embed([RED, crop])
+def test_what_is_not_an_image_is_refused_by_its_index(
+    runtime: Runtime, crop: object, found: str
+) -> None:
+    with pytest.raises(DataError, match=rf"^images\[17\]: found {found}"):
+        runtime.embed([*[RED] * 17, crop])  # type: ignore[list-item]  # that is the test
+
+
+def test_the_conversions_that_messages_advise_give_the_image(runtime: Runtime) -> None:
+    expected = runtime.embed(RED)
+    for image in (RED / 255, RED.astype(np.float32), RED.transpose(2, 0, 1), RED_TENSOR / 255):
+        with pytest.raises(DataError) as refused:
+            runtime.embed(image)
+        advice = str(refused.value).partition(": ")[2].rpartition(": ")[2]
+        converted = eval(advice, {"image": image, "np": np, "torch": torch})
+        np.testing.assert_array_equal(runtime.embed(converted), expected)
+
+
+def test_clips_are_refused_by_a_network_that_takes_images(runtime: Runtime) -> None:
+    message = r"images\[1\] is a sequence of 2, but mean \(ONNX\) embeds images, not clips"
+    for clip in ([RED, RED], np.stack([RED, RED])):
+        with pytest.raises(DataError, match=message):
+            runtime.embed([RED, clip])
+
+
+def test_a_network_that_takes_clips_takes_sequences_of_frames(write: Callable[..., Path]) -> None:
+    mean = helper.make_node("ReduceMean", ["x"], ["y"], axes=[1, 3, 4], keepdims=0)
+    path = write([mean], ["n", "t", 3, *SIZE], metadata=export_metadata(frames=2))
+    runtime = Runtime(path, device="cpu")
+    assert repr(runtime) == "Runtime(mean (ONNX), 3-d, clips of 2, 8x4, cpu)"
+    half = [0.5, 0.0, 0.1]  # between red and black
+    black = np.zeros_like(RED)
+    arrays = np.stack([RED, black])
+    tensors = torch.from_numpy(arrays).permute(0, 3, 1, 2)
+    for clips in (
+        [[RED, black[:9]], [Image.fromarray(black), RED_TENSOR]],
+        [arrays, tensors],
+        np.stack([arrays, arrays]),
+        torch.stack([tensors, tensors]),
+    ):
+        np.testing.assert_allclose(colours(runtime, clips), [half, half], atol=1e-3)
+    assert colours(runtime, RED) == [[1.0, 0.0, 0.2]]
+    with pytest.raises(DataError, match=r"found clips of \[1, 2\] frames in one batch"):
+        runtime.embed([RED, arrays])
+
+
+def test_a_folder_is_refused_with_the_way_to_pass_its_files(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"is a folder, expected an image.*glob\('\*.jpg'\)"):
+        runtime.embed(tmp_path)
 
 
 def test_boxes_of_another_shape_are_refused(runtime: Runtime) -> None:
     with pytest.raises(DataError, match=r"boxes have shape \[1, 5\], expected \[N, 4\]"):
         runtime.embed(RED, boxes=[[0, 0, 9, 9, 0.5]])
+    with pytest.raises(DataError, match=r"boxes are not numbers \[N, 4\]"):
+        runtime.embed(RED, boxes=[[0, 0, 9, 9], [1]])
+    with pytest.raises(DataError, match=r"the frame: found float64 \[20, 10, 3\]"):
+        runtime.embed(RED / 255, boxes=[])
+
+
+def test_load_gives_a_runtime_that_embeds_many_images_fast(exported: Path) -> None:
+    model = reidkit.load(str(exported), "cpu", 2)
+    assert isinstance(model, Runtime)
+    assert repr(model) == "Runtime(mean (ONNX), 3-d, 8x4, cpu)"
+    assert model.describe().endswith("CPU, 2 threads with a batch each, fp32")
 
 
 def test_mode_and_threads_change_no_embedding(exported: Path) -> None:
