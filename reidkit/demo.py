@@ -130,9 +130,10 @@ class Demo:
         evaluates the export, and plots ranked lists.
 
         Raises:
-            ReidkitError: if the folder is not empty, or the mAP of the export differs from that of
-                the checkpoint.
+            ReidkitError: if the device is not available, the folder is not empty, or the mAP of
+                the export differs from that of the checkpoint.
         """
+        torch_device(self.device)
         if self.out.exists() and any(self.out.iterdir()):
             raise ReidkitError(f"{self.out} is not empty. Choose another folder with --out")
         root, checkpoint = self.root, self.run_folder / "model.safetensors"

@@ -120,7 +120,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 def option_panels(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
     """A command class whose `--help` shows parameters (by Python name) in panels, and which
     refuses an option that is given twice and is not a list: click would drop the first. A value
-    that is not one of an option's choices is refused in reidkit's words."""
+    that is not one of an option's choices is refused in reidkit's words. `--device` and
+    `--provider` are checked before the command does anything."""
     panel_of = {name: panel for panel, names in panels.items() for name in names}
 
     class PanelCommand(TyperCommand):
@@ -138,6 +139,10 @@ def option_panels(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
                 return super().parse_args(ctx, args)
             except typer.BadParameter as error:
                 raise _unknown_choice(error) or error from None
+
+        def invoke(self, ctx: Any) -> Any:
+            _check_execution(ctx.params.get("device"), ctx.params.get("provider"))
+            return super().invoke(ctx)
 
         def get_help_option(self, ctx: Any) -> Any:
             option = super().get_help_option(ctx)
@@ -157,6 +162,20 @@ def _unknown_choice(error: typer.BadParameter) -> ConfigError | None:
     *first, last = re.findall(r"'([^']*)'", found[2])
     listed = f"{', '.join(first)} or {last}" if first else last
     return ConfigError(f"unknown {name} {found[1]}: {listed}")
+
+
+def _check_execution(device: str | None, provider: Provider | None) -> None:
+    """Refuses a device or a provider that this machine does not have."""
+    from reidkit.device import check_device
+
+    if device is not None:
+        check_device(device)
+    if provider is not None:
+        import onnxruntime
+
+        from reidkit.runtime.onnx_session import choose_provider
+
+        choose_provider(device or "auto", provider, onnxruntime.get_available_providers())
 
 
 def _join_lines(text: str) -> str:
