@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import reidkit
 from reidkit.config import from_table
 from reidkit.errors import CheckpointError, ConfigError, ReidkitError
-from reidkit.files import atomic
+from reidkit.files import atomic, check_regular
 from reidkit.preprocess import Preprocess
 from reidkit.registry import get_arch
 
@@ -90,6 +90,7 @@ def read_header(path: Path) -> Header:
     """
     from safetensors import SafetensorError, safe_open
 
+    check_regular(path, CheckpointError)
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get("reidkit")

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reidkit.errors import DataError, ReidkitError
+from reidkit.files import check_regular
 
 MAX_STRING = 1 << 16
 """Bytes of an attribute, and of a string in an array."""
@@ -34,6 +35,7 @@ def open_hdf5(path: Path, error: type[ReidkitError], kind: str) -> Iterator[h5py
     Args:
         kind: what the file should be, for the message: "mask file".
     """
+    check_regular(path, error)
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file

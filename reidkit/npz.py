@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reidkit.errors import DataError
+from reidkit.files import check_regular
 
 MAX_ENTRIES = 64
 """Arrays in a file."""
@@ -39,6 +40,7 @@ class NpzFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        check_regular(path, DataError)
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:

@@ -77,7 +77,7 @@ def test_a_provider_that_is_not_there_is_refused_before_anything_is_read(
     name: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ReidkitError, match="needs a CUDA device|has no cuda provider"):
+    with pytest.raises(ReidkitError, match=r"needs a CUDA device|has no cuda provider"):
         app([*name, *required(COMMANDS[name]), "--provider", "cuda"])
 
 

@@ -43,6 +43,7 @@ from reidkit.cli.runs import (
     trained_on,
 )
 from reidkit.errors import ConfigError
+from reidkit.files import check_regular
 
 if TYPE_CHECKING:
     from reidkit.evaluation import Evaluation, EvaluationResult, EvaluationSettings, RunStatistics
@@ -187,6 +188,8 @@ def evaluate(
 
     check_distinct("--dataset", dataset or [], [locate(name, data_root) for name in dataset or []])
     for features in (query_features, gallery_features):
+        if features is not None:
+            check_regular(features, ConfigError)
         require(features is None or features.is_file(), f"no such features file: {features}")
         require(
             features is None or features.suffix.lower() not in TABLE_SUFFIXES,

@@ -173,6 +173,7 @@ def find_images(images: str | None) -> list[Path]:
     """Image files in a folder and its sub-folders, at a path, or of a glob, sorted."""
     from reidkit.data.readers.rows import IMAGE_SUFFIXES, list_images
     from reidkit.errors import DataError
+    from reidkit.files import check_regular
 
     assert images is not None
     path = Path(images).expanduser()
@@ -184,6 +185,7 @@ def find_images(images: str | None) -> list[Path]:
     elif path.is_file():
         found = [path]
     else:
+        check_regular(path, DataError)
         names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute ones too
         found = [Path(name) for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     if not found:

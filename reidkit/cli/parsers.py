@@ -12,6 +12,7 @@ import typer
 
 from reidkit.choices import ParserName, ParserPrecision
 from reidkit.errors import ConfigError, suggest
+from reidkit.files import check_regular
 
 if TYPE_CHECKING:
     from reidkit.masks.labels import Grouping, LabelSet
@@ -50,6 +51,7 @@ def named_parser(parser: str) -> ParserName | None:
     """
     if parser in PARSER_NAMES:
         return parser
+    check_regular(Path(parser), ConfigError)
     if not Path(parser).is_file():
         raise ConfigError(
             f"--parser {parser}: no such file; expected a human parser in ONNX, or a known network."

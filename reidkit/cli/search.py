@@ -10,6 +10,7 @@ import typer
 from reidkit.cli.options import BatchOption, DeviceOption, FlipOption, JsonOption
 from reidkit.cli.output import print_json, progress
 from reidkit.errors import ConfigError
+from reidkit.files import check_regular
 
 if TYPE_CHECKING:
     from reidkit.features import Features
@@ -120,6 +121,8 @@ def _check(query: str, gallery: str, model: Path | None, *, rerank: bool) -> Non
     if not query or not gallery:
         raise ConfigError("give --query IMAGE and --gallery FOLDER, a features file or an index")
     for option, name in (("--query", query), ("--gallery", gallery)):
+        if not Path(name).is_dir():
+            check_regular(Path(name), ConfigError)
         if _is_features(name) and not Path(name).is_file():
             raise ConfigError(f"{option} {name}: no such features file")
     if rerank and is_index(gallery):

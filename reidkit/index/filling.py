@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from reidkit.errors import DataError
+from reidkit.files import check_regular
 from reidkit.features import Features
 from reidkit.index.records import Gallery, Header, Record
 from reidkit.runtime.embedder import Embedder
@@ -93,6 +94,7 @@ def read_metadata(file: Path) -> dict[Path, Record]:
     Raises:
         DataError: the file cannot be read, or a row is invalid; the message gives its line.
     """
+    check_regular(file, DataError)
     records: dict[Path, Record] = {}
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:

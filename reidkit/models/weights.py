@@ -16,6 +16,7 @@ import torchvision
 from torch import Tensor
 
 from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
+from reidkit.files import check_regular
 from reidkit.models.backbone import Backbone
 from reidkit.models.base import ReidModel
 
@@ -87,6 +88,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: if it is missing, or contains anything but tensors and plain values.
     """
+    check_regular(path, CheckpointError)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file, expected a weights file (.pth, .safetensors)")
     if path.suffix == ".safetensors":

@@ -15,6 +15,7 @@ from typing import Any
 from reidkit.choices import Provider
 from reidkit.device import cuda_device_count, cuda_index
 from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
+from reidkit.files import check_regular
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def open_session(
     """
     import onnxruntime as ort
 
+    check_regular(path, CheckpointError)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist. Export a checkpoint: reidkit export --onnx")
     requested = f"--provider {provider}" if provider else f"--device {device}"

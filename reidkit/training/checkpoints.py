@@ -23,7 +23,7 @@ from reidkit import checkpoint
 from reidkit.config import RunConfig, ScheduleConfig, differences, read_toml, to_table, to_toml
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.evaluation import percentages
-from reidkit.files import atomic, os_error_text
+from reidkit.files import atomic, check_regular, os_error_text
 from reidkit.runtime.distributed import ProcessGroup
 from reidkit.training.logging import RunningMetrics
 from reidkit.training.optim import TrainState
@@ -273,6 +273,7 @@ def read_resume_point(folder: Path) -> dict[str, Any]:
         CheckpointError: if it is missing or damaged.
     """
     path = folder / RESUME
+    check_regular(path, CheckpointError)
     if not path.is_file():
         raise CheckpointError(
             f"{path} is missing: the run was stopped before its first step. "
