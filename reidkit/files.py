@@ -14,7 +14,6 @@ from pathlib import Path
 
 from reidkit.errors import ReidkitError
 
-
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",

@@ -124,7 +124,7 @@ def test_the_kind_of_a_special_file_is_named(tmp_path: Path, kind: str) -> None:
 def test_standard_input_and_process_substitution_are_refused() -> None:
     reading, writing = os.pipe()
     try:
-        with pytest.raises(ReidkitError, match="is a pipe.* Save its contents in a file first"):
+        with pytest.raises(ReidkitError, match=r"is a pipe.* Save its contents in a file first"):
             check_regular(Path(f"/dev/fd/{reading}"))
     finally:
         os.close(reading)

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from reidkit.errors import DataError
-from reidkit.files import check_regular
 from reidkit.features import Features
+from reidkit.files import check_regular
 from reidkit.index.records import Gallery, Header, Record
 from reidkit.runtime.embedder import Embedder
 from reidkit.runtime.extraction import ExtractionSettings, extract_images
