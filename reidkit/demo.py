@@ -156,7 +156,7 @@ class Demo:
         with self.stage("export --onnx", f"reidkit export {checkpoint} --onnx"):
             parities = export_onnx(checkpoint, onnx).parities
         with self.stage("eval ONNX", f"reidkit eval {onnx} --dataset {root}"):
-            exported = self._evaluate(load_embedder(onnx, device="cpu"), data)
+            exported = self._evaluate(load_embedder(onnx, device="cpu", trust=True), data)
         gap = abs(exported.plain.mAP - trained.plain.mAP)
         if gap > 1e-4:
             raise ReidkitError(

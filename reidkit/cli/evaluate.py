@@ -32,6 +32,7 @@ from reidkit.cli.options import (
     SizeOption,
     StdOption,
     ThreadsOption,
+    TrustOption,
     open_data,
 )
 from reidkit.cli.output import mean_cell, print_json, print_table, stage_progress
@@ -140,6 +141,7 @@ def evaluate(
         str | None,
         typer.Option(help="Limit memory of ranking beyond the features, e.g. 500MiB or 2GiB."),
     ] = None,
+    trust: TrustOption = False,
     preprocess: PreprocessOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
@@ -262,6 +264,7 @@ def evaluate(
                 inputs=inputs,
                 options=embedding_option(embedding),
                 execution=Execution(provider, threads, "throughput", precision, compile_),
+                trust=trust,
             )
             found = [
                 evaluate_model(embedder, name, data_root, settings, options, multi_query)

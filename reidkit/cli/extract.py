@@ -31,6 +31,7 @@ from reidkit.cli.options import (
     SizeOption,
     StdOption,
     ThreadsOption,
+    TrustOption,
     embedding_option,
     external_inputs,
     open_data,
@@ -70,6 +71,7 @@ def extract(
     provider: ProviderOption = None,
     precision: PrecisionOption = "fp32",
     compile_: CompileOption = False,
+    trust: TrustOption = False,
     preprocess: PreprocessOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
@@ -135,6 +137,7 @@ def extract(
             inputs=inputs,
             options=embedding_option(embedding),
             execution=Execution(provider, threads, "throughput", precision, compile_),
+            trust=trust,
         )
         if dataset is not None:
             data = open_data(dataset, data_root)

@@ -157,8 +157,8 @@ class ParserRequest:
             existing_weights(name, self.weights)
             self._check_label_set(LABEL_SETS[name])
 
-    def open(self, device: str) -> OpenedParser:
-        """Reads the weights.
+    def open(self, device: str, *, trust: bool = False) -> OpenedParser:
+        """Reads the weights; an .onnx file is tried first (`onnx_trial`) unless it is trusted.
 
         Raises:
             ReidkitError: if they are damaged or of something else, or the options do not fit.
@@ -175,9 +175,17 @@ class ParserRequest:
                     **self.options,
                 )
             )
+        from reidkit.device import cuda_index
         from reidkit.masks.parsers.exported import open_exported, read_header
+        from reidkit.masks.parsers.onnx import PRESETS
         from reidkit.runtime.onnx_session import open_session
+        from reidkit.runtime.onnx_trial import try_model
 
+        if not trust:
+            preset = PRESETS[self.inputs.get("preset", "imagenet")]
+            size = self.inputs.get("size", preset.size)
+            on_cpu = cuda_index(device) is None
+            try_model(Path(self.parser), "parser", inputs={"size": size}, on_cpu=on_cpu)
         session = open_session(Path(self.parser), device)
         header = read_header(session)
         if header is None:
