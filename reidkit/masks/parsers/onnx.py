@@ -261,7 +261,7 @@ class OnnxParser:
             DataError: if it is not.
         """
         kind, num_labels = self.interface.kind, len(self.labels.names)
-        shape = getattr(output, "shape", ())
+        shape: tuple[int, ...] = getattr(output, "shape", ())
         right = isinstance(output, np.ndarray) and shape[:1] == (batch,) and 0 not in shape
         if kind == "labels":
             right = right and (len(shape) == 3 or (len(shape) == 4 and 1 in (shape[1], shape[3])))
