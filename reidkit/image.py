@@ -97,6 +97,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
+    """Pillow's error in our words."""
     if isinstance(error, UnidentifiedImageError):
         return "it is not an image"
-    return str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return "it is truncated" if "truncated" in str(error).lower() else "it is damaged"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import re
 import struct
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import torchvision
 from torch import Tensor
 
 from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
-from reidkit.files import check_regular
+from reidkit.files import check_regular, os_error_text
 from reidkit.models.backbone import Backbone
 from reidkit.models.base import ReidModel
 
@@ -25,6 +28,7 @@ log = logging.getLogger(__name__)
 _DAMAGED = (
     *(RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
     *(AssertionError, ArithmeticError, MemoryError, struct.error),
+    OSError,  # EINVAL of a file that is cut off: it seeks before the beginning
 )
 """What torch.load raises for damaged files."""
 
@@ -98,7 +102,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         try:
             loaded: object = load_file(path)
         except SafetensorError as error:
-            raise CheckpointError(f"{path}: not a safetensors file ({error})") from error
+            raise CheckpointError(
+                f"{path}: not a safetensors file, or a damaged one. Copy the file again"
+            ) from error
     else:
         loaded = _load_pickle(path)
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
@@ -146,19 +152,24 @@ def _load_pickle(path: Path) -> object:
         (scalar, "numpy._core.multiarray.scalar"),
     ]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about other protocols of pickle, to torch's authors
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's own message ends with the advice to set weights_only=False
-        found = str(error).partition("Unsupported ")[2] or str(error)
-        reason = found.splitlines()[0].split(". ")[0]
+        # torch's own message advises to set weights_only=False
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        example = f", such as {found[1]}" if found else ""
         raise CheckpointError(
-            f"{path}: contains more than tensors and plain values ({reason}); only weights are "
+            f"{path}: contains more than tensors and plain values{example}; only weights are "
             "loaded, because other objects could run code. Save the state dict alone"
         ) from error
     except _DAMAGED as error:
-        reason = (str(error).splitlines() or ["empty file"])[0]
-        raise CheckpointError(f"{path}: not a torch weights file ({reason})") from error
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise CheckpointError(f"cannot read {path}: {os_error_text(error)}") from error
+        what = "is damaged or of another kind" if path.stat().st_size else "is empty"
+        raise CheckpointError(
+            f"{path}: not a torch weights file; it {what}. Copy the file again"
+        ) from error
 
 
 def _download(name: str) -> Mapping[str, Tensor]:

@@ -9,6 +9,7 @@ size.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -303,9 +304,10 @@ def run_session(
     except Exception as error:  # ONNX Runtime's errors have no common base class
         if type(error).__module__.startswith("onnxruntime"):
             shape = "x".join(map(str, batch.shape))
+            node = re.search(r"running (\w+) node", str(error))
+            where = f" in a node of type {node[1]}" if node else ""
             raise ConfigError(
-                f"the parser fails on an input of {shape}; choose another --size or --scales"
-                f" ({str(error).splitlines()[0][:160]})"
+                f"the parser fails on an input of {shape}{where}; choose another --size or --scales"
             ) from error
         raise
 
