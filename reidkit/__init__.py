@@ -9,6 +9,7 @@ The names below are imported on first use, so that `import reidkit` does not imp
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from reidkit.runtime.extraction import embed_images as embed_images
 
 __version__ = "0.1.0"
+
+# ONNX Runtime's builds from 1.29 on otherwise report every session to their makers, and store a
+# device number in the user's cache, already when they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _PUBLIC = {
     "create_model": ("reidkit.checkpoint", "create_model"),

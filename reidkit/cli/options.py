@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,6 +120,32 @@ ChannelsOption = Annotated[
 ]
 ResizeOption = Annotated[
     Interpolation | None, typer.Option(help="Interpolation of resizing.", show_default="bicubic")
+]
+
+
+def _set_offline(context: typer.Context, offline: bool) -> None:
+    """Refuses downloads until the end of the command, in its child processes too."""
+    if not offline:
+        return
+    earlier = os.environ.get("REIDKIT_OFFLINE")
+
+    def restore() -> None:
+        if earlier is None:
+            os.environ.pop("REIDKIT_OFFLINE", None)
+        else:
+            os.environ["REIDKIT_OFFLINE"] = earlier
+
+    os.environ["REIDKIT_OFFLINE"] = "1"
+    context.call_on_close(restore)
+
+
+OfflineOption = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        callback=_set_offline,
+        help="Download nothing; as REIDKIT_OFFLINE=1.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import re
+import shlex
 import struct
 import sys
 import warnings
@@ -25,6 +27,9 @@ from reidkit.models.base import ReidModel
 
 log = logging.getLogger(__name__)
 
+OFFLINE = "REIDKIT_OFFLINE"
+"""Environment variable: 1 refuses to download weights."""
+
 _DAMAGED = (
     *(RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
     *(AssertionError, ArithmeticError, MemoryError, struct.error),
@@ -41,7 +46,8 @@ def load_imagenet(model: ReidModel, source: str) -> None:
             torchvision's parameter names (.pth or .safetensors).
     Raises:
         ConfigError: if there are no ImageNet weights for this backbone.
-        RuntimeMissing: if the download fails; the message names the file and where to put it.
+        RuntimeMissing: if the download fails, or `REIDKIT_OFFLINE` is 1 and the file is not in
+            torch's cache; the message names it and where to put it.
         CheckpointError: if the file is missing, unreadable or does not fit.
     """
     if source == "none":
@@ -175,6 +181,12 @@ def _load_pickle(path: Path) -> object:
 def _download(name: str) -> Mapping[str, Tensor]:
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     target = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    if not target.exists() and os.environ.get(OFFLINE, "0") not in ("", "0"):
+        raise RuntimeMissing(
+            f"offline, and {target} is missing. Where there is a network, run: "
+            f"curl --create-dirs -o {shlex.quote(str(target))} {weights.url}. Or pass --weights "
+            "FILE, or --weights none to train from scratch"
+        )
     try:
         with contextlib.redirect_stdout(sys.stderr):  # it prints
             state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
@@ -182,7 +194,15 @@ def _download(name: str) -> Mapping[str, Tensor]:
             )
     except (URLError, OSError, RuntimeError) as error:
         raise RuntimeMissing(
-            f"cannot download {weights.url} ({error}). Download it to {target}, "
+            f"cannot download {weights.url} ({_cause(error)}). Download it to {target}, "
             "or pass --weights FILE, or --weights none to train from scratch"
         ) from error
     return state
+
+
+def _cause(error: Exception) -> str:
+    """Why a download failed, in a few words."""
+    reason = error.reason if isinstance(error, URLError) else error
+    if isinstance(reason, OSError):
+        return os_error_text(reason)
+    return str(reason).splitlines()[0] if str(reason) else type(reason).__name__
