@@ -1,4 +1,4 @@
-"""Commands need no network, write only where they are told to, follow the umask, and reidkit reads
+"""Commands need no network, write only to the folders they are given, follow the umask, and reidkit reads
 no pickle and evaluates no text."""
 
 from __future__ import annotations
