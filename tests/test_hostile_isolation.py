@@ -1,5 +1,5 @@
-"""Commands need no network, write only to the folders they are given, follow the umask, and reidkit reads
-no pickle and evaluates no text."""
+"""Commands need no network, write only to the folders they are given, follow the umask, and reidkit
+reads no pickle and evaluates no text."""
 
 from __future__ import annotations
 
