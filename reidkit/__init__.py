@@ -11,6 +11,7 @@ docs/python.md shows their use.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from reidkit.vector_search import search as search
 
 __version__ = "0.1.0"
+
+# ONNX Runtime has telemetry, which stores a device number in the user's cache when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _MODULES = {
     "ReidkitError": "reidkit.errors",

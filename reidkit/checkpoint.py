@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import reidkit
 from reidkit.config import from_table
 from reidkit.errors import CheckpointError, ConfigError, ReidkitError
-from reidkit.files import atomic
+from reidkit.files import atomic, check_regular
 from reidkit.preprocess import Preprocess
 from reidkit.registry import get_arch
 
@@ -90,6 +90,7 @@ def read_header(path: Path) -> Header:
     """
     from safetensors import SafetensorError, safe_open
 
+    check_regular(path, CheckpointError)
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get("reidkit")
@@ -104,7 +105,7 @@ def read_header(path: Path) -> Header:
                 "Convert third-party weights with: "
                 f"reidkit import {path} --from FORMAT --arch NAME -o model.safetensors"
             )
-        raise CheckpointError(f"{path} is not a safetensors file ({error}). {advice}") from error
+        raise CheckpointError(f"{path} is not a safetensors file. {advice}") from error
     if text is None:
         raise CheckpointError(f"{path} has no reidkit header: it was not written by reidkit")
     try:
@@ -160,10 +161,8 @@ def _check_shapes(path: Path, header: Header) -> None:
     except ReidkitError:
         raise
     except (RuntimeError, OverflowError, MemoryError, ValueError, TypeError) as error:
-        reason = (str(error).splitlines() or ["too large"])[0]
         raise CheckpointError(
-            f"{path}: its header describes an impossible {header.arch} ({reason}). "
-            "Copy the file again"
+            f"{path}: its header describes an impossible {header.arch}. Copy the file again"
         ) from error
     with safe_open(path, framework="numpy") as file:
         found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping

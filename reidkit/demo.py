@@ -130,9 +130,10 @@ class Demo:
         evaluates the export, and plots ranked lists.
 
         Raises:
-            ReidkitError: if the folder is not empty, or the mAP of the export differs from that of
-                the checkpoint.
+            ReidkitError: if the device is not available, the folder is not empty, or the mAP of
+                the export differs from that of the checkpoint.
         """
+        torch_device(self.device)
         if self.out.exists() and any(self.out.iterdir()):
             raise ReidkitError(f"{self.out} is not empty. Choose another folder with --out")
         root, checkpoint = self.root, self.run_folder / "model.safetensors"
@@ -155,7 +156,7 @@ class Demo:
         with self.stage("export --onnx", f"reidkit export {checkpoint} --onnx"):
             parities = export_onnx(checkpoint, onnx).parities
         with self.stage("eval ONNX", f"reidkit eval {onnx} --dataset {root}"):
-            exported = self._evaluate(load_embedder(onnx, device="cpu"), data)
+            exported = self._evaluate(load_embedder(onnx, device="cpu", trust=True), data)
         gap = abs(exported.plain.mAP - trained.plain.mAP)
         if gap > 1e-4:
             raise ReidkitError(

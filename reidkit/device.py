@@ -49,6 +49,25 @@ def cuda_index(name: str) -> int | None:
     return None if name == "cpu" else int(index or 0)
 
 
+def check_device(name: str) -> None:
+    """Passes if the driver has the device called `name`. Imports no torch.
+
+    Raises:
+        ConfigError: if the name is unknown.
+        RuntimeMissing: if there is no such CUDA device.
+    """
+    index = cuda_index(name)
+    if name == "auto" or index is None:
+        return
+    count = cuda_device_count()
+    if index >= count:
+        found = f"only {', '.join(f'cuda:{i}' for i in range(count))}" if count else "none"
+        raise RuntimeMissing(
+            f"--device {name}: no such CUDA device, the driver found {found}. Check nvidia-smi, or "
+            "use --device cpu"
+        )
+
+
 def torch_device(name: str) -> torch.device:
     """The device called `name`; `auto` is CUDA where available, and is logged.
 

@@ -1,4 +1,4 @@
-"""Atomic writes, locks and digests of files."""
+"""Atomic writes, locks and digests of files, and which kinds of file are read."""
 
 from __future__ import annotations
 
@@ -7,11 +7,37 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from reidkit.errors import ReidkitError
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def check_regular(path: Path, error: type[ReidkitError] = ReidkitError) -> None:
+    """Passes for a regular file, also behind symbolic links, and for one that does not exist or
+    cannot be examined, about which the reader says more. Readers call it before they open a file:
+    reading from a pipe, a socket or a device may never end.
+
+    Raises:
+        ReidkitError: of the type `error`, if it is a folder, a pipe, a socket or a device.
+    """
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except (OSError, ValueError):  # ValueError: a null character in the path
+        return
+    if kind != stat.S_IFREG:
+        advice = "" if kind == stat.S_IFDIR else ". Save its contents in a file first"
+        raise error(f"{path} is {_KINDS.get(kind, 'a special file')}, expected a file{advice}")
 
 
 @contextlib.contextmanager
@@ -20,9 +46,12 @@ def atomic(path: Path) -> Iterator[Path]:
     on failure removed.
 
     Raises:
-        ReidkitError: if the disk is full or the folder cannot be written to.
+        ReidkitError: if the disk is full or the folder cannot be written to, or if `path` is not a
+            regular file: a device would be replaced by one.
     """
     partial = path.with_name(path.name + ".partial")
+    for file in (path, partial):
+        check_regular(file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -78,7 +107,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         return
     import fcntl
 
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would block
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,6 +129,11 @@ def os_error_text(error: OSError) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file's bytes."""
+    """Hexadecimal digest of a file's bytes.
+
+    Raises:
+        ReidkitError: as `check_regular`.
+    """
+    check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

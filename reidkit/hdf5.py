@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reidkit.errors import DataError, ReidkitError
+from reidkit.files import check_regular, os_error_text
 
 MAX_STRING = 1 << 16
 """Bytes of an attribute, and of a string in an array."""
@@ -37,6 +38,7 @@ def open_hdf5(path: Path, error: type[ReidkitError], kind: str) -> Iterator[h5py
     Args:
         kind: what the file should be, for the message: "mask file".
     """
+    check_regular(path, error)
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
@@ -44,7 +46,17 @@ def open_hdf5(path: Path, error: type[ReidkitError], kind: str) -> Iterator[h5py
         raise error(f"{path}: {known}") from known
     except (OSError, RuntimeError, LookupError, ValueError, TypeError) as unknown:
         # h5py raises any of these for a damaged file, depending on where the damage is
-        raise error(f"{path}: not a readable {kind} ({str(unknown)[:120]})") from unknown
+        raise error(f"{path}: not a readable {kind}; {_reason(unknown)}") from unknown
+
+
+def _reason(error: Exception) -> str:
+    """h5py's error in our words."""
+    text = str(error)
+    if "signature not found" in text:
+        return "it is not HDF5"
+    if isinstance(error, OSError) and error.errno:
+        return os_error_text(error).lower()
+    return "it is truncated" if "truncated" in text or "eof" in text else "it is damaged"
 
 
 def read_attributes(file: h5py.File) -> dict[str, Scalar]:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from reidkit.errors import DataError
+from reidkit.files import check_regular
 
 MAX_PIXELS = 64_000_000
 """Images above this many pixels are refused before they are decoded."""
@@ -36,10 +37,13 @@ def open_image(
         max_pixels: refuse larger images; by default MAX_PIXELS.
         formats: of Pillow that are accepted; by default all.
     Raises:
-        DataError: if the file is missing, is not an image, is truncated, or is above the cap.
+        DataError: if the file is missing, is not a regular file or not an image, is truncated, or
+            is above the cap.
     """
     name = name or str(source)
     cap = MAX_PIXELS if max_pixels is None else max_pixels
+    if isinstance(source, Path):
+        check_regular(source, DataError)
     try:
         with Image.open(source, formats=formats) as image:
             width, height = image.size
@@ -93,6 +97,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
+    """Pillow's error in our words."""
     if isinstance(error, UnidentifiedImageError):
         return "it is not an image"
-    return str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return "it is truncated" if "truncated" in str(error).lower() else "it is damaged"

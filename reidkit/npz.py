@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reidkit.errors import DataError
+from reidkit.files import check_regular
 
 MAX_ENTRIES = 64
 """Arrays in a file."""
@@ -39,10 +40,11 @@ class NpzFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        check_regular(path, DataError)
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise DataError(f"{path}: not a readable .npz file ({str(error)[:120]})") from error
+            raise DataError(f"{path}: not a readable .npz file; {_reason(error)}") from error
         entries = self._zip.infolist()
         total, bound = sum(e.file_size for e in entries), path.stat().st_size * MAX_RATIO
         self.names = [e.filename.removesuffix(".npy") for e in entries]
@@ -84,11 +86,9 @@ class NpzFile:
             with self._zip.open(info) as stream:
                 values: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
         except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, RuntimeError) as error:
-            raise DataError(f"{self.path}: {name!r} is damaged ({str(error)[:120]})") from error
+            raise DataError(f"{self.path}: {name!r} is damaged. Write the file again") from error
         except ValueError as error:
-            raise DataError(
-                f"{self.path}: {name!r} is not a NumPy array ({str(error)[:120]})"
-            ) from error
+            raise DataError(f"{self.path}: {name!r} is not a NumPy array of numbers") from error
         return values
 
     def _check_header(self, name: str, stream: IO[bytes], size: int, kinds: str, ndim: int) -> None:
@@ -107,6 +107,13 @@ class NpzFile:
                 f"{self.path}: {name!r} claims {claimed:,} bytes and has {size - stream.tell():,}; "
                 "refused"
             )
+
+
+def _reason(error: Exception) -> str:
+    """zipfile's error in our words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return "it is not a zip file, or a damaged one"
 
 
 _Header = tuple[tuple[int, ...], bool, "np.dtype[Any]"]

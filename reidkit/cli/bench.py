@@ -21,6 +21,7 @@ from reidkit.cli.options import (
     ResizeOption,
     SizeOption,
     StdOption,
+    TrustOption,
     external_inputs,
 )
 from reidkit.cli.output import print_json, print_table, stage_progress
@@ -50,6 +51,7 @@ def bench(
         float, typer.Option(min=1, help="Measure for this long; loading comes on top.")
     ] = 60.0,
     json: JsonOption = False,
+    trust: TrustOption = False,
     preprocess: PreprocessOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
@@ -90,7 +92,9 @@ def bench(
     backends = [
         backend
         for path in paths
-        for backend in list_backends(path, device, inputs if path.suffix == ".onnx" else {})
+        for backend in list_backends(
+            path, device, inputs | {"trust": trust} if path.suffix == ".onnx" else {}
+        )
     ]
     with tempfile.TemporaryDirectory() as folder, stage_progress() as on_progress:
         crops = write_crops(Path(folder), 64) if files is None else files

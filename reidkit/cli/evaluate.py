@@ -32,6 +32,7 @@ from reidkit.cli.options import (
     SizeOption,
     StdOption,
     ThreadsOption,
+    TrustOption,
     open_data,
 )
 from reidkit.cli.output import mean_cell, print_json, print_table, stage_progress
@@ -43,6 +44,7 @@ from reidkit.cli.runs import (
     trained_on,
 )
 from reidkit.errors import ConfigError
+from reidkit.files import check_regular
 
 if TYPE_CHECKING:
     from reidkit.evaluation import Evaluation, EvaluationResult, EvaluationSettings, RunStatistics
@@ -139,6 +141,7 @@ def evaluate(
         str | None,
         typer.Option(help="Limit memory of ranking beyond the features, e.g. 500MiB or 2GiB."),
     ] = None,
+    trust: TrustOption = False,
     preprocess: PreprocessOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
@@ -187,6 +190,8 @@ def evaluate(
 
     check_distinct("--dataset", dataset or [], [locate(name, data_root) for name in dataset or []])
     for features in (query_features, gallery_features):
+        if features is not None:
+            check_regular(features, ConfigError)
         require(features is None or features.is_file(), f"no such features file: {features}")
         require(
             features is None or features.suffix.lower() not in TABLE_SUFFIXES,
@@ -259,6 +264,7 @@ def evaluate(
                 inputs=inputs,
                 options=embedding_option(embedding),
                 execution=Execution(provider, threads, "throughput", precision, compile_),
+                trust=trust,
             )
             found = [
                 evaluate_model(embedder, name, data_root, settings, options, multi_query)

@@ -31,6 +31,7 @@ from reidkit.cli.options import (
     SizeOption,
     StdOption,
     ThreadsOption,
+    TrustOption,
     embedding_option,
     external_inputs,
     open_data,
@@ -70,6 +71,7 @@ def extract(
     provider: ProviderOption = None,
     precision: PrecisionOption = "fp32",
     compile_: CompileOption = False,
+    trust: TrustOption = False,
     preprocess: PreprocessOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
@@ -135,6 +137,7 @@ def extract(
             inputs=inputs,
             options=embedding_option(embedding),
             execution=Execution(provider, threads, "throughput", precision, compile_),
+            trust=trust,
         )
         if dataset is not None:
             data = open_data(dataset, data_root)
@@ -173,6 +176,7 @@ def find_images(images: str | None) -> list[Path]:
     """Image files in a folder and its sub-folders, at a path, or of a glob, sorted."""
     from reidkit.data.readers.rows import IMAGE_SUFFIXES, list_images
     from reidkit.errors import DataError
+    from reidkit.files import check_regular
 
     assert images is not None
     path = Path(images).expanduser()
@@ -184,6 +188,7 @@ def find_images(images: str | None) -> list[Path]:
     elif path.is_file():
         found = [path]
     else:
+        check_regular(path, DataError)
         names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute ones too
         found = [Path(name) for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     if not found:

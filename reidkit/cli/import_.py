@@ -53,11 +53,14 @@ def import_(
       reidkit import b.pth --from rga-reference --arch rga-sc -o b.safetensors
     """
     from reidkit.config import require
+    from reidkit.errors import CheckpointError
+    from reidkit.files import check_regular
     from reidkit.registry import check_arch_options
 
     height_width = None if size is None else parse_size(size)
     options = parse_arch_options(set_)
     check_arch_options(arch, options, where="--set")
+    check_regular(file, CheckpointError)
     require(file.is_file(), f"no such weights file: {file}")
 
     from reidkit import checkpoint

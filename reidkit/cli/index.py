@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reidkit.choices import ApproximateSearch
-from reidkit.cli.options import BatchOption, DeviceOption, FlipOption, JsonOption, ModelOption
+from reidkit.cli.options import (
+    BatchOption,
+    DeviceOption,
+    FlipOption,
+    JsonOption,
+    ModelOption,
+    TrustOption,
+)
 from reidkit.cli.output import print_json, progress
 from reidkit.errors import ConfigError
 
@@ -54,6 +61,7 @@ def build(
     approximate: ApproximateOption = None,
     batch: BatchOption = 64,
     device: DeviceOption = "auto",
+    trust: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
     """Build an index of a gallery.
@@ -90,7 +98,7 @@ def build(
 
         records = _records(images, camera, metadata)
         path = find_model(model)
-        embedder = load_embedder(path, device=device)
+        embedder = load_embedder(path, device=device, trust=trust)
         settings = ExtractionSettings(flip, batch=batch)
         first = extract_images(embedder, [[Path(records[0].path)]], settings)
         gallery = create_index(index, header_of(first, model=str(path.resolve())))
@@ -112,6 +120,7 @@ def add(
     approximate: ApproximateOption = None,
     batch: BatchOption = 64,
     device: DeviceOption = "auto",
+    trust: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
     """Add images to an index.
@@ -140,7 +149,7 @@ def add(
         from reidkit.runtime.extraction import ExtractionSettings
 
         records = _records(images, camera, metadata)
-        embedder = open_model(gallery, model, device)
+        embedder = open_model(gallery, model, device, trust)
         added = _add(
             gallery, embedder, records, ExtractionSettings(gallery.header.flip, batch=batch)
         )
@@ -231,7 +240,7 @@ def _open(index: str) -> Gallery:
     return open_index(index)
 
 
-def open_model(gallery: Gallery, model: Path | None, device: str) -> Any:
+def open_model(gallery: Gallery, model: Path | None, device: str, trust: bool) -> Any:
     """The embedder of an index's vectors: `model`, or the file that the index remembers.
 
     Raises:
@@ -248,7 +257,7 @@ def open_model(gallery: Gallery, model: Path | None, device: str) -> Any:
             f"{gallery.name} was built with {header.model or 'features of another tool'}, which "
             "is not there. Add --model FILE"
         )
-    embedder = load_embedder(path, device=device)
+    embedder = load_embedder(path, device=device, trust=trust)
     if embedder.source_hash != header.model_sha256:
         raise DataError(
             f"{path} is not the model that {gallery.name} was built with ({header.model}). Use "

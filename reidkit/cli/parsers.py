@@ -12,6 +12,7 @@ import typer
 
 from reidkit.choices import ParserName, ParserPrecision
 from reidkit.errors import ConfigError, suggest
+from reidkit.files import check_regular
 
 if TYPE_CHECKING:
     from reidkit.masks.labels import Grouping, LabelSet
@@ -50,6 +51,7 @@ def named_parser(parser: str) -> ParserName | None:
     """
     if parser in PARSER_NAMES:
         return parser
+    check_regular(Path(parser), ConfigError)
     if not Path(parser).is_file():
         raise ConfigError(
             f"--parser {parser}: no such file; expected a human parser in ONNX, or a known network."
@@ -155,8 +157,8 @@ class ParserRequest:
             existing_weights(name, self.weights)
             self._check_label_set(LABEL_SETS[name])
 
-    def open(self, device: str) -> OpenedParser:
-        """Reads the weights.
+    def open(self, device: str, *, trust: bool = False) -> OpenedParser:
+        """Reads the weights; an .onnx file is tried first (`onnx_trial`) unless it is trusted.
 
         Raises:
             ReidkitError: if they are damaged or of something else, or the options do not fit.
@@ -173,9 +175,17 @@ class ParserRequest:
                     **self.options,
                 )
             )
+        from reidkit.device import cuda_index
         from reidkit.masks.parsers.exported import open_exported, read_header
+        from reidkit.masks.parsers.onnx import PRESETS
         from reidkit.runtime.onnx_session import open_session
+        from reidkit.runtime.onnx_trial import try_model
 
+        if not trust:
+            preset = PRESETS[self.inputs.get("preset", "imagenet")]
+            size = self.inputs.get("size", preset.size)
+            on_cpu = cuda_index(device) is None
+            try_model(Path(self.parser), "parser", inputs={"size": size}, on_cpu=on_cpu)
         session = open_session(Path(self.parser), device)
         header = read_header(session)
         if header is None:

@@ -24,6 +24,7 @@ from reidkit.cli.options import (
     DatasetOption,
     DeviceOption,
     JsonOption,
+    TrustOption,
     parse_size,
 )
 from reidkit.cli.output import print_json
@@ -42,7 +43,7 @@ PANELS = {
         *("labels", "source", "seg_part4", "parser", "parser_weights", "label_set", "grouping"),
     ),
     "Parser": ("scales", "mirror", "batch", "precision", "device", "keep_labels"),
-    "Parser in ONNX": ("preset", "size", "fit", "order", "mean", "std"),
+    "Parser in ONNX": ("trust", "preset", "size", "fit", "order", "mean", "std"),
     "Output": ("out", "overwrite", "sheet", "json"),
 }
 
@@ -112,6 +113,7 @@ def prepare_masks(
         typer.Option(help="Arithmetic of a named parser.", show_default="fp32"),
     ] = None,
     device: DeviceOption = "auto",
+    trust: TrustOption = False,
     keep_labels: Annotated[
         Path | None, typer.Option(help="Also write the parser's label maps to this folder (PNG).")
     ] = None,
@@ -214,7 +216,7 @@ def prepare_masks(
         masks: MaskSource
         compare = None
         if request:
-            opened = request.open(local_device)
+            opened = request.open(local_device, trust=trust)
             groups = find_grouping(opened.labels, grouping)
             if not processes.is_main:
                 processes.broadcast(None)  # the main process opens the folder of label maps first

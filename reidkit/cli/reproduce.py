@@ -14,6 +14,7 @@ from reidkit.cli.options import (
     DataRootOption,
     DeviceOption,
     JsonOption,
+    OfflineOption,
     OptionalDatasetOption,
     PartMasksOption,
     SetOption,
@@ -37,7 +38,7 @@ PANELS = {
     "Table": ("list_", "rows", "seeds", "epochs_scale", "set_"),
     "Data": ("dataset", "all_splits", "data_root", "masks"),
     "Smoke test": ("smoke", "part"),
-    "Run": ("out", "device", "workers", "json"),
+    "Run": ("out", "device", "workers", "offline", "json"),
 }
 
 
@@ -88,6 +89,7 @@ def reproduce(
         ),
     ] = None,
     device: DeviceOption = "auto",
+    offline: OfflineOption = False,
     workers: WorkersOption = 2,
     json: JsonOption = False,
 ) -> None:

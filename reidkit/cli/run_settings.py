@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reidkit.errors import ConfigError
+from reidkit.files import check_regular
+
 if TYPE_CHECKING:
     from reidkit.config import Layer, RunConfig
     from reidkit.types import Dataset
@@ -110,7 +113,9 @@ def check_early(options: LaunchOptions, overrides: ConfigOverrides, resumed: Pat
         ("--config", overrides.file),
         ("--weights", weights_file),
     ):
-        require(path is None or path.is_file(), f"{option} {path}: no such file")
+        if path is not None:
+            check_regular(path, ConfigError)
+            require(path.is_file(), f"{option} {path}: no such file")
     if resumed is not None:
         check_layers(resumed_layers(resumed, overrides))
     else:

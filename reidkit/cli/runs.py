@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from reidkit.choices import ApRule
 from reidkit.errors import CheckpointError, ConfigError, DataError
+from reidkit.files import check_regular
 
 if TYPE_CHECKING:
     from reidkit.evaluation import EvaluationResult
@@ -45,6 +46,7 @@ def find_model(path: Path | None) -> Path:
         log.info("model: %s", found[-1])
         return found[-1]
     file = path / "model.safetensors" if path.is_dir() else path
+    check_regular(file, CheckpointError)
     if file.is_file() and file.suffix not in MODEL_SUFFIXES:
         raise CheckpointError(f"{path} is not a model. {_kind_of_file(file)}")
     if not file.is_file():
@@ -142,6 +144,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         DataError: the file is missing, was not written by `reidkit eval`, or was edited.
     """
     file = path / METRICS if path.is_dir() else path
+    check_regular(file, DataError)
     try:
         results = json.loads(file.read_text())["results"]
         if not isinstance(results, list):

@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reidkit.cli.options import BatchOption, DeviceOption, FlipOption, JsonOption
+from reidkit.cli.options import (
+    BatchOption,
+    DeviceOption,
+    FlipOption,
+    JsonOption,
+    TrustOption,
+)
 from reidkit.cli.output import print_json, progress
 from reidkit.errors import ConfigError
+from reidkit.files import check_regular
 
 if TYPE_CHECKING:
     from reidkit.features import Features
@@ -20,7 +27,7 @@ PANELS = {
     "Query and gallery": ("query", "gallery", "images_root"),
     "Search": ("top", "threshold", "rerank", "exclude_self", "exact"),
     "Conditions": ("camera", "after", "before"),
-    "Embedding": ("flip", "batch", "device"),
+    "Embedding": ("flip", "batch", "device", "trust"),
     "Output": ("png", "html", "csv", "json"),
 }
 
@@ -68,6 +75,7 @@ def search(
     flip: FlipOption = False,
     batch: BatchOption = 64,
     device: DeviceOption = "auto",
+    trust: TrustOption = False,
     png: Annotated[Path | None, typer.Option(help="Write the ranked lists as a picture.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write them as one HTML page.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write them as CSV.")] = None,
@@ -93,14 +101,14 @@ def search(
     wanted = top + 1 if exclude_self else top
     if is_index(gallery):
         index = open_index(gallery, exact=exact)
-        embedder = None if _is_features(query) else _index_model(index, model, device)
+        embedder = None if _is_features(query) else _index_model(index, model, device, trust)
         queries = _features(query, embedder, flip=index.header.flip, batch=batch)
         lists = search_index(queries, index, wanted, condition)
     else:
         if condition.after is not None or condition.before is not None:
             raise ConfigError("--after and --before need an index, which stores times")
         images = [name for name in (query, gallery) if not _is_features(name)]
-        embedder = _model(model, device) if images else None
+        embedder = _model(model, device, trust) if images else None
         queries = _features(query, embedder, flip=flip, batch=batch)
         stored = _features(gallery, embedder, flip=flip, batch=batch)
         config = RerankConfig() if rerank else None
@@ -120,6 +128,8 @@ def _check(query: str, gallery: str, model: Path | None, *, rerank: bool) -> Non
     if not query or not gallery:
         raise ConfigError("give --query IMAGE and --gallery FOLDER, a features file or an index")
     for option, name in (("--query", query), ("--gallery", gallery)):
+        if not Path(name).is_dir():
+            check_regular(Path(name), ConfigError)
         if _is_features(name) and not Path(name).is_file():
             raise ConfigError(f"{option} {name}: no such features file")
     if rerank and is_index(gallery):
@@ -137,17 +147,17 @@ def _is_features(name: str) -> bool:
     return name.lower().endswith(FEATURES)
 
 
-def _model(model: Path | None, device: str) -> Any:
+def _model(model: Path | None, device: str, trust: bool) -> Any:
     from reidkit.cli.runs import find_model
     from reidkit.runtime.embedder import load_embedder
 
-    return load_embedder(find_model(model), device=device)
+    return load_embedder(find_model(model), device=device, trust=trust)
 
 
-def _index_model(index: Gallery, model: Path | None, device: str) -> Any:
+def _index_model(index: Gallery, model: Path | None, device: str, trust: bool) -> Any:
     from reidkit.cli.index import open_model
 
-    return open_model(index, model, device)
+    return open_model(index, model, device, trust)
 
 
 def _features(name: str, embedder: Any, *, flip: bool, batch: int) -> Features:

@@ -20,6 +20,7 @@ from reidkit.cli.options import (
     SizeOption,
     StdOption,
     ThreadsOption,
+    TrustOption,
     external_inputs,
     parse_memory,
 )
@@ -68,6 +69,7 @@ def serve(
         int, typer.Option(min=1, help="Most pixels of an image, before it is resized.")
     ] = 16_000_000,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for a request.")] = 30.0,
+    trust: TrustOption = False,
     preprocess: PreprocessOption = None,
     size: SizeOption = None,
     mean: MeanOption = None,
@@ -124,7 +126,7 @@ def serve(
     from reidkit.runtime.execution import Execution
 
     execution = Execution(provider, threads, "latency", precision)
-    embedder = load_embedder(path, device=device, inputs=inputs, execution=execution)
+    embedder = load_embedder(path, device=device, inputs=inputs, execution=execution, trust=trust)
     settings = ServeSettings(
         name=name,
         token=token,

@@ -19,6 +19,7 @@ from reidkit.cli.options import (
     DataRootOption,
     DeviceOption,
     JsonOption,
+    OfflineOption,
     OptionalDatasetOption,
     PartMasksOption,
     SetOption,
@@ -59,7 +60,9 @@ PANELS = {
         *("epochs", "batch", "lr", "ema", "seed"),
     ),
     "Hardware": ("device", "precision", "compile_", "workers"),
-    "Run": ("out", "resume", "keep_resume", "dry_run", "find_lr", "tensorboard", "json"),
+    "Run": (
+        *("out", "resume", "keep_resume", "dry_run", "find_lr", "offline", "tensorboard", "json"),
+    ),
 }
 
 
@@ -135,6 +138,7 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Random seed.", show_default="0")] = None,
     device: DeviceOption = "auto",
+    offline: OfflineOption = False,
     precision: Annotated[
         Precision | None,
         typer.Option(

@@ -17,6 +17,7 @@ from reidkit.cli.options import (
     JsonOption,
     ModelArgument,
     OptionalDatasetOption,
+    TrustOption,
     open_data,
     option_panels,
 )
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 EMBEDDING_PANELS = {
     "Data": ("dataset", "data_root", "split", "images_root"),
     "Map": ("method", "colour", "count"),
-    "Embedding": ("batch", "device"),
+    "Embedding": ("batch", "device", "trust"),
     "Output": ("png", "html"),
 }
 
@@ -63,6 +64,7 @@ def ranks(
     flip: FlipOption = False,
     batch: BatchOption = 64,
     device: DeviceOption = "auto",
+    trust: TrustOption = False,
     png: Annotated[Path, typer.Option(help="Picture to write.")] = Path("ranks.png"),
     html: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
     json: JsonOption = False,
@@ -102,7 +104,7 @@ def ranks(
     config = RerankConfig() if rerank else None
     settings = EvaluationSettings(rerank=config, flip=flip, batch=batch)
     where = torch_device(device)
-    embedder = load_embedder(path, device=str(where))
+    embedder = load_embedder(path, device=str(where), trust=trust)
     splits: tuple[Split, ...] = ("query", "gallery")
     features = []
     for split in splits:
@@ -165,6 +167,7 @@ def embedding(
     ] = 200,
     batch: BatchOption = 64,
     device: DeviceOption = "auto",
+    trust: TrustOption = False,
     png: Annotated[Path, typer.Option(help="Picture to write.")] = Path("embedding.png"),
     html: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
 ) -> None:
@@ -204,7 +207,9 @@ def embedding(
         name = dataset or trained_on(path)
         locate(name, data_root)
         data = open_data(name, data_root)
-        features = _split_features(path, data, split, count, batch=batch, device=device)
+        features = _split_features(
+            path, data, split, count, batch=batch, device=device, trust=trust
+        )
         root = data.root
 
     shown = embedding_map(features, method=method, colour=colour, root=root)
@@ -238,7 +243,7 @@ def _stored_features(file: Path, count: int) -> Features:
 
 
 def _split_features(
-    model: Path, data: Dataset, split: Split, count: int, *, batch: int, device: str
+    model: Path, data: Dataset, split: Split, count: int, *, batch: int, device: str, trust: bool
 ) -> Features:
     """Embeddings of at most `count` images of a split."""
     import dataclasses
@@ -259,7 +264,7 @@ def _split_features(
     chosen: dict[str, Any] = {
         split: tuple(items[row] for row in choose_items(pids, roles, count=count))
     }
-    embedder = load_embedder(model, device=device)
+    embedder = load_embedder(model, device=device, trust=trust)
     with progress(f"embedding {data.name} {split}") as on_progress:
         return extract_split(
             embedder,

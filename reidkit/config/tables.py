@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from reidkit.errors import ConfigError, suggest
+from reidkit.files import check_regular
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -29,8 +30,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The table in a TOML file.
 
     Raises:
-        ConfigError: if it is missing or is not TOML.
+        ConfigError: if it is missing, or is not a regular file of TOML.
     """
+    check_regular(path, ConfigError)
     try:
         with path.open("rb") as file:
             return tomllib.load(file)

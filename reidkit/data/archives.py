@@ -22,6 +22,7 @@ from reidkit.data.manifest import MANIFEST, find_root
 from reidkit.data.readers.cuhk03 import TESTSETS
 from reidkit.data.schema import Manifest
 from reidkit.errors import DataError
+from reidkit.files import check_regular
 
 MAX_ENTRIES = 5_000_000
 """Members of an archive; MARS has 1.2 million images."""
@@ -237,6 +238,7 @@ def _extract(
 @contextmanager
 def _open_archive(archive: Path) -> Iterator[Iterator[_Entry | str]]:
     """Yields the members as `_entries` does; errors of the formats become DataErrors."""
+    check_regular(archive, DataError)
     if not archive.is_file():
         raise DataError(f"no such archive: {archive}")
     try:

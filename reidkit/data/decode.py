@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reidkit.errors import DataError
+from reidkit.files import check_regular
 from reidkit.image import read_image
 
 SMALL = 200_000
@@ -30,6 +32,7 @@ def read_for_training(path: Path) -> Tensor:
         DataError: as `read_image`.
     """
     if path.suffix.lower() in (".jpg", ".jpeg"):
+        check_regular(path, DataError)
         try:
             data = path.read_bytes()
             if len(data) <= SMALL:

@@ -19,6 +19,7 @@ from reidkit.data.readers import READERS
 from reidkit.data.readers.rows import build_splits, raise_problems
 from reidkit.data.schema import Manifest
 from reidkit.errors import DataError, suggest
+from reidkit.files import check_regular
 from reidkit.types import SPLITS, Dataset, Item, frames
 
 MANIFEST = "manifest.toml"
@@ -87,7 +88,9 @@ def find_manifest(dataset: str) -> Path:
             f"{path} is a table without a {MANIFEST} next to it. "
             f"Write one: reidkit datasets init {path}"
         )
-    if path.is_dir():
+    if not path.is_dir():
+        check_regular(path, DataError)
+    else:
         raise DataError(
             f"{path} has no {MANIFEST}. For a published data set use "
             f"--dataset NAME --data-root {path}; for your own images run: "

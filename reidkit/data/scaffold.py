@@ -17,7 +17,7 @@ from reidkit.data.readers.rows import list_images, raise_problems
 from reidkit.data.readers.table import read_csv
 from reidkit.data.schema import Manifest
 from reidkit.errors import DataError
-from reidkit.files import atomic
+from reidkit.files import atomic, check_regular
 from reidkit.types import SPLITS
 
 COLUMNS = ("split", "path", "pid", "camid", "tracklet", "frame")
@@ -184,6 +184,7 @@ def plan_table(table: Path, root: Path | None = None) -> Scaffold:
     Raises:
         DataError: with all problems of the table.
     """
+    check_regular(table, DataError)
     if not table.is_file():
         raise DataError(f"no such table: {table}")
     with table.open(newline="", encoding="utf-8-sig") as text:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError, ReidkitError
-from reidkit.files import atomic_folder, exclusive_lock, os_error_text
+from reidkit.files import atomic_folder, check_regular, exclusive_lock, os_error_text
 from reidkit.index.records import (
     ANY,
     DATABASE,
@@ -189,6 +189,7 @@ class IndexDirectory:
         file, slots = self.file_and_slots()
         if self._vectors is None or self._vectors[:2] != (file, slots):
             shape = (slots, self.header.dimension)
+            check_regular(self.path / file, DataError)
             try:
                 mapped = (
                     np.memmap(self.path / file, "<f4", "r", shape=shape)

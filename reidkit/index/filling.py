@@ -12,6 +12,7 @@ from pathlib import Path
 
 from reidkit.errors import DataError
 from reidkit.features import Features
+from reidkit.files import check_regular
 from reidkit.index.records import Gallery, Header, Record
 from reidkit.runtime.embedder import Embedder
 from reidkit.runtime.extraction import ExtractionSettings, extract_images
@@ -93,6 +94,7 @@ def read_metadata(file: Path) -> dict[Path, Record]:
     Raises:
         DataError: the file cannot be read, or a row is invalid; the message gives its line.
     """
+    check_regular(file, DataError)
     records: dict[Path, Record] = {}
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:

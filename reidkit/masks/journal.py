@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from reidkit.errors import MaskError
+from reidkit.files import check_regular
 from reidkit.masks.store import MAX_CELLS
 
 SYNC_SECONDS = 5.0
@@ -70,6 +72,7 @@ def read_records(path: Path, task: bytes) -> list[Record]:
     Args:
         task: the line that identifies it.
     """
+    check_regular(path, MaskError)
     with path.open("rb") as file:
         if file.readline(len(task)) != task:
             return []

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from reidkit.errors import DataError
-from reidkit.files import atomic
+from reidkit.files import atomic, check_regular
 from reidkit.masks.labels import Labels, LabelSet
 
 DESCRIPTION = "labels.json"
@@ -74,6 +74,7 @@ def open_label_folder(
                 " label map; rename one of them"
             )
     description = path / DESCRIPTION
+    check_regular(description, DataError)
     if description.exists():
         if json.loads(description.read_text("utf-8")).get("key") != key:
             raise DataError(

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import reidkit
 from reidkit.config.tables import from_table
 from reidkit.errors import DataError, MaskError
-from reidkit.files import atomic, exclusive_lock, os_error_text
+from reidkit.files import atomic, check_regular, exclusive_lock, os_error_text
 from reidkit.masks.agreement import Agreement
 from reidkit.masks.journal import (
     Journal,
@@ -99,6 +99,7 @@ def write_store(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
+        check_regular(file, MaskError)
         with exclusive_lock(file), file.open("r+b") as opened:
             journal = Journal(opened, task)
             if journal.restarted:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
+import re
+import shlex
 import struct
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +21,19 @@ import torchvision
 from torch import Tensor
 
 from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
+from reidkit.files import check_regular, os_error_text
 from reidkit.models.backbone import Backbone
 from reidkit.models.base import ReidModel
 
 log = logging.getLogger(__name__)
 
+OFFLINE = "REIDKIT_OFFLINE"
+"""Environment variable: 1 refuses to download weights."""
+
 _DAMAGED = (
     *(RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
     *(AssertionError, ArithmeticError, MemoryError, struct.error),
+    OSError,  # EINVAL of a file that is cut off: it seeks before the beginning
 )
 """What torch.load raises for damaged files."""
 
@@ -36,7 +46,8 @@ def load_imagenet(model: ReidModel, source: str) -> None:
             torchvision's parameter names (.pth or .safetensors).
     Raises:
         ConfigError: if there are no ImageNet weights for this backbone.
-        RuntimeMissing: if the download fails; the message names the file and where to put it.
+        RuntimeMissing: if the download fails, or `REIDKIT_OFFLINE` is 1 and the file is not in
+            torch's cache; the message names it and where to put it.
         CheckpointError: if the file is missing, unreadable or does not fit.
     """
     if source == "none":
@@ -87,6 +98,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: if it is missing, or contains anything but tensors and plain values.
     """
+    check_regular(path, CheckpointError)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file, expected a weights file (.pth, .safetensors)")
     if path.suffix == ".safetensors":
@@ -96,7 +108,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         try:
             loaded: object = load_file(path)
         except SafetensorError as error:
-            raise CheckpointError(f"{path}: not a safetensors file ({error})") from error
+            raise CheckpointError(
+                f"{path}: not a safetensors file, or a damaged one. Copy the file again"
+            ) from error
     else:
         loaded = _load_pickle(path)
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
@@ -144,24 +158,35 @@ def _load_pickle(path: Path) -> object:
         (scalar, "numpy._core.multiarray.scalar"),
     ]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about other protocols of pickle, to torch's authors
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's own message ends with the advice to set weights_only=False
-        found = str(error).partition("Unsupported ")[2] or str(error)
-        reason = found.splitlines()[0].split(". ")[0]
+        # torch's own message advises to set weights_only=False
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        example = f", such as {found[1]}" if found else ""
         raise CheckpointError(
-            f"{path}: contains more than tensors and plain values ({reason}); only weights are "
+            f"{path}: contains more than tensors and plain values{example}; only weights are "
             "loaded, because other objects could run code. Save the state dict alone"
         ) from error
     except _DAMAGED as error:
-        reason = (str(error).splitlines() or ["empty file"])[0]
-        raise CheckpointError(f"{path}: not a torch weights file ({reason})") from error
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise CheckpointError(f"cannot read {path}: {os_error_text(error)}") from error
+        what = "is damaged or of another kind" if path.stat().st_size else "is empty"
+        raise CheckpointError(
+            f"{path}: not a torch weights file; it {what}. Copy the file again"
+        ) from error
 
 
 def _download(name: str) -> Mapping[str, Tensor]:
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     target = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    if not target.exists() and os.environ.get(OFFLINE, "0") not in ("", "0"):
+        raise RuntimeMissing(
+            f"offline, and {target} is missing. Where there is a network, run: "
+            f"curl --create-dirs -o {shlex.quote(str(target))} {weights.url}. Or pass --weights "
+            "FILE, or --weights none to train from scratch"
+        )
     try:
         with contextlib.redirect_stdout(sys.stderr):  # it prints
             state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
@@ -169,7 +194,15 @@ def _download(name: str) -> Mapping[str, Tensor]:
             )
     except (URLError, OSError, RuntimeError) as error:
         raise RuntimeMissing(
-            f"cannot download {weights.url} ({error}). Download it to {target}, "
+            f"cannot download {weights.url} ({_cause(error)}). Download it to {target}, "
             "or pass --weights FILE, or --weights none to train from scratch"
         ) from error
     return state
+
+
+def _cause(error: Exception) -> str:
+    """Why a download failed, in a few words."""
+    reason = error.reason if isinstance(error, URLError) else error
+    if isinstance(reason, OSError):
+        return os_error_text(reason)
+    return str(reason).splitlines()[0] if str(reason) else type(reason).__name__

@@ -25,7 +25,7 @@ from reidkit.evaluation import (
     mean_and_std,
     percentages,
 )
-from reidkit.files import atomic
+from reidkit.files import atomic, check_regular
 from reidkit.masks.store import MaskStore
 from reidkit.reproduce.tables import Row, Table
 from reidkit.retrieval import RerankConfig
@@ -228,6 +228,7 @@ def _read_result(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         DataError: the file is damaged or was edited.
     """
+    check_regular(path, DataError)
     try:
         document = json.loads(path.read_text())
         settings, metrics = document["settings"], document["metrics"]

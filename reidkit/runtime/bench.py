@@ -92,7 +92,7 @@ def list_backends(path: Path, device: str, inputs: Mapping[str, Any]) -> list[Ba
 
     Args:
         device: auto, cpu, cuda or cuda:N; auto: the CPU, and CUDA where there is a device.
-        inputs: of `Runtime`, for third-party ONNX files.
+        inputs: of `Runtime`, for ONNX files: `trust`, and the inputs of third-party ones.
     """
     index = cuda_index(device)
     devices = ["cpu"] if index is None else [f"cuda:{index}"]

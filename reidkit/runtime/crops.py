@@ -53,6 +53,7 @@ class Runtime:
             with one thread each.
         provider: ONNX Runtime's execution provider; None: as the device says.
         precision: "bf16" for checkpoints on processors that have it.
+        trust: run an ONNX file without a trial in a limited process (docs/reliability.md).
         inputs: of third-party ONNX files: size, interpolation, mean, std and channels, as in
             `Preprocess`, and output, the name of the embedding output.
 
@@ -75,10 +76,13 @@ class Runtime:
         *,
         provider: Provider | None = None,
         precision: EmbeddingPrecision = "fp32",
+        trust: bool = False,
         **inputs: Any,
     ) -> None:
         execution = Execution(provider, threads, mode, precision)
-        self.embedder = load_embedder(Path(path), device=device, inputs=inputs, execution=execution)
+        self.embedder = load_embedder(
+            Path(path), device=device, inputs=inputs, execution=execution, trust=trust
+        )
         self.preprocess: Preprocess = self.embedder.preprocess
         self.frames: int = self.embedder.frames
         self.dimension: int = self.embedder.dimension

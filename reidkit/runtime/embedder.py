@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.device import cuda_index
 from reidkit.errors import ConfigError
 from reidkit.files import sha256
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.execution import Execution
 from reidkit.runtime.onnx_runtime import OnnxEmbedder
+from reidkit.runtime.onnx_trial import try_model
 
 if TYPE_CHECKING:
     from reidkit.runtime.torch_embedder import TorchEmbedder
@@ -55,6 +57,7 @@ def load_embedder(
     inputs: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     execution: Execution | None = None,
+    trust: bool = False,
 ) -> OnnxEmbedder | TorchEmbedder:
     """The embedder in a checkpoint (.safetensors), a run folder, or an .onnx file.
 
@@ -64,6 +67,7 @@ def load_embedder(
             and "output", the name of its embedding output.
         options: of a checkpoint's architecture, in place of its own.
         execution: threads, provider, precision; what was chosen is logged in one line.
+        trust: an .onnx file is run without a trial (`onnx_trial`).
 
     Raises:
         CheckpointError, RuntimeMissing: as the embedders and `checkpoint.load` do.
@@ -84,6 +88,9 @@ def load_embedder(
                 f"{path} is exported with a fixed precision: remove --precision and --compile. "
                 "Another precision is chosen by reidkit export"
             )
+        if not trust:
+            on_cpu = execution.provider == "cpu" or cuda_index(device) is None
+            try_model(path, "embedder", inputs=inputs, on_cpu=on_cpu)
         onnx = OnnxEmbedder(path, device=device, inputs=inputs, execution=execution)
         log.info("%s", onnx.description)
         return onnx

@@ -28,6 +28,7 @@ FORMAT = 2
 
 MAX_FRAMES = 1024
 MAX_BATCH = 4096
+MAX_DIMENSION = 1 << 16
 """Bounds on what a file may ask for."""
 
 InputRange = Literal["normalised", "0-1", "0-255", "uint8"]

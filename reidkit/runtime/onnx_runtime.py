@@ -19,7 +19,7 @@ from reidkit.choices import Provider
 from reidkit.errors import CheckpointError
 from reidkit.files import sha256
 from reidkit.runtime.execution import Execution
-from reidkit.runtime.onnx_contract import OnnxContract, read_contract
+from reidkit.runtime.onnx_contract import MAX_DIMENSION, OnnxContract, read_contract
 from reidkit.runtime.onnx_session import PROVIDERS, cpu_nodes, open_session, session_errors
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class OnnxEmbedder:
             self.buffers = threading.local()
             self.dimension = 0  # until the first run
             shape = (1, *([self.frames] if self.frames else []), *self.preprocess.size, 3)
-            self.embed(np.zeros(shape, np.uint8))
+            self.embed(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
             fallbacks = Counter() if on_cpu else cpu_nodes(self.session)
         if fallbacks:
             log.warning(
@@ -112,7 +112,8 @@ class OnnxEmbedder:
         is; [0, D] for an empty batch.
 
         Raises:
-            CheckpointError: if the model fails, or its output is not one embedding per image.
+            CheckpointError: if the model fails, or its output is not one embedding per image, of
+                one length and of finite numbers.
         """
         if len(pixels) == 0:
             return np.empty((0, self.dimension), np.float32)
@@ -132,6 +133,12 @@ class OnnxEmbedder:
             (found,) = self.session.run([contract.output], {contract.input: array}, options)
         self._check(found, len(array))
         rows: NDArray[np.float32] = found.reshape(len(array), -1)[:B].astype(np.float32)
+        wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(wrong):
+            raise CheckpointError(
+                f"{self.path}: embedding {wrong[0]} of a batch of {B} has values that are not "
+                f"finite ({len(wrong)} of {B} have). Export the model again, in fp32 if it is fp16"
+            )
         return rows
 
     def _check(self, found: Any, batch: int) -> None:
@@ -145,6 +152,11 @@ class OnnxEmbedder:
                 "expected one embedding per image, float [batch, D]"
             )
         self.dimension = self.dimension or shape[1]
+        if shape[1] > MAX_DIMENSION:
+            raise CheckpointError(
+                f"{self.path}: embeddings have {shape[1]:,} numbers, expected at most "
+                f"{MAX_DIMENSION:,}. Choose another output: --output NAME"
+            )
         if shape[1] != self.dimension:
             raise CheckpointError(
                 f"{self.path}: embeddings have {shape[1]} numbers in one batch and "

@@ -15,6 +15,7 @@ from typing import Any
 from reidkit.choices import Provider
 from reidkit.device import cuda_device_count, cuda_index
 from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
+from reidkit.files import check_regular
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def open_session(
     """
     import onnxruntime as ort
 
+    check_regular(path, CheckpointError)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist. Export a checkpoint: reidkit export --onnx")
     requested = f"--provider {provider}" if provider else f"--device {device}"
@@ -158,6 +160,9 @@ def _with_fallbacks(provider: Provider, index: int, threads: int | None, path: P
     return [CPU]
 
 
+MAX_DETAIL = 200
+"""Characters of ONNX Runtime's own text in a message."""
+
 _NODE = re.compile(r"while running (?P<op>\w+) node\. Name:'(?P<name>[^']*)' Status Message: (.*)")
 
 
@@ -177,7 +182,16 @@ def session_errors(path: Path, what: str) -> Iterator[None]:
 
 
 def _reason(text: str, what: str) -> str:
+    """The first line of ONNX Runtime's text, in our words as far as we know them."""
     line = text.strip().splitlines()[0]
+    if "protobuf" in line.lower():
+        return "it is not an ONNX file, or a damaged one. Copy or export it again"
+    operator = re.search(r"(\S+?)\(-?\d+\) is not a registered function/op", line)
+    if operator is not None:
+        return (
+            f"it needs the operator {operator[1]}, which ONNX Runtime does not have. Export it "
+            "with operators of ONNX only"
+        )
     if re.search("external data", line, re.IGNORECASE):
         found = re.search(r'"([^"]+)"', line)
         file = f" {found[1]}" if found else ""
@@ -189,8 +203,9 @@ def _reason(text: str, what: str) -> str:
     if node is not None:
         # Without the C++ source location that the message begins with
         detail = re.sub(r"^/\S+?:\d+ .*?(was false\. |\. (?=[A-Z]))", "", node[3])
-        return f"ONNX Runtime {what}: {node['op']} node {node['name']!r} failed: {detail}"
-    return f"ONNX Runtime {what}: {line.rpartition(' : ')[2]}"
+        name = f"{node['op']} node {node['name']}".strip()
+        return f"ONNX Runtime {what}: {name} failed: {detail[:MAX_DETAIL]}"
+    return f"ONNX Runtime {what}: {line.rpartition(' : ')[2][:MAX_DETAIL]}"
 
 
 def cpu_nodes(session: Any) -> Counter[str]:

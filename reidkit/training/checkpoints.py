@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import shlex
+import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ from reidkit import checkpoint
 from reidkit.config import RunConfig, ScheduleConfig, differences, read_toml, to_table, to_toml
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.evaluation import percentages
-from reidkit.files import atomic, os_error_text
+from reidkit.files import atomic, check_regular, os_error_text
 from reidkit.runtime.distributed import ProcessGroup
 from reidkit.training.logging import RunningMetrics
 from reidkit.training.optim import TrainState
@@ -273,6 +275,7 @@ def read_resume_point(folder: Path) -> dict[str, Any]:
         CheckpointError: if it is missing or damaged.
     """
     path = folder / RESUME
+    check_regular(path, CheckpointError)
     if not path.is_file():
         raise CheckpointError(
             f"{path} is missing: the run was stopped before its first step. "
@@ -280,9 +283,13 @@ def read_resume_point(folder: Path) -> dict[str, Any]:
         )
     with _refuse_damaged(folder):
         try:
-            document = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about other protocols of pickle
+                document = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:  # its text suggests to disable the check
             raise ValueError("it contains more than tensors and numbers") from error
+        except (RuntimeError, LookupError, EOFError, AssertionError, struct.error) as error:
+            raise ValueError("it is cut off, or of another kind") from error
         if not isinstance(document, dict) or document.keys() != CONTENTS:
             raise ValueError(f"expected {', '.join(sorted(CONTENTS))}")
     return document

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from reidkit.errors import CheckpointError, RuntimeMissing
 from reidkit.evaluation import RANKS, EvaluationResult, percentages
-from reidkit.files import atomic
+from reidkit.files import atomic, check_regular
 from reidkit.runtime.distributed import ProcessGroup
 from reidkit.types import ModelOutput
 
@@ -192,6 +192,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
         CheckpointError: another line is not the record of an epoch.
     """
     path = folder / "metrics.jsonl"
+    check_regular(path, CheckpointError)
     if not path.exists():
         return []
     records = []

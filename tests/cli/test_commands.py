@@ -187,7 +187,7 @@ def test_cuda_is_refused_where_it_is_not_available(
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     message = refuse("eval", trained / "runs/one", "--dataset", market, "--device", "cuda")
-    assert "found no CUDA device" in message
+    assert "--device cuda: no such CUDA device" in message
     assert "unknown device" in refuse(
         "eval", trained / "runs/one", "--dataset", market, "--device", "gpu"
     )

@@ -9,6 +9,7 @@ size.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -209,7 +210,7 @@ class OnnxParser:
     def _labels(self, images: Sequence[Bytes]) -> list[Labels]:
         (output,) = self._run(images, 1.0, mirrored=False)
         highest = len(self.labels.names) - 1
-        if output.min() < 0 or output.max() > highest:
+        if not 0 <= output.min() <= output.max() <= highest:
             raise DataError(
                 f"the parser gives labels {output.min()} to {output.max()}, expected 0 to"
                 f" {highest} ({self.labels.name}). Name its label set: --label-set NAME"
@@ -251,7 +252,35 @@ class OnnxParser:
         if self.interface.channels_last:
             batch = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
         outputs = run_session(self.session, list(self.interface.outputs), batch)
-        return [self._ordered(output[: len(images)]) for output in outputs]
+        checked = [self._checked(output, len(batch)) for output in outputs]
+        return [self._ordered(output[: len(images)]) for output in checked]
+
+    def _checked(self, output: Any, batch: int) -> npt.NDArray[Any]:
+        """An output that is what the model states: it may return anything.
+
+        Raises:
+            DataError: if it is not.
+        """
+        kind, num_labels = self.interface.kind, len(self.labels.names)
+        shape: tuple[int, ...] = getattr(output, "shape", ())
+        right = isinstance(output, np.ndarray) and shape[:1] == (batch,) and 0 not in shape
+        if kind == "labels":
+            right = right and (len(shape) == 3 or (len(shape) == 4 and 1 in (shape[1], shape[3])))
+        else:
+            right = right and len(shape) == 4 and shape[1 if kind == "scores" else 3] == num_labels
+        if not right:
+            found = f"{output.dtype} {list(shape)}" if shape else type(output).__name__
+            raise DataError(
+                f"the parser gives {found} for {batch} images, expected {kind.split()[0]} of"
+                f" {num_labels} classes per pixel and image. Export it again"
+            )
+        checked: npt.NDArray[Any] = output
+        if np.isnan(checked).any():
+            raise DataError(
+                f"the parser gives {kind.split()[0]} that are not numbers. Export it again, in fp32"
+                " if it is fp16"
+            )
+        return checked
 
     def _ordered(self, output: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if self.interface.kind == "scores last":
@@ -275,9 +304,10 @@ def run_session(
     except Exception as error:  # ONNX Runtime's errors have no common base class
         if type(error).__module__.startswith("onnxruntime"):
             shape = "x".join(map(str, batch.shape))
+            node = re.search(r"running (\w+) node", str(error))
+            where = f" in a node of type {node[1]}" if node else ""
             raise ConfigError(
-                f"the parser fails on an input of {shape}; choose another --size or --scales"
-                f" ({str(error).splitlines()[0][:160]})"
+                f"the parser fails on an input of {shape}{where}; choose another --size or --scales"
             ) from error
         raise
 

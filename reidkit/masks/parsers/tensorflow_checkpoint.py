@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import CheckpointError
+from reidkit.files import check_regular
 from reidkit.masks.parsers.crc32c import masked_crc32c
 
 FOOTER = 48
@@ -160,6 +161,7 @@ def find_prefix(path: Path) -> Path:
         path = found[0]
     prefix = path.with_name(re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", path.name))
     index = prefix.with_name(prefix.name + ".index")
+    check_regular(index, CheckpointError)
     if not index.is_file():
         raise CheckpointError(
             f"{index}: no such file, expected a TensorFlow checkpoint: the folder or the prefix of"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reidkit.errors import CheckpointError
+from reidkit.files import check_regular
 from reidkit.masks.parsers.jppnet import JppNet
 from reidkit.masks.parsers.schp import Schp
 from reidkit.masks.parsers.tensorflow_checkpoint import TensorFlowCheckpoint
@@ -77,6 +78,7 @@ def load_schp(path: Path, num_classes: int) -> Schp:
             f"{path}: {parser} takes the authors' {file}. For JPPNet's TensorFlow checkpoint use"
             " --parser jppnet"
         )
+    check_regular(path, CheckpointError)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file, expected the authors' {file}")
     tensors = read_tensors(path)
