@@ -21,7 +21,6 @@ SMALL = {
     "REIDKIT_INPUT__SIZE": "[64, 32]",
     "REIDKIT_SCHEDULE__EPOCHS": "1",
     "REIDKIT_SAMPLER__BATCH": "16",
-    "REIDKIT_WEIGHTS": "none",
 }
 CAMERAS = ("cam1", "cam2")
 
@@ -42,11 +41,21 @@ def in_process(*arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def environment(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Settings of a small training, and REIDKIT_DATA with a synthetic Market-1501."""
+    """Settings of a small training, REIDKIT_DATA with a synthetic Market-1501, and a file of random
+    weights where torch keeps downloads."""
+    import torch
+    from torchvision.models import ResNet18_Weights, resnet18
+
     data = tmp_path_factory.mktemp("documented")
     (data / "Market-1501-v15.09.15").symlink_to(market)
+    downloaded = data / "hub" / "checkpoints" / Path(ResNet18_Weights.IMAGENET1K_V1.url).name
+    downloaded.parent.mkdir(parents=True)
+    torch.save(resnet18(weights=None).state_dict(), downloaded)
+    (data / "resnet18.pth").hardlink_to(downloaded)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (SMALL | {"REIDKIT_DATA": str(data)}).items():
+        for name in ("REIDKIT_DATA", "TORCH_HOME"):
+            patch.setenv(name, str(data))
+        for name, value in SMALL.items():
             patch.setenv(name, value)
         yield data
 
@@ -56,8 +65,6 @@ def prepared(
     environment: Path, market: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A folder with every file that the examples name, made by the commands themselves."""
-    import torchvision
-
     folder = tmp_path_factory.mktemp("prepared")
     images = sorted((market / "bounding_box_test").glob("0*.jpg"))
     for name, chosen in (("photos", images[:6]), ("new-photos", images[6:9])):
@@ -73,9 +80,7 @@ def prepared(
         shutil.copy(image, folder / "frames")
     shutil.copy(images[0], folder / "who.jpg")
     shutil.copy(images[1], folder / "other.jpg")
-    import torch
-
-    torch.save(torchvision.models.resnet18(weights=None).state_dict(), folder / "resnet18.pth")
+    (folder / "resnet18.pth").hardlink_to(environment / "resnet18.pth")
     done = subprocess.run(
         [sys.executable, "-c", PREPARE],
         cwd=folder,
