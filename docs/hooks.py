@@ -34,9 +34,16 @@ def option_tables(path: list[str]) -> str:
     for parameter in command.params:
         record = parameter.get_help_record(context)
         if record is not None:
-            name, meaning = (text.replace("|", "\\|").replace("\n", " ") for text in record)
+            name, meaning = (_cell(text) for text in record)
             is_argument = parameter.param_type_name == "argument"
             panel = "Arguments" if is_argument else parameter.rich_help_panel or "Options"
-            panels.setdefault(panel, []).append(f"| `{name}` | {escape(meaning, quote=False)} |\n")
+            row = f"| <code>{name}</code> | {meaning} |\n"
+            panels.setdefault(panel, []).append(row)
     header = "| option | meaning |\n|---|---|\n"
     return "\n".join(f"**{panel}**\n\n{header}{''.join(rows)}" for panel, rows in panels.items())
+
+
+def _cell(text: str) -> str:
+    """Text as HTML in a table's cell, where a line may end after each choice."""
+    plain = escape(" ".join(text.split()), quote=False).replace("*", "&#42;").replace("_", "&#95;")
+    return plain.replace("|", "&#124;<wbr>")
