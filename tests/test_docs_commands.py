@@ -61,9 +61,7 @@ def environment(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="module")
-def prepared(
-    environment: Path, market: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def prepared(environment: Path, market: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every file that the examples name, made by the commands themselves."""
     folder = tmp_path_factory.mktemp("prepared")
     images = sorted((market / "bounding_box_test").glob("0*.jpg"))

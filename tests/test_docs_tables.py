@@ -1,4 +1,4 @@
-"""The README's tables of architectures and data sets are those of the registry and the manifests."""
+"""The README lists the architectures of the registry and the data sets of the manifests."""
 
 from __future__ import annotations
 
