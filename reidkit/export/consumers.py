@@ -1,7 +1,7 @@
 """Programs that load exported files: what each feeds a network, and the configuration it reads.
 
 The facts come from their documentation and, for BoxMOT 25 and Ultralytics 8.4, from running them
-(docs/export.md). None of them is imported.
+(docs/commands/export.md). None of them is imported.
 """
 
 # B batch, T frames, H W pixels of the network's input, D embedding

@@ -1,4 +1,4 @@
-"""docs/serve.md: its requests are sent to a real server."""
+"""docs/commands/serve.md: its requests are sent to a real server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tiny_onnx import write_mean_channels
 for package in ("prometheus_client", "python_multipart", "starlette", "uvicorn"):
     pytest.importorskip(package)
 
-PAGE = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "commands" / "serve.md").read_text()
 DOCUMENTED = "http://127.0.0.1:8000"
 TOKEN = "0123456789abcdef"
 
