@@ -195,7 +195,7 @@ def _checked(
 
 
 def _write_hdf5(path: Path, features: Features) -> None:
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", locking=False) as file:  # `atomic` has locked it
         file["features"] = features.features
         file["pids"] = features.pids
         file["camids"] = features.camids

@@ -1,8 +1,8 @@
 """The command line: one file per command, and the only place that prints or exits.
 
 Results go to stdout, progress and logs to stderr. Exit status: 0 success, 1 a bug, 2 an error that
-the user can fix, 130 and 143 stopped by Ctrl-C and SIGTERM. Commands import torch inside their
-functions, so that --help is fast.
+the user can fix, 130, 143 and 129 stopped by Ctrl-C, SIGTERM and SIGHUP. Commands import torch
+inside their functions, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -112,7 +112,10 @@ for name, function, panels in (
     app.command(name, rich_help_panel=PANEL_OF[name], cls=option_panels(panels))(function)
 
 
-_STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_STORAGE_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.EBUSY, errno.EXDEV, errno.ESTALE),
+}
 """Errors of the disk or its permissions, not of the program."""
 
 

@@ -122,10 +122,10 @@ def store_results(folder: Path, results: Sequence[EvaluationResult]) -> None:
     from reidkit.files import atomic
 
     new = [result.to_dict(per_query=True) for result in results]
-    earlier = read_results(folder) if (folder / METRICS).is_file() else []
     taken = {_key(document) for document in new}
-    kept = [document for document in earlier if _key(document) not in taken]
-    with atomic(folder / METRICS) as partial:
+    with atomic(folder / METRICS) as partial:  # also locks it against another evaluation
+        earlier = read_results(folder) if (folder / METRICS).is_file() else []
+        kept = [document for document in earlier if _key(document) not in taken]
         partial.write_text(json.dumps({"results": [*kept, *new]}, indent=1))
 
 

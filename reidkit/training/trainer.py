@@ -207,7 +207,7 @@ class Trainer:
         The best is chosen by rank-1 (or top-1): of held-out training identities with
         `test.val_fraction`, else of the test set; the checkpoint says which.
 
-        Ctrl-C and SIGTERM save a resume point and raise Interrupted, a KeyboardInterrupt.
+        Ctrl-C, SIGTERM and SIGHUP save a resume point and raise Interrupted, a KeyboardInterrupt.
 
         Args:
             resume: continue from the folder's resume.pt, with the same bits. A completed run is

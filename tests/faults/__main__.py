@@ -20,10 +20,11 @@ import torch
 
 import reidkit
 
-from .commands import COMMANDS
+from .commands import COMMANDS, Command
 from .scenarios import MOUNTING, SCENARIOS, Bench, Failure, Trial, may_mount, tally
 
-WORKERS = {"train", "datasets-synth"}
+HEADER = f"{'command':24}{'scenario':14}{'trials':>7}{'failed':>7}  exit statuses"
+WORKERS = {"train-workers", "datasets-synth-workers"}
 
 
 def import_everything() -> None:
@@ -44,34 +45,34 @@ def main() -> int:
     failed = False
     try:
         bench = Bench.create(folder)
-        print(f"{'command':24}{'scenario':14}{'trials':>7}{'failed':>7}  exit statuses", flush=True)
+        print(HEADER, flush=True)
         for command in COMMANDS:
-            if options.command and command.name not in options.command:
-                continue
-            try:
-                trial = Trial(bench, command)
-            except Failure as failure:
-                print(failure, flush=True)
-                failed = True
-                continue
-            for scenario in options.scenario or SCENARIOS:
-                if (scenario in MOUNTING and not mounts) or (
-                    scenario == "lost-workers" and command.name not in WORKERS
-                ):
-                    continue
-                count = options.kills if scenario == "kills" else options.trials
-                found = tally(trial, scenario, seed=options.seed, count=count)
-                ended = "  ".join(f"{n} x {s}" for s, n in sorted(found.statuses.items()))
-                print(
-                    f"{command.name:24}{scenario:14}{found.trials:7}{len(found.failures):7}  {ended}",
-                    flush=True,
-                )
-                for line in found.failures:
-                    print(f"    {line}", flush=True)
-                failed |= bool(found.failures)
+            if not options.command or command.name in options.command:
+                failed |= _try(bench, command, options, mounts=mounts)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return int(failed)
+
+
+def _try(bench: Bench, command: Command, options: argparse.Namespace, *, mounts: bool) -> bool:
+    """Runs the scenarios of a command and prints a line for each; returns whether one failed."""
+    try:
+        trial = Trial(bench, command)
+    except Failure as failure:
+        print(failure, flush=True)
+        return True
+    failed = False
+    for scenario in options.scenario or SCENARIOS:
+        no_workers = scenario == "lost-workers" and command.name not in WORKERS
+        if no_workers or (scenario in MOUNTING and not mounts):
+            continue
+        count = options.kills if scenario == "kills" else options.trials
+        found = tally(trial, scenario, seed=options.seed, count=count)
+        ended = "  ".join(f"{n} x {s}" for s, n in sorted(found.statuses.items()))
+        row = f"{command.name:24}{scenario:14}{found.trials:7}{len(found.failures):7}"
+        print("\n    ".join([f"{row}  {ended}", *found.failures]), flush=True)
+        failed |= bool(found.failures)
+    return failed
 
 
 def _options() -> argparse.Namespace:

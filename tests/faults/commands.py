@@ -86,6 +86,10 @@ COMMANDS = (
         ("datasets", "synth", "out/data", "--train-pids", "2", "--test-pids", "2"),
     ),
     Command(
+        "datasets-synth-workers",
+        ("datasets", "synth", "out/data", "--train-pids", "12", "--test-pids", "4"),
+    ),
+    Command(
         "datasets-unpack",
         (
             *("datasets", "unpack", "market1501", "--archive", "{inputs}/market.zip"),
@@ -111,7 +115,9 @@ COMMANDS = (
             "out/photos/manifest.toml": "old/manifest.toml",
         },
     ),
-    Command("datasets-subset", ("datasets", "subset", "{inputs}/market", "--ids", "2", "-o", "out/part")),
+    Command(
+        "datasets-subset", ("datasets", "subset", "{inputs}/market", "--ids", "2", "-o", "out/part")
+    ),
     Command(
         "prepare-masks",
         (
@@ -120,6 +126,7 @@ COMMANDS = (
         ),
     ),
     _train("train", "--workers", "0"),
+    _train("train-workers", "--workers", "2"),
     Command(
         "eval",
         (
@@ -212,8 +219,6 @@ def make_inputs(inputs: Path) -> None:
         *("--precision", "fp32", "-o", "run", "--workers", "0"),
     )
     reidkit("eval", "run", "--dataset", "market", *CPU)
-    query, *others = sorted((inputs / "market" / "query").iterdir())
-    assert others
     (inputs / "removed").mkdir()
     _make_photos(inputs)
     _make_cifar(inputs / "cifar-100-binary")

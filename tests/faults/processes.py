@@ -160,9 +160,7 @@ class Running:
         os.killpg(self.pid, signal.SIGKILL)
 
 
-def run(
-    arguments: Sequence[str], folder: Path, log: Path, fault: Fault = NO_FAULT
-) -> Ended:
+def run(arguments: Sequence[str], folder: Path, log: Path, fault: Fault = NO_FAULT) -> Ended:
     """Runs a command to its end; see `Running`."""
     return Running(arguments, folder, log, fault).end()
 
@@ -254,4 +252,4 @@ def _watch(fault: Fault, folder: Path, log: Path) -> Callable[[str, str], None]:
 
 
 def _is_inside(path: Any, folder: Path) -> bool:
-    return Path(os.path.abspath(os.fsdecode(path))).is_relative_to(folder)
+    return Path(os.path.normpath(Path.cwd() / os.fsdecode(path))).is_relative_to(folder)

@@ -169,7 +169,9 @@ class Trial:
 Scenario = Callable[[Trial, random.Random, int], Iterator[tuple[str, Callable[[], Ended]]]]
 
 
-def kills(trial: Trial, rng: random.Random, count: int) -> Iterator[tuple[str, Callable[[], Ended]]]:
+def kills(
+    trial: Trial, rng: random.Random, count: int
+) -> Iterator[tuple[str, Callable[[], Ended]]]:
     """SIGKILL at file-system events, at sizes of a file in the middle of a write, and at times."""
     at_events = rng.sample(range(1, len(trial.events) + 1), min(count // 2, len(trial.events)))
     at_sizes = count // 5
@@ -182,7 +184,9 @@ def kills(trial: Trial, rng: random.Random, count: int) -> Iterator[tuple[str, C
         yield from _killed(trial, fault)
 
 
-def signals(trial: Trial, rng: random.Random, count: int) -> Iterator[tuple[str, Callable[[], Ended]]]:
+def signals(
+    trial: Trial, rng: random.Random, count: int
+) -> Iterator[tuple[str, Callable[[], Ended]]]:
     """SIGTERM, SIGINT and SIGHUP in turn, half of them at events."""
     for number in range(count):
         name = SIGNALS[number % len(SIGNALS)]
@@ -211,7 +215,9 @@ def _killed(trial: Trial, fault: Fault) -> Iterator[tuple[str, Callable[[], Ende
     yield str(fault), attempt
 
 
-def renames(trial: Trial, rng: random.Random, count: int) -> Iterator[tuple[str, Callable[[], Ended]]]:
+def renames(
+    trial: Trial, rng: random.Random, count: int
+) -> Iterator[tuple[str, Callable[[], Ended]]]:
     """Renames that fail as on a network file system, once or for ever."""
     events = [k for k, line in enumerate(trial.events, 1) if line.startswith("os.rename")]
     choices = [
@@ -224,7 +230,9 @@ def renames(trial: Trial, rng: random.Random, count: int) -> Iterator[tuple[str,
         yield from _erroneous(trial, fault)
 
 
-def removals(trial: Trial, rng: random.Random, count: int) -> Iterator[tuple[str, Callable[[], Ended]]]:
+def removals(
+    trial: Trial, rng: random.Random, count: int
+) -> Iterator[tuple[str, Callable[[], Ended]]]:
     """The output folder vanishes."""
     for _ in range(count):
         fault = Fault(event=rng.randint(1, len(trial.events)), remove="out")
@@ -250,7 +258,9 @@ def _erroneous(trial: Trial, fault: Fault) -> Iterator[tuple[str, Callable[[], E
     yield str(fault), attempt
 
 
-def full_disks(trial: Trial, rng: random.Random, count: int) -> Iterator[tuple[str, Callable[[], Ended]]]:
+def full_disks(
+    trial: Trial, rng: random.Random, count: int
+) -> Iterator[tuple[str, Callable[[], Ended]]]:
     """A disk with room for part of the results; afterwards it has room."""
     most = 2 * (sum(trial.sizes.values()) // PAGE + len(trial.sizes)) + 4
     pages = sorted(rng.sample(range(most), min(count, most)))
@@ -274,7 +284,9 @@ def full_disks(trial: Trial, rng: random.Random, count: int) -> Iterator[tuple[s
         yield f"{free} free blocks", attempt
 
 
-def read_only(trial: Trial, rng: random.Random, count: int) -> Iterator[tuple[str, Callable[[], Ended]]]:
+def read_only(
+    trial: Trial, rng: random.Random, count: int
+) -> Iterator[tuple[str, Callable[[], Ended]]]:
     """A read-only disk."""
 
     def attempt() -> Ended:
@@ -294,7 +306,9 @@ def read_only(trial: Trial, rng: random.Random, count: int) -> Iterator[tuple[st
     yield "read-only", attempt
 
 
-def two_writers(trial: Trial, rng: random.Random, count: int) -> Iterator[tuple[str, Callable[[], Ended]]]:
+def two_writers(
+    trial: Trial, rng: random.Random, count: int
+) -> Iterator[tuple[str, Callable[[], Ended]]]:
     """The same command twice, the second one a little later."""
     for _ in range(count):
         delay = rng.uniform(0, 0.8 * trial.seconds)
@@ -313,13 +327,17 @@ def two_writers(trial: Trial, rng: random.Random, count: int) -> Iterator[tuple[
                 raise Failure(f"both refused: {both[0].last_line}; {both[1].last_line}")
             difference = trial.difference()
             if difference:
-                raise Failure(f"two at once: {difference}; {both[0].last_line}; {both[1].last_line}")
+                raise Failure(
+                    f"two at once: {difference}; {both[0].last_line}; {both[1].last_line}"
+                )
             return both[1]
 
         yield f"a second one after {delay:.3f} s", attempt
 
 
-def lost_workers(trial: Trial, rng: random.Random, count: int) -> Iterator[tuple[str, Callable[[], Ended]]]:
+def lost_workers(
+    trial: Trial, rng: random.Random, count: int
+) -> Iterator[tuple[str, Callable[[], Ended]]]:
     """A process that the command has started is killed."""
     for _ in range(count):
         delay = rng.uniform(0, trial.seconds)

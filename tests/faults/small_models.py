@@ -1,4 +1,4 @@
-"""Networks of a hundredth of their size, so that a command takes a second and a fault is soon met."""
+"""Networks of a hundredth of their size, so that a command takes a second."""
 
 from __future__ import annotations
 
