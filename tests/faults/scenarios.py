@@ -91,7 +91,7 @@ class Trial:
         self.seconds, self.events = ended.seconds, ended.events
         found = files(bench.work)
         self.expected = {name: content(path) for name, path in found.items()}
-        self.sizes = {name: path.stat().st_size for name, path in found.items()}
+        self.sizes = {name: path.lstat().st_size for name, path in found.items()}
 
     def run(self, fault: Fault = NO_FAULT, *, resume: bool = False) -> Ended:
         """Runs the command in the working directory."""
@@ -262,7 +262,8 @@ def full_disks(
     trial: Trial, rng: random.Random, count: int
 ) -> Iterator[tuple[str, Callable[[], Ended]]]:
     """A disk with room for part of the results; afterwards it has room."""
-    most = 2 * (sum(trial.sizes.values()) // PAGE + len(trial.sizes)) + 4
+    new = [-(-size // PAGE) for name, size in trial.sizes.items() if name not in trial.before]
+    most = sum(new, start=2) + max(new, default=0)
     pages = sorted(rng.sample(range(most), min(count, most)))
     for free in pages:
 
