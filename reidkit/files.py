@@ -180,10 +180,10 @@ def write_error(path: Path, error: OSError) -> ReidkitError:
 
 def os_error_text(error: OSError) -> str:
     """The cause in a few words, also from HDF5's long error texts."""
-    if error.strerror:
-        return error.strerror
     found = re.search(r"error message = '([^']+)'", str(error))
-    return found[1] if found else str(error).splitlines()[0]
+    if found:
+        return found[1]
+    return (error.strerror or str(error)).partition("\n")[0]
 
 
 def sha256(path: Path) -> str:

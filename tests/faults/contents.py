@@ -16,7 +16,8 @@ import numpy as np
 import onnx
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file
 
 TEMPORARY = (".partial", ".journal", "-journal")
 """In names of files and folders that are not results."""
@@ -79,9 +80,11 @@ def _npz(path: Path) -> dict[str, Any]:
         return {name: file[name].tolist() for name in file.files}
 
 
-def _tensors(path: Path) -> bytes:
-    load_file(path)
-    return path.read_bytes()
+def _tensors(path: Path) -> tuple[dict[str, bytes], Any]:
+    """Tensors and header, without the version of the program."""
+    with safe_open(path, "np") as file:
+        header = json.loads(file.metadata()["reidkit"])
+    return {n: t.tobytes() for n, t in load_file(path).items()}, {**header, "git": ""}
 
 
 def _torch_file(path: Path) -> str:

@@ -398,8 +398,9 @@ class mounted:
         _mount(b"tmpfs", self.folder, 0, "size=512m")
 
     def __exit__(self, *error: Any) -> None:
+        MNT_DETACH = 2  # what a command has started may still be ending
         libc = ctypes.CDLL(None, use_errno=True)
-        if libc.umount2(os.fsencode(self.folder), 0):
+        if libc.umount2(os.fsencode(self.folder), MNT_DETACH):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(self.folder))
 
 
