@@ -67,8 +67,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         ReidkitError: if the disk is full, the folder cannot be written to, or another process is
             writing it; or if it is the current folder or a mount point, which cannot be replaced.
     """
-    if path.is_dir() and (path.samefile(Path.cwd()) or path.is_mount()):
-        kind = "a mount point" if path.is_mount() else "the current folder"
+    if path.is_dir() and (path.samefile(Path.cwd()) or path.resolve().is_mount()):
+        kind = "the current folder" if path.samefile(Path.cwd()) else "a mount point"
         raise ReidkitError(f"{path} is {kind}, expected a new folder: {path / 'NAME'}")
     partial = path.with_name(path.name + ".partial")
     try:
