@@ -78,7 +78,7 @@ class Trial:
     Attributes:
         seconds: that it took.
         events: file-system events of it.
-        sizes: bytes of each file afterwards.
+        sizes: bytes of each file that it has written.
     """
 
     def __init__(self, bench: Bench, command: Command) -> None:
@@ -91,7 +91,11 @@ class Trial:
         self.seconds, self.events = ended.seconds, ended.events
         found = files(bench.work)
         self.expected = {name: content(path) for name, path in found.items()}
-        self.sizes = {name: path.lstat().st_size for name, path in found.items()}
+        self.sizes = {
+            name: path.lstat().st_size
+            for name, path in found.items()
+            if path.read_bytes() != self.before.get(name)
+        }
 
     def run(self, fault: Fault = NO_FAULT, *, resume: bool = False) -> Ended:
         """Runs the command in the working directory."""
@@ -201,6 +205,8 @@ def _killed(trial: Trial, fault: Fault) -> Iterator[tuple[str, Callable[[], Ende
         trial.prepare()
         ended = trial.run(fault)
         by_signal = fault.signal != signal.SIGKILL and not fault.size
+        if ended.status == -fault.signal and not ended.stderr:
+            by_signal = False  # it came before the program had installed its handlers
         if by_signal and ended.status not in (0, 128 + fault.signal):
             raise Failure(f"exit status {ended.status} by {fault}: {ended.stderr[-500:]}")
         if by_signal and ended.status and "stopped" not in ended.last_line:
@@ -261,7 +267,7 @@ def full_disks(
     trial: Trial, rng: random.Random, count: int
 ) -> Iterator[tuple[str, Callable[[], Ended]]]:
     """A disk with room for part of the results; afterwards it has room."""
-    new = [-(-size // PAGE) for name, size in trial.sizes.items() if name not in trial.before]
+    new = [-(-size // PAGE) for size in trial.sizes.values()]
     most = sum(new, start=2) + max(new, default=0)
     pages = sorted(rng.sample(range(most), min(count, most)))
     for free in pages:
