@@ -1,14 +1,18 @@
-"""Commands without a model take the newest run, unless the clock was set back."""
+"""Commands without a model take the newest run, unless the clock was set back; a model is known to
+be of other data."""
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from reidkit.cli.runs import find_model, newest_run
+from reidkit import checkpoint
+from reidkit.cli.runs import find_model, newest_run, warn_if_data_changed
 from reidkit.errors import ConfigError
 
 
@@ -51,3 +55,17 @@ def test_a_single_run_is_the_newest_by_any_clock(
     before = time.time() - 3600
     monkeypatch.setattr(time, "time", lambda: before)
     assert newest_run() == Path("runs/b")
+
+
+def test_data_that_have_changed_since_the_training_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    header = SimpleNamespace(dataset="market1501", fingerprint="then")
+    monkeypatch.setattr(checkpoint, "read_header", lambda path: header)
+    model = Path("runs/a/model.safetensors")
+    with caplog.at_level(logging.WARNING):
+        warn_if_data_changed(model, "market1501", "then")
+        warn_if_data_changed(model, "msmt17", "other")
+        assert caplog.text == ""
+        warn_if_data_changed(model, "market1501", "now")
+    assert f"market1501 has other images or labels than when {model} was trained" in caplog.text

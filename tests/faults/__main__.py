@@ -21,7 +21,7 @@ import torch
 import reidkit
 
 from .commands import COMMANDS, Command
-from .scenarios import MOUNTING, SCENARIOS, Bench, Failure, Trial, may_mount, tally
+from .scenarios import MOUNTING, SCENARIOS, Bench, Failure, Trial, may_mount, run_scenario
 
 HEADER = f"{'command':24}{'scenario':14}{'trials':>7}{'failed':>7}  exit statuses"
 WORKERS = {"train-workers", "datasets-synth-workers"}
@@ -44,11 +44,11 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="reidkit-faults-", dir=options.folder))
     failed = False
     try:
-        bench = Bench.create(folder)
+        chosen = [c for c in COMMANDS if not options.command or c.name in options.command]
+        bench = Bench.create(folder, chosen)
         print(HEADER, flush=True)
-        for command in COMMANDS:
-            if not options.command or command.name in options.command:
-                failed |= _try(bench, command, options, mounts=mounts)
+        for command in chosen:
+            failed |= _try(bench, command, options, mounts=mounts)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return int(failed)
@@ -67,7 +67,7 @@ def _try(bench: Bench, command: Command, options: argparse.Namespace, *, mounts:
         if no_workers or (scenario in MOUNTING and not mounts):
             continue
         count = options.kills if scenario == "kills" else options.trials
-        found = tally(trial, scenario, seed=options.seed, count=count)
+        found = run_scenario(trial, scenario, seed=options.seed, count=count)
         ended = "  ".join(f"{n} x {s}" for s, n in sorted(found.statuses.items()))
         row = f"{command.name:24}{scenario:14}{found.trials:7}{len(found.failures):7}"
         print("\n    ".join([f"{row}  {ended}", *found.failures]), flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,13 @@ class Command:
     start: dict[str, str] = field(default_factory=dict)
     resume: tuple[str, ...] = ()
     history: tuple[str, ...] = ()
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether it reads the trained run or the index."""
+        return any(word.startswith("{inputs}/run") for word in self.arguments) or any(
+            source in ("run", "people.index") for source in self.start.values()
+        )
 
     def arguments_in(self, inputs: Path, *, resume: bool = False) -> list[str]:
         """The arguments with the folder of inputs."""
@@ -199,8 +206,8 @@ COMMANDS = (
 """Commands that print only (compare, settings, models, masks show) are not among them."""
 
 
-def make_inputs(inputs: Path) -> None:
-    """Generates what the commands read, by reidkit's own commands.
+def make_inputs(inputs: Path, commands: Sequence[Command]) -> None:
+    """Generates what these commands read, by reidkit's own commands.
 
     Raises:
         RuntimeError: one of them failed.
@@ -212,14 +219,7 @@ def make_inputs(inputs: Path) -> None:
             raise RuntimeError(f"reidkit {' '.join(arguments)}: {ended.stderr}")
 
     inputs.mkdir(parents=True)
-    counts = ("--train-pids", "3", "--test-pids", "2")
-    reidkit("datasets", "synth", "market", *counts)
-    reidkit(
-        *("train", "--dataset", "market", *RUN, "--epochs", "1", "--weights", "none", *CPU),
-        *("--precision", "fp32", "-o", "run", "--workers", "0"),
-    )
-    reidkit("eval", "run", "--dataset", "market", *CPU)
-    (inputs / "removed").mkdir()
+    reidkit("datasets", "synth", "market", "--train-pids", "3", "--test-pids", "2")
     _make_photos(inputs)
     _make_cifar(inputs / "cifar-100-binary")
     with zipfile.ZipFile(inputs / "market.zip", "w") as archive:
@@ -227,7 +227,13 @@ def make_inputs(inputs: Path) -> None:
             archive.write(path, Path("Market-1501-v15.09.15", path.relative_to(inputs / "market")))
     torch.manual_seed(0)
     torch.save(NarrowResNet().state_dict(), inputs / "weights.pth")
-    _make_index(inputs, reidkit)
+    if any(command.needs_model for command in commands):
+        reidkit(
+            *("train", "--dataset", "market", *RUN, "--epochs", "1", "--weights", "none", *CPU),
+            *("--precision", "fp32", "-o", "run", "--workers", "0"),
+        )
+        reidkit("eval", "run", "--dataset", "market", *CPU)
+        _make_index(inputs, reidkit)
 
 
 def _make_photos(inputs: Path) -> None:
@@ -256,6 +262,7 @@ def _make_index(inputs: Path, reidkit: Callable[..., None]) -> None:
     images = sorted((inputs / "market" / "bounding_box_train").glob("*.jpg"))[:8]
     metadata = ["path,time", *(f"{path},2000-01-0{k + 1}" for k, path in enumerate(images[:3]))]
     (inputs / "metadata.csv").write_text("\n".join(metadata) + "\n")
+    (inputs / "removed").mkdir()
     for path in images[3:6]:
         shutil.copy2(path, inputs / "removed" / path.name)
     reidkit(

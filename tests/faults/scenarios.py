@@ -14,7 +14,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class Failure(AssertionError):
 
 
 @dataclass
-class Tally:
+class Outcomes:
     """Trials of a scenario: how many, how they ended, and what failed."""
 
     trials: int = 0
@@ -65,10 +65,10 @@ class Bench:
         return self.root / "log"
 
     @staticmethod
-    def create(root: Path) -> Bench:
-        """Generates the inputs, and uses small models in this process from now on."""
+    def create(root: Path, commands: Sequence[Command]) -> Bench:
+        """Generates the inputs of these commands; from now on, this process uses small models."""
         use_small_models()
-        make_inputs(root / "inputs")
+        make_inputs(root / "inputs", commands)
         return Bench(root)
 
 
@@ -377,10 +377,10 @@ SCENARIOS: dict[str, Scenario] = {
 MOUNTING = ("full-disk", "read-only")
 
 
-def tally(trial: Trial, scenario: str, *, seed: int, count: int) -> Tally:
+def run_scenario(trial: Trial, scenario: str, *, seed: int, count: int) -> Outcomes:
     """Runs `count` trials of a scenario."""
     rng = random.Random(f"{trial.command.name} {scenario} {seed}")
-    found = Tally()
+    found = Outcomes()
     for name, attempt in SCENARIOS[scenario](trial, rng, count):
         found.trials += 1
         try:
