@@ -282,7 +282,7 @@ def full_disks(
                 trial.check_line(ended)
                 if ended.status and "No space left" not in ended.last_line:
                     raise Failure(f"the cause is not stated: {ended.last_line}")
-                remount(work, "nr_blocks=0")
+                remount(work, "size=512m")
                 trial.check_whole()
                 trial.complete()
                 return ended

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("datasets-unpack", "datasets-init-overwrite", "prepare-masks")
+COMMANDS = ("datasets-unpack", "datasets-init-overwrite")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork and Linux's signals")
