@@ -206,15 +206,19 @@ def _checked(
 
 
 def _write_hdf5(path: Path, features: Features) -> None:
-    with h5py.File(path, "w") as file:
-        file["features"] = features.features
-        file["pids"] = features.pids
-        file["camids"] = features.camids
-        file["role"] = features.roles
-        file["role"].attrs["names"] = list(ROLES)
-        file.create_dataset("paths", data=list(features.paths), dtype=h5py.string_dtype())
-        for name, value in features.stored_attributes().items():
-            file.attrs[name] = value
+    """Raises OSError if that is not possible."""
+    try:
+        with h5py.File(path, "w", locking=False) as file:  # `atomic` has locked it
+            file["features"] = features.features
+            file["pids"] = features.pids
+            file["camids"] = features.camids
+            file["role"] = features.roles
+            file["role"].attrs["names"] = list(ROLES)
+            file.create_dataset("paths", data=list(features.paths), dtype=h5py.string_dtype())
+            for name, value in features.stored_attributes().items():
+                file.attrs[name] = value
+    except RuntimeError as error:  # h5py's when the disk is full on closing the file
+        raise OSError(str(error)) from error
 
 
 def _write_npz(path: Path, features: Features) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a command stops where nothing is lost, and says so in one line.
+"""Ctrl-C, SIGTERM and SIGHUP: a command stops where nothing is lost, and says so in one line.
 
 A signal handler runs between any two instructions. An exception raised there can end up in a
 module that is half imported or in a callback of the garbage collector, where Python prints and
@@ -17,7 +17,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""Windows has no SIGHUP, which a terminal sends when it is closed."""
 
 _IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 
@@ -39,17 +42,18 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """Exit status, as shells report a signal: 130 or 143."""
+        """Exit status, as shells report a signal: 130, 143 or 129."""
         return 128 + self.number
 
 
 @contextmanager
 def handlers(handle: Handler) -> Iterator[None]:
-    """Within, `handle` receives SIGINT and SIGTERM in this process. Without effect outside of the
-    main thread, where Python cannot handle signals.
+    """Within, `handle` receives `SIGNALS` in this process, but for those that it was started to
+    ignore: nohup ignores SIGHUP. Without effect outside of the main thread, where Python cannot
+    handle signals.
 
-    Forked processes, such as workers of a data loader, inherit the handlers: they leave SIGINT to
-    their parent, which stops them, and end by SIGTERM.
+    Forked processes, such as workers of a data loader, inherit the handlers: they leave SIGINT and
+    SIGHUP to their parent, which stops them, and end by SIGTERM.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -66,6 +70,8 @@ def handlers(handle: Handler) -> Iterator[None]:
     earlier: dict[signal.Signals, Any] = {}
     try:
         for name in SIGNALS:
+            if signal.getsignal(name) is signal.SIG_IGN:
+                continue
             earlier[name] = signal.signal(name, handle_own)
         yield
     finally:
@@ -84,7 +90,7 @@ def stop_command(number: int, frame: FrameType | None) -> None:
 
 
 class Interrupts:
-    """Takes note of the first SIGINT or SIGTERM; `check` raises Interrupted. A second one does not
+    """Takes note of the first of `SIGNALS`; `check` raises Interrupted. A second one does not
     wait for that. A context manager, within which signals are handled this way.
 
     Args:

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from reidkit.errors import ConfigError, DataError, RuntimeMissing
+from reidkit.errors import ConfigError, DataError, ReidkitError, RuntimeMissing
 from reidkit.features import Features, check_features_path, read_features, write_features
 from reidkit.index.searching import search_features
 
@@ -268,3 +268,23 @@ def test_a_hostile_npz_is_refused_in_one_line_that_names_it(
     with pytest.raises(DataError, match=message) as caught:
         read_features(tmp_path / "f.npz")
     assert str(tmp_path / "f.npz") in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".csv"])
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path, suffix: str) -> None:
+    import resource
+
+    path = tmp_path / f"features{suffix}"
+    features = example()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in (0, 64):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            with pytest.raises(ReidkitError, match=f"cannot write {path}: File too large") as error:
+                write_features(path, features)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+    write_features(path, features)

@@ -49,6 +49,22 @@ def test_handlers_are_restored() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_every_signal_has_the_exit_status_of_shells(number: signal.Signals) -> None:
+    with pytest.raises(Interrupted) as caught, handlers(stop_command):
+        os.kill(os.getpid(), number)
+    assert caught.value.status == 128 + number
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with handlers(stop_command):
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_processes_that_have_to_agree_only_note_the_signal() -> None:
     with Interrupts(enabled=False) as interrupts:
         send()
@@ -106,6 +122,28 @@ from reidkit.cli import main
 
 module = importlib.import_module({module!r})
 module.{function} = lambda *arguments: os.kill(os.getpid(), {int(signal.SIGTERM)})
+main(["datasets", "list"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (143, "stopped\n")
+
+
+def test_a_signal_that_compiled_code_turns_into_another_error_ends_a_command_by_one_line(
+    tmp_path: Path,
+) -> None:
+    code = f"""
+import importlib, os
+from reidkit.cli import main
+
+def validate(*arguments):
+    try:
+        os.kill(os.getpid(), {int(signal.SIGTERM)})
+    except KeyboardInterrupt as error:
+        raise ValueError("building a validator failed") from None
+
+importlib.import_module("reidkit.data.manifest").list_manifests = validate
 main(["datasets", "list"])
 """
     done = subprocess.run(

@@ -1,8 +1,8 @@
 """The command line: one file per command, and the only place that prints or exits.
 
 Results go to stdout, progress and logs to stderr. Exit status: 0 success, 1 a bug, 2 an error that
-the user can fix, 130 and 143 stopped by Ctrl-C and SIGTERM. Commands import torch inside their
-functions, so that --help is fast.
+the user can fix, 130, 143 and 129 stopped by Ctrl-C, SIGTERM and SIGHUP. Commands import torch
+inside their functions, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import logging
 import sys
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -112,7 +113,10 @@ for name, function, panels in (
     app.command(name, rich_help_panel=PANEL_OF[name], cls=option_panels(panels))(function)
 
 
-_STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_STORAGE_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.EBUSY, errno.EXDEV, errno.ESTALE),
+}
 """Errors of the disk or its permissions, not of the program."""
 
 
@@ -137,28 +141,41 @@ def options(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `reidkit`."""
     logging.basicConfig(level=logging.INFO, handlers=[LogHandler()])
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        stop_command(number, frame)
+
     try:
-        with handlers(stop_command):
+        with handlers(stop):
             app(arguments)
+    except Exception as error:
+        if received:  # compiled code, such as pydantic's, turns Interrupted into errors of its own
+            _stop(Interrupted(received[0]))
+        _fail_or_raise(error)
     except KeyboardInterrupt as error:
         _stop(error)
-    except ReidkitError as error:
+
+
+def _fail_or_raise(error: Exception) -> NoReturn:
+    """Ends the command by one line where the user can fix the error."""
+    if isinstance(error, ReidkitError):
         _fail(str(error))
-    except OSError as error:
-        if error.errno not in _STORAGE_ERRORS:
-            raise
+    if isinstance(error, OSError) and error.errno in _STORAGE_ERRORS:
         _fail(
             f"{error.strerror}: {error.filename or 'while writing'}. Check free space and "
             "permissions, then run the same command again"
         )
+    raise error
 
 
-def _stop(error: KeyboardInterrupt) -> None:
+def _stop(error: KeyboardInterrupt) -> NoReturn:
     stopped = error if isinstance(error, Interrupted) else Interrupted()
     print(f"stopped. {stopped.advice}".removesuffix(". "), file=sys.stderr)
     sys.exit(stopped.status)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

@@ -42,6 +42,7 @@ from reidkit.cli.runs import (
     run_folder,
     store_results,
     trained_on,
+    warn_if_data_changed,
 )
 from reidkit.errors import ConfigError
 from reidkit.files import check_regular
@@ -270,6 +271,8 @@ def evaluate(
                 evaluate_model(embedder, name, data_root, settings, options, multi_query)
                 for name in dataset or [trained_on(path)]
             ]
+            for on_one in found:
+                warn_if_data_changed(path, on_one.dataset, on_one.dataset_fingerprint)
             found = [dataclasses.replace(result, model=str(path)) for result in found]
             folder = out or run_folder(path)
             if folder is not None:

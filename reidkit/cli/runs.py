@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 METRICS = "metrics.json"
+CLOCK_SKEW = 60.0
+"""Seconds by which the clock of a file server may be ahead."""
 
 MODEL_SUFFIXES = (".safetensors", ".onnx")
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt")
@@ -37,14 +40,15 @@ def find_model(path: Path | None) -> Path:
         CheckpointError: there is no such file, or its suffix is of another kind of file.
     """
     if path is None:
-        found = sorted(RUNS.glob("*/model.safetensors"), key=lambda file: file.stat().st_mtime)
+        found = list(RUNS.glob("*/model.safetensors"))
         if not found:
             raise CheckpointError(
                 f"no checkpoint given, and none found under {RUNS}. "
                 "Train one: reidkit train --dataset NAME"
             )
-        log.info("model: %s", found[-1])
-        return found[-1]
+        newest = _newest(found, advice="Pass the checkpoint or run folder that you mean")
+        log.info("model: %s", newest)
+        return newest
     file = path / "model.safetensors" if path.is_dir() else path
     check_regular(file, CheckpointError)
     if file.is_file() and file.suffix not in MODEL_SUFFIXES:
@@ -83,10 +87,48 @@ def newest_run() -> Path:
     Raises:
         ConfigError: there is none.
     """
-    found = sorted(RUNS.glob("*/config.toml"), key=lambda path: path.parent.stat().st_mtime)
+    found = [path.parent for path in RUNS.glob("*/config.toml")]
     if not found:
         raise ConfigError(f"no run to resume under {RUNS}. Start a new one without --resume")
-    return found[-1].parent
+    return _newest(found, advice="Pass the run that you mean: reidkit train --resume -o FOLDER")
+
+
+def _newest(paths: Sequence[Path], *, advice: str) -> Path:
+    """The file or folder that was written to last.
+
+    Raises:
+        ConfigError: one is dated later than now, so that the clock was set back, and dates do not
+            say which is the newest.
+    """
+    newest = max(paths, key=lambda path: path.stat().st_mtime)
+    written = newest.stat().st_mtime
+    if len(paths) > 1 and written > time.time() + CLOCK_SKEW:
+        date = time.strftime("%Y-%m-%d %H:%M", time.localtime(written))
+        raise ConfigError(
+            f"{newest} is dated {date}, later than now, so that dates do not say which run is the "
+            f"newest. {advice}"
+        )
+    return newest
+
+
+def warn_if_data_changed(model: Path, dataset: str, fingerprint: str) -> None:
+    """Logs a warning if a checkpoint was trained on the data set of this name when it had other
+    images or labels.
+
+    Args:
+        fingerprint: of the data set now.
+    """
+    from reidkit.checkpoint import read_header
+
+    if model.suffix != ".safetensors":
+        return
+    header = read_header(model)
+    if header.dataset == dataset and header.fingerprint not in ("", fingerprint):
+        log.warning(
+            "%s has other images or labels than when %s was trained: compare no results with those "
+            "of the training",
+            *(dataset, model),
+        )
 
 
 def run_folder(model: Path) -> Path | None:
@@ -124,10 +166,10 @@ def store_results(folder: Path, results: Sequence[EvaluationResult]) -> None:
     from reidkit.files import atomic
 
     new = [result.to_dict(per_query=True) for result in results]
-    earlier = read_results(folder) if (folder / METRICS).is_file() else []
     taken = {_key(document) for document in new}
-    kept = [document for document in earlier if _key(document) not in taken]
-    with atomic(folder / METRICS) as partial:
+    with atomic(folder / METRICS) as partial:  # also locks it against another evaluation
+        earlier = read_results(folder) if (folder / METRICS).is_file() else []
+        kept = [document for document in earlier if _key(document) not in taken]
         partial.write_text(json.dumps({"results": [*kept, *new]}, indent=1))
 
 

@@ -9,6 +9,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from reidkit.types import Dataset
 
 log = logging.getLogger(__name__)
+
+_CONTAINS_RUN = "{} contains a run. Resume it with --resume, or choose another folder with -o"
 
 RECIPE = "from the recipe"
 
@@ -258,7 +261,7 @@ def _train(
 ) -> None:
     from reidkit.checkpoint import read_header
     from reidkit.config import require
-    from reidkit.training.checkpoints import create_folder, has_run, new_folder
+    from reidkit.training.checkpoints import has_run, new_folder
 
     data = args.data
     if resume:
@@ -274,18 +277,12 @@ def _train(
         settings = load_settings(data.name, overrides)
         log_settings(data.name, overrides, settings)
         folder = group.broadcast(args.out or new_folder(settings.arch.name, data.name))
-        taken = group.broadcast(has_run(folder))
-        require(
-            not taken,
-            f"{folder} contains a run. Resume it with --resume, or choose another folder with -o",
-        )
+        require(not group.broadcast(has_run(folder)), _CONTAINS_RUN.format(folder))
     log.info("run: %s", folder)
     try:
         with training_progress(settings.schedule.epochs, shown=group.is_main) as callbacks:
+            callbacks = dataclasses.replace(callbacks, on_start=partial(_start, args, folder))
             trainer = build_trainer(args, settings, folder, group=group, callbacks=callbacks)
-            if group.is_main and not resume:
-                create_folder(folder)
-                args.launch.write(folder, data)
             best = trainer.fit(resume=resume)
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, Interrupted) else signal.SIGINT
@@ -309,6 +306,16 @@ def _train(
     print(best)
     if data.synthetic:
         print("synthetic data: not comparable with published numbers", file=sys.stderr)
+
+
+def _start(args: TrainArgs, folder: Path) -> None:
+    """Stores the command line of a new run, unless another process has trained one in its folder
+    meanwhile."""
+    from reidkit.config import require
+    from reidkit.training.checkpoints import has_run
+
+    require(not has_run(folder), _CONTAINS_RUN.format(folder))
+    args.launch.write(folder, args.data)
 
 
 def find_batch(args: TrainArgs, overrides: ConfigOverrides, group: ProcessGroup) -> int:

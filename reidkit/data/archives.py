@@ -22,7 +22,7 @@ from reidkit.data.manifest import MANIFEST, find_root
 from reidkit.data.readers.cuhk03 import TESTSETS
 from reidkit.data.schema import Manifest
 from reidkit.errors import DataError
-from reidkit.files import check_regular
+from reidkit.files import check_regular, temporary_folder, write_error
 
 MAX_ENTRIES = 5_000_000
 """Members of an archive; MARS has 1.2 million images."""
@@ -64,29 +64,35 @@ def unpack_archive(
         place = data_root / _default_folder(manifest, {archive.name}) / archive.name
         raise DataError(f"{archive} is a folder, expected an archive. Move it to {place}")
     work = data_root / f"{archive.name}.partial"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
     try:
-        if archive.name in members(manifest) and archive.is_file():
-            return _copy_file(archive, work, manifest, data_root, on_progress=on_progress)
-        with _open_archive(archive) as entries:
-            files = _checked(archive, work, entries)
-            source, target = _place(archive, [entry.name for entry in files], manifest, data_root)
-            inside = [entry for entry in files if entry.is_in(source)]
-            missing = [
-                entry
-                for entry in inside
-                if _is_missing(
-                    target / PurePosixPath(entry.name).relative_to(source), entry.size, archive
-                )
-            ]
-            present = len(inside) - len(missing)
-            _extract(archive, work, missing, on_progress=partial(_shifted, on_progress, present))
-        if missing:
-            _merge(work / source, target)
-        return Unpacked(len(missing), present)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        with temporary_folder(work, target=work.with_suffix("")):
+            return _unpack(archive, work, manifest, data_root, on_progress=on_progress)
+    except OSError as error:
+        raise write_error(Path(error.filename or data_root), error) from error
+
+
+def _unpack(
+    archive: Path, work: Path, manifest: Manifest, data_root: Path, *, on_progress: Progress
+) -> Unpacked:
+    """As `unpack_archive`, by means of the empty folder `work`."""
+    if archive.name in members(manifest) and archive.is_file():
+        return _copy_file(archive, work, manifest, data_root, on_progress=on_progress)
+    with _open_archive(archive) as entries:
+        files = _checked(archive, work, entries)
+        source, target = _place(archive, [entry.name for entry in files], manifest, data_root)
+        inside = [entry for entry in files if entry.is_in(source)]
+        missing = [
+            entry
+            for entry in inside
+            if _is_missing(
+                target / PurePosixPath(entry.name).relative_to(source), entry.size, archive
+            )
+        ]
+        present = len(inside) - len(missing)
+        _extract(archive, work, missing, on_progress=partial(_shifted, on_progress, present))
+    if missing:
+        _merge(work / source, target)
+    return Unpacked(len(missing), present)
 
 
 def _shifted(on_progress: Progress, present: int, done: int, total: int) -> None:
@@ -228,8 +234,13 @@ def _extract(
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = entry.open()
         assert stream is not None  # a file, as checked
-        with stream, path.open("xb") as file:
-            shutil.copyfileobj(stream, file, 1 << 20)
+        try:
+            with stream, path.open("xb") as file:
+                shutil.copyfileobj(stream, file, 1 << 20)
+        except FileExistsError:
+            raise
+        except OSError as error:  # that of a full disk does not name the file
+            raise OSError(error.errno, error.strerror, str(path)) from error
         if path.stat().st_size != entry.size:
             raise DataError(f"{archive} is damaged: {entry.name} ends early")
         on_progress(done, len(files))

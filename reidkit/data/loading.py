@@ -29,6 +29,7 @@ from reidkit.data.transforms import (
     sample_augmentation,
 )
 from reidkit.errors import ReidkitError
+from reidkit.interrupt import SIGNALS
 from reidkit.preprocess import Preprocess
 from reidkit.types import Batch, Item, Sample, frames
 
@@ -203,7 +204,7 @@ def _clips(frames: Tensor, T: int) -> Tensor:
 
 def _leave_signals_to_the_parent(worker: int) -> None:
     """Ctrl-C and cluster schedulers signal all processes at once; the parent stops its workers."""
-    for name in (signal.SIGINT, signal.SIGTERM):
+    for name in SIGNALS:
         signal.signal(name, signal.SIG_IGN)
 
 

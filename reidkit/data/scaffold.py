@@ -9,6 +9,7 @@ import math
 import random
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,20 +66,23 @@ class Scaffold:
         return text.getvalue()
 
     def write(self, *, overwrite: bool = False) -> None:
-        """Writes data.csv, then manifest.toml, each atomically: without the manifest, a repetition
-        completes what was interrupted.
+        """Writes data.csv and manifest.toml. Both are complete before either gets its name, the
+        manifest last: without it, a repetition completes what was interrupted.
 
         Raises:
             DataError: as `check_new`, unless `overwrite`.
         """
-        if overwrite:
-            (self.folder / MANIFEST).unlink(missing_ok=True)
-        else:
+        if not overwrite:
             check_new(self.folder, self)
-        texts = {} if self.own_table else {TABLE: self.table()}
-        for name, text in {**texts, MANIFEST: self._manifest()}.items():
-            with atomic(self.folder / name) as partial:
+        texts = {MANIFEST: self._manifest()}
+        if not self.own_table:
+            texts[TABLE] = self.table()
+        with ExitStack() as stack:  # gives the names in reverse order
+            for name, text in texts.items():
+                partial = stack.enter_context(atomic(self.folder / name))
                 partial.write_text(text, "utf-8", newline="")
+            if overwrite:  # never the old manifest with the new table
+                (self.folder / MANIFEST).unlink(missing_ok=True)
 
     def _manifest(self) -> str:
         name = re.sub(r"[^\w.-]+", "-", self.folder.resolve().name).strip("-") or "mine"

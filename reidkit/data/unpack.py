@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from reidkit.data.readers.cuhk03 import TESTSETS
 from reidkit.errors import DataError
-from reidkit.files import atomic
+from reidkit.files import atomic, temporary_folder, write_error
 
 Progress = Callable[[int, int], None]
 
@@ -57,19 +59,15 @@ def unpack_cuhk03(folder: Path, *, on_progress: Progress) -> None:
             total = sum(map(len, cells.values()))
             done = 0
             for boxes, entries in cells.items():
-                partial = folder / f"images_{boxes}.partial"
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir()
-                for pair, person, number, reference in entries:
-                    pixels = mat[reference][()]
-                    if pixels.ndim == 3:  # MATLAB's order: [3, W, H]
-                        view = 1 if number <= 5 else 2
-                        name = f"{pair}_{person:03d}_{view}_{number:02d}.png"
-                        Image.fromarray(pixels.T.copy()).save(partial / name)
-                    done += 1
-                    on_progress(done, total)
-                shutil.rmtree(folder / f"images_{boxes}", ignore_errors=True)
-                partial.replace(folder / f"images_{boxes}")
+                with _new_folder(folder / f"images_{boxes}") as partial:
+                    for pair, person, number, reference in entries:
+                        pixels = mat[reference][()]
+                        if pixels.ndim == 3:  # MATLAB's order: [3, W, H]
+                            view = 1 if number <= 5 else 2
+                            name = f"{pair}_{person:03d}_{view}_{number:02d}.png"
+                            _save(pixels.T, partial / name)
+                        done += 1
+                        on_progress(done, total)
             splits = [mat[reference][()].T for reference in mat["testsets"][0]]
     except (KeyError, OSError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{source} is not CUHK03's release: {error}. Download it again") from error
@@ -102,14 +100,39 @@ def unpack_cifar100(folder: Path, *, on_progress: Progress) -> None:
         records = data.reshape(-1, 3074)
         if records[:, 1].max() >= len(names):
             raise DataError(f"{folder / split}.bin has a class above {len(names) - 1}")
-        partial = folder / f"{split}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        for name in names:
-            (partial / name).mkdir(parents=True)
-        for number, record in enumerate(records):
-            image = record[2:].reshape(3, 32, 32).transpose(1, 2, 0)
-            path = partial / names[record[1]] / f"{number:05d}.png"
-            Image.fromarray(image.copy()).save(path)
-            on_progress(number + 1, len(records))
-        shutil.rmtree(folder / split, ignore_errors=True)
-        partial.replace(folder / split)
+        with _new_folder(folder / split) as partial:
+            for name in names:
+                (partial / name).mkdir()
+            for number, record in enumerate(records):
+                image = record[2:].reshape(3, 32, 32).transpose(1, 2, 0)
+                _save(image, partial / names[record[1]] / f"{number:05d}.png")
+                on_progress(number + 1, len(records))
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that replaces `target` at the end.
+
+    Raises:
+        ReidkitError: it cannot be written, or another process writes it.
+    """
+    partial = target.with_name(target.name + ".partial")
+    try:
+        with temporary_folder(partial, target):
+            yield partial
+            shutil.rmtree(target, ignore_errors=True)
+            partial.replace(target)
+    except OSError as error:
+        raise write_error(target, error) from error
+
+
+def _save(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Writes an image [H, W, 3].
+
+    Raises:
+        ReidkitError: that is not possible.
+    """
+    try:
+        Image.fromarray(pixels.copy()).save(path)
+    except OSError as error:
+        raise write_error(path, error) from error

@@ -79,8 +79,9 @@ class IndexDirectory:
             raise DataError(
                 f"no index in {path}. Build one: reidkit index build {path} IMAGES --model MODEL"
             )
-        self._database = sqlite3.connect(path / DATABASE, isolation_level=None, timeout=_TIMEOUT)
         with self._errors():
+            database = path / DATABASE
+            self._database = sqlite3.connect(database, isolation_level=None, timeout=_TIMEOUT)
             self._database.execute("PRAGMA trusted_schema = OFF")
             self._database.execute("PRAGMA synchronous = FULL")
             self.header = Header.from_json(self._meta("header"), where=self.name)
@@ -106,7 +107,7 @@ class IndexDirectory:
                     with database:
                         database.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
         except sqlite3.Error as error:
-            raise ReidkitError(f"cannot write {path}: {error}") from error
+            raise ReidkitError(f"cannot write {path}: {_cause(error)}") from error
         return cls(path)
 
     def __len__(self) -> int:
@@ -266,7 +267,7 @@ class IndexDirectory:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise ReidkitError(f"{self.name}: {error}. Check free space and permissions") from error
+            raise ReidkitError(f"{self.name}: {_cause(error)}") from error
         except sqlite3.DatabaseError as error:
             raise DataError(f"{self.path / DATABASE} is damaged ({error}). {REBUILD}") from error
 
@@ -279,7 +280,8 @@ class IndexDirectory:
                 yield
                 self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:  # SQLite itself ends it when the disk is full
+                    self._database.execute("ROLLBACK")
                 raise
             self._remove_old_files()
 
@@ -403,3 +405,12 @@ class IndexDirectory:
             return vectors[start:stop]
 
         return read
+
+
+def _cause(error: sqlite3.Error) -> str:
+    """What SQLite reports, and what to do."""
+    if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        return "No space left on device. Free some space, and run the same command again"
+    if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:  # without the extended code
+        return f"Read-only file system or file ({error}). Change its permissions"
+    return f"{error}. Check free space and permissions, and run the same command again"

@@ -159,8 +159,13 @@ def save_resume_point(
         "ema": state.ema.state_dict() if state.ema else {},
         "random": random_states,
     }
-    with atomic(folder / RESUME) as partial:
-        torch.save(document, partial)
+    with atomic(folder / RESUME) as partial, partial.open("wb") as file:
+        try:
+            torch.save(document, file)
+        except RuntimeError as error:  # about positions, when the disk is full
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_resume_point(folder: Path, state: TrainState, group: ProcessGroup) -> Position:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +28,10 @@ class NonFiniteLoss(ReidkitError):
 
 class OutOfMemory(ReidkitError):
     """A batch does not fit the device."""
+
+
+class LostWorker(ReidkitError):
+    """A data loading process ended before the run."""
 
 
 class NonFiniteStep(Exception):
@@ -144,6 +150,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is CUDA's or the CPU allocator's lack of memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def is_lost_worker(error: RuntimeError) -> bool:
+    """Whether an error is torch's about a data loading process that has ended."""
+    return str(error).startswith("DataLoader worker")
+
+
+def lost_worker_message(folder: Path) -> str:
+    return (
+        "a data loading process was killed, which the system does when memory runs out. Resume, "
+        f"with fewer of them if it happens again: reidkit train --resume -o "
+        f"{shlex.quote(str(folder))} --workers 1"
     )
 
 

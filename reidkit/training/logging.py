@@ -19,7 +19,7 @@ from torch import Tensor
 
 from reidkit.errors import CheckpointError, RuntimeMissing
 from reidkit.evaluation import RANKS, EvaluationResult, percentages
-from reidkit.files import atomic, check_regular
+from reidkit.files import atomic, check_regular, write_error
 from reidkit.runtime.distributed import ProcessGroup
 from reidkit.types import ModelOutput
 
@@ -136,10 +136,18 @@ class RunLogger:
         self.last_plot = 0.0
 
     def message(self, line: str) -> None:
-        """Appends a line with date and time to train.log."""
+        """Appends a line with date and time to train.log.
+
+        Raises:
+            ReidkitError: that is not possible.
+        """
         if self.enabled:
-            with (self.folder / "train.log").open("a") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+            path = self.folder / "train.log"
+            try:
+                with path.open("a") as file:
+                    file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+            except OSError as error:
+                raise write_error(path, error) from error
 
     def epoch(self, record: dict[str, Any], *, last: bool) -> None:
         """Appends an epoch to metrics.jsonl and rewrites metrics.csv, and now and then the curves.

@@ -44,9 +44,12 @@ from reidkit.training.checkpoints import (
     write_settings,
 )
 from reidkit.training.diagnostics import (
+    LostWorker,
     NonFiniteStep,
     check_finite,
     explain_failures,
+    is_lost_worker,
+    lost_worker_message,
     peak_memory,
 )
 from reidkit.training.distributed import check_divisible, convert_batch_norms, gather_rows, wrap
@@ -84,12 +87,14 @@ class Callbacks:
     """Functions that `fit` calls in the main process; the command line prints through them.
 
     Attributes:
+        on_start: before a new run writes its first file, when no other process can use its folder.
         on_step: epoch from 1, steps done, steps of an epoch.
         on_losses: mean losses of the epoch so far.
         on_progress: stage, done and total of an evaluation within training.
         on_epoch, on_evaluation: after each epoch, and after each evaluation (epoch from 1).
     """
 
+    on_start: Callable[[], None] = lambda: None
     on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None
     on_losses: Callable[[dict[str, float]], None] = lambda losses: None
     on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None
@@ -207,7 +212,7 @@ class Trainer:
         The best is chosen by rank-1 (or top-1): of held-out training identities with
         `test.val_fraction`, else of the test set; the checkpoint says which.
 
-        Ctrl-C and SIGTERM save a resume point and raise Interrupted, a KeyboardInterrupt.
+        Ctrl-C, SIGTERM and SIGHUP save a resume point and raise Interrupted, a KeyboardInterrupt.
 
         Args:
             resume: continue from the folder's resume.pt, with the same bits. A completed run is
@@ -216,6 +221,7 @@ class Trainer:
         Raises:
             ConfigError, CheckpointError: if there is nothing to resume, or settings or data differ.
             NonFiniteLoss, OutOfMemory: with the setting to change.
+            LostWorker: a data loading process was killed; the run can be resumed.
         """
         if resume:
             earlier = check_settings(self.folder, self.config, self.dataset)
@@ -316,6 +322,8 @@ class Trainer:
 
     def _start(self, logger: RunLogger) -> Position:
         """Loads initial weights, and writes the settings and a first resume point."""
+        if self.group.is_main:
+            self.callbacks.on_start()
         warning = freeze_warning(self.config)
         if warning:
             log.warning("%s", warning)
@@ -367,11 +375,14 @@ class Trainer:
                 yield
             except (KeyboardInterrupt, RuntimeError) as error:
                 signal = self.interrupts.received
-                if isinstance(error, RuntimeError) and not signal:
+                lost = isinstance(error, RuntimeError) and is_lost_worker(error)
+                if isinstance(error, RuntimeError) and not (signal or lost):
                     raise  # not a data loading process that received the signal, too
                 finite = int(self.position.running.first_nonfinite) < 0
                 if finite and not self.interrupts.in_step and self.group.size == 1:
                     self._save()
+                if lost and not signal:
+                    raise LostWorker(lost_worker_message(self.folder)) from error
                 raise Interrupted(signal) if signal else error from None
 
     def _describe(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import stat
@@ -11,12 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from reidkit.data import archives
 from reidkit.data.archives import extract_archive, unpack_archive
 from reidkit.data.manifest import find_manifest, load_manifest, open_dataset
-from reidkit.errors import DataError
+from reidkit.data.unpack import unpack_records
+from reidkit.errors import DataError, ReidkitError
 
 SyntheticDataset = Callable[[str], Path]
 
@@ -244,3 +248,23 @@ def test_a_damaged_archive_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is damaged"):
         unpack("cifar100", archive, tmp_path / "data")
     assert not list((tmp_path / "data").iterdir())
+
+
+def test_a_full_disk_is_no_fault_of_the_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = np.zeros((2, 3074), np.uint8)
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.bin").write_bytes(records.tobytes())
+    (tmp_path / "fine_label_names.txt").write_text("apple")
+
+    def save(image: Image.Image, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(Image.Image, "save", save)
+        with pytest.raises(ReidkitError, match=r"apple/00000\.png: No space left on device\. Free"):
+            unpack_records(tmp_path, on_progress=lambda done, total: None)
+    assert not (tmp_path / "train").exists() and not (tmp_path / "train.partial").exists()
+    unpack_records(tmp_path, on_progress=lambda done, total: None)
+    assert len(list(tmp_path.glob("*/apple/*.png"))) == 4

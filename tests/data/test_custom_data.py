@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import tarfile
 import zipfile
@@ -15,7 +16,7 @@ from reidkit.data.manifest import find_manifest, open_dataset
 from reidkit.data.names import NamePattern, parse_camera_map
 from reidkit.data.scaffold import Scaffold, plan_dataset
 from reidkit.data.statistics import measure
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError, DataError, ReidkitError
 from reidkit.types import Sample, Tracklet
 
 MANIFEST = 'format = 1\nname = "mine"\nreader = "csv"\ncameras = {}\nprotocol = "{}"\n'
@@ -279,6 +280,27 @@ def test_a_killed_init_is_completed_by_the_same_command(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"already has another data\.csv"):
         complete.write()
     assert (tmp_path / "data.csv").read_text() == "my own table"
+
+
+def test_init_on_a_full_disk_keeps_the_manifest_and_table_that_it_would_replace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_cuhk01(tmp_path)
+    plan = init(tmp_path, CUHK01)
+    for name in ("manifest.toml", "data.csv"):
+        (tmp_path / name).write_text("old")
+    write_text = Path.write_text
+
+    def full(path: Path, text: str, *options: object, **more: object) -> int:
+        if path.name.startswith("data.csv"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_text(path, text, *options, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ReidkitError, match=r"data\.csv: No space left on device"):
+        plan.write(overwrite=True)
+    assert [(tmp_path / name).read_text() for name in ("manifest.toml", "data.csv")] == ["old"] * 2
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_a_table_may_name_the_root_of_its_images_and_hold_absolute_paths(tmp_path: Path) -> None:

@@ -166,6 +166,17 @@ def test_one_process_at_a_time_changes_an_index(index: IndexDirectory) -> None:
         index.remove(["p1"])
 
 
+def test_a_full_disk_is_one_line_and_the_index_is_as_before(index: IndexDirectory) -> None:
+    database = index._database
+    (pages,) = database.execute("PRAGMA page_count").fetchone()
+    database.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(ReidkitError, match=r"people\.index: No space left on device\. Free some"):
+        index.add(vectors(999, seed=8), records(999, prefix="new"))
+    assert len(index) == len(open_index(index.name)) == 10
+    database.execute(f"PRAGMA max_page_count = {1 << 20}")
+    assert index.add(vectors(999, seed=8), records(999, prefix="new")) == 999
+
+
 def test_kills_at_any_moment_never_separate_a_record_from_its_vector(tmp_path: Path) -> None:
     path = tmp_path / "people.index"
     calls = np.random.default_rng(0).integers(1, 2500, 30)

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reidkit.errors import DataError
+from reidkit.errors import DataError, ReidkitError
 from reidkit.synthetic import LAYOUTS
-from reidkit.synthetic.layouts.folder import PARTIAL
 
 write_market1501 = LAYOUTS["market1501"]
 
@@ -131,11 +130,11 @@ def test_a_folder_that_is_not_empty_is_refused_and_unchanged(tmp_path: Path) -> 
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
-    leftover = tmp_path / "m" / PARTIAL / "query"
+    leftover = tmp_path / "m.partial" / "query"
     leftover.mkdir(parents=True)
     (leftover / "0001_c1s1_000001_00.jpg").write_bytes(b"half")
     write_market1501(tmp_path / "m", train_pids=1, test_pids=1, seed=0, workers=1)
-    assert not (tmp_path / "m" / PARTIAL).exists()
+    assert not (tmp_path / "m.partial").exists()
     assert b"half" not in files_of(tmp_path / "m").values()
 
 
@@ -157,13 +156,13 @@ def test_a_full_disk_is_a_data_error_and_leaves_no_files(
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(DataError, match=r"\.jpg: cannot write: No space left on device"):
         write_market1501(tmp_path / "m", train_pids=1, test_pids=1, seed=0, workers=1)
-    assert list((tmp_path / "m").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_write_permission_is_a_data_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(DataError, match="cannot write: Permission denied"):
+    with pytest.raises(ReidkitError, match="cannot write: Permission denied"):
         write_market1501(tmp_path / "m", train_pids=1, test_pids=1, seed=0, workers=1)
     tmp_path.chmod(0o700)
 
@@ -200,4 +199,4 @@ def test_a_killed_run_leaves_no_manifest_and_no_process(tmp_path: Path) -> None:
     assert run.stdout.readline()  # the first batch is written
     run.kill()
     run.communicate(timeout=60)  # returns when the last process with the pipe has ended
-    assert [path.name for path in (tmp_path / "m").iterdir()] == [PARTIAL]
+    assert not (tmp_path / "m").exists() and (tmp_path / "m.partial").is_dir()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any, Protocol
 
 from reidkit.config.tables import to_toml
 from reidkit.errors import DataError
+from reidkit.files import atomic_folder
 from reidkit.synthetic.visits import Progress
 
-PARTIAL = "synth.partial"
 MANIFEST = "manifest.toml"
 
 
@@ -69,41 +68,21 @@ class Writer(Protocol):
 
 @contextlib.contextmanager
 def new_folder(root: Path) -> Iterator[Path]:
-    """A temporary folder in `root`, whose content is moved to `root` at the end, the manifest last.
+    """A temporary folder that becomes `root` at the end.
 
     It is removed after an error, and by the next run if this process is killed.
 
     Raises:
-        DataError: if `root` is not empty, or cannot be written.
+        DataError: if `root` is not empty.
+        ReidkitError: if it cannot be written.
     """
-    partial = root / PARTIAL
-    try:
-        if root.exists() and not root.is_dir():
-            raise DataError(f"{root} is a file, expected a new or empty folder")
-        others = (
-            sorted(p.name for p in root.iterdir() if p.name != PARTIAL) if root.is_dir() else []
-        )
-        if others:
-            raise DataError(
-                f"{root} is not empty (found {others[0]}), expected a new or empty folder"
-            )
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            yield partial
-            for item in sorted(
-                partial.iterdir(), key=lambda path: (path.name == MANIFEST, path.name)
-            ):
-                item.replace(root / item.name)
-            partial.rmdir()
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise DataError(
-            f"{error.filename or root}: cannot write: {error.strerror or error}. "
-            "Free disk space or choose another folder, then run the command again."
-        ) from error
+    if root.exists() and not root.is_dir():
+        raise DataError(f"{root} is a file, expected a new or empty folder")
+    others = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    if others:
+        raise DataError(f"{root} is not empty (found {others[0]}), expected a new or empty folder")
+    with atomic_folder(root) as partial:
+        yield partial
 
 
 def write_manifest(

@@ -1,0 +1,1 @@
+"""Faults in every command that writes: kills, signals, full disks, two writers, lost workers."""
