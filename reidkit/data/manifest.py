@@ -15,6 +15,7 @@ from typing import get_args
 from reidkit.choices import ProtocolName
 from reidkit.config import from_table, read_toml
 from reidkit.data.checks import duplicates, unmatched_queries
+from reidkit.data.expressions import compile_expression
 from reidkit.data.readers import READERS
 from reidkit.data.readers.rows import build_splits, raise_problems
 from reidkit.data.schema import Manifest
@@ -66,7 +67,23 @@ def load_manifest(path: Path) -> Manifest:
             f'{path}: cameras = "{manifest.cameras}" does not fit protocol = '
             f'"{manifest.protocol}". Use cameras = "none" and protocol = "none" together'
         )
+    _check_pattern(manifest, path)
     return manifest
+
+
+GROUPS = {"pattern": ("pid",), "tracklets": ("pid", "frame"), "lists": ("camid",)}
+"""Groups that the pattern must have, by reader."""
+
+
+def _check_pattern(manifest: Manifest, path: Path) -> None:
+    groups = compile_expression(manifest.pattern, where=f"{path}: pattern").groupindex
+    needed = GROUPS.get(manifest.reader, ("pid",) if manifest.pattern else ())
+    missing = [name for name in needed if name not in groups]
+    if missing:
+        raise DataError(
+            f"{path}: pattern {manifest.pattern!r} has no group {missing[0]}, which reader = "
+            f'"{manifest.reader}" needs: (?P<{missing[0]}>...)'
+        )
 
 
 def find_manifest(dataset: str) -> Path:

@@ -38,7 +38,7 @@ def build_splits(
 ) -> dict[str, list[Item]]:
     """Samples and tracklets of every split, sorted by path.
 
-    Ids that are all whole numbers are kept; otherwise they are numbered 0, 1, ... in the order of
+    Ids that are all whole numbers of at most 18 digits are kept; otherwise they are numbered 0, 1, ... in the order of
     the sorted texts. The same holds for cameras. A tracklet with several ids or cameras is added to
     `problems`.
     """
@@ -66,10 +66,25 @@ def build_splits(
 
 def _numbers(texts: set[str], *, reserved: Mapping[str, Role] | None = None) -> dict[str, int]:
     reserved = reserved or {}
-    if all(re.fullmatch(r"-?\d+", text) for text in texts):
-        return {text: int(text) for text in texts}
+    numbers = {text: whole_number(text) for text in texts}
+    if None not in numbers.values():
+        return {text: number for text, number in numbers.items() if number is not None}
     ordered = [*sorted(texts - set(reserved)), *sorted(texts & set(reserved))]
     return {text: number for number, text in enumerate(ordered)}
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text of at most 18 digits stands for, which fits into an int64."""
+    return int(text) if re.fullmatch(r"-?\d{1,18}", text) else None
+
+
+def read_lines(path: Path, problems: list[str]) -> list[str]:
+    """The lines of a UTF-8 text file; none, and a problem, if it is no such file."""
+    try:
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{path} cannot be read as text in UTF-8: {error}")
+        return []
 
 
 def raise_problems(name: str, problems: Sequence[str]) -> None:
