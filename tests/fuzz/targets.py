@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import dataset_targets
+from . import array_targets, dataset_targets, model_targets
 
-TARGETS = (*dataset_targets.TARGETS,)
+TARGETS = (*dataset_targets.TARGETS, *array_targets.TARGETS, *model_targets.TARGETS)
