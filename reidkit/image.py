@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -11,6 +12,9 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from reidkit.errors import DataError
+
+# Of corrupt EXIF data and unusual palettes; what keeps an image from being read is an error.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 MAX_PIXELS = 64_000_000
 """Images above this many pixels are refused before they are decoded."""

@@ -85,7 +85,7 @@ def _check_item(operator: str, argument: Any, competing: list[Characters]) -> li
     if operator in _SINGLE:
         return _separate(competing, _characters(operator, argument))
     if operator in ("MAX_REPEAT", "MIN_REPEAT"):
-        return _check_repeat(*argument, competing)
+        return _check_repeat(argument[0], argument[1], argument[2], competing)
     if operator == "SUBPATTERN":
         return _check_sequence(argument[3], competing)
     if operator == "BRANCH":

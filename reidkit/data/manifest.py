@@ -25,6 +25,8 @@ from reidkit.types import SPLITS, Dataset, Item, frames
 MANIFEST = "manifest.toml"
 LABELS = "labels"
 """Folder of a data set's own label maps where its manifest does not name one."""
+MAX_NAME, MAX_PATH = 255, 4000
+"""Bytes of a name and of a path that file systems allow."""
 PROTOCOL_NAMES: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 
@@ -68,6 +70,7 @@ def load_manifest(path: Path) -> Manifest:
             f'"{manifest.protocol}". Use cameras = "none" and protocol = "none" together'
         )
     _check_pattern(manifest, path)
+    _check_paths(manifest, path)
     return manifest
 
 
@@ -84,6 +87,18 @@ def _check_pattern(manifest: Manifest, path: Path) -> None:
             f"{path}: pattern {manifest.pattern!r} has no group {missing[0]}, which reader = "
             f'"{manifest.reader}" needs: (?P<{missing[0]}>...)'
         )
+
+
+def _check_paths(manifest: Manifest, path: Path) -> None:
+    texts = [*manifest.folders, *manifest.marks, manifest.table, manifest.root]
+    texts += [manifest.labels or "", manifest.name]
+    for split in manifest.splits.values():
+        texts += [split.folder, *split.lists, *split.distractors_in]
+    texts += [folder for folders in manifest.variants.values() for folder in folders.values()]
+    for text in texts:
+        names = text.encode("utf-8", "replace").split(b"/")
+        if "\0" in text or max(map(len, names)) > MAX_NAME or sum(map(len, names)) > MAX_PATH:
+            raise DataError(f"{path}: {text[:40]!r} cannot be the path of a file")
 
 
 def find_manifest(dataset: str) -> Path:

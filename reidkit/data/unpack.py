@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from PIL import Image
 from reidkit.data.readers.cuhk03 import TESTSETS
 from reidkit.errors import DataError
 from reidkit.files import atomic
+
+_CLASS_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 Progress = Callable[[int, int], None]
 
@@ -94,7 +97,9 @@ def unpack_cifar100(folder: Path, *, on_progress: Progress) -> None:
             f"missing {', '.join(missing)} in {folder}. Unpack cifar-100-binary.tar.gz there (the "
             "binary version; the Python version contains pickles, which reidkit does not read)"
         )
-    names = names_file.read_text().split()
+    names = names_file.read_text("utf-8", errors="replace").split()
+    if len(set(names)) < len(names) or not all(_CLASS_NAME.fullmatch(name) for name in names):
+        raise DataError(f"{names_file} is not a list of different class names of a-z, 0-9, - and _")
     for split in CIFAR_SPLITS:
         data = np.fromfile(folder / f"{split}.bin", np.uint8)
         if len(data) == 0 or len(data) % 3074:

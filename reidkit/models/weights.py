@@ -6,6 +6,7 @@ import contextlib
 import logging
 import struct
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,8 @@ def _load_pickle(path: Path) -> object:
         (scalar, "numpy._core.multiarray.scalar"),
     ]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's about old formats and sparse tensors
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own message ends with the advice to set weights_only=False

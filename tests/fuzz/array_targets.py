@@ -532,7 +532,10 @@ def _index_structured(rng: Random, files: Files) -> Files:
         ("DROP TABLE records", ()),
         ("CREATE TABLE loose (slot, path, person, camera, time)", ()),
         ("CREATE TRIGGER t AFTER INSERT ON records BEGIN DELETE FROM meta; END", ()),
-        ("INSERT INTO meta VALUES ('approximate', ?)", (mutate_json(rng, APPROXIMATE).decode(),)),
+        (
+            "INSERT INTO meta VALUES ('approximate', ?)",
+            (mutate_json(rng, APPROXIMATE).decode("utf-8", "replace"),),
+        ),
     ]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "records.sqlite"

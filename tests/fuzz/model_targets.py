@@ -451,7 +451,7 @@ def _read_settings(folder: Path) -> None:
         except ReidkitError as error:
             refusal = error
     check_layers(layers)
-    config = load_run_config(with_recipe(layers, preset=None, dataset="fuzz"))
+    config = load_run_config(with_recipe(layers, preset="none", dataset="fuzz"))
     to_toml(to_table(config))
     if refusal is not None:
         raise refusal
@@ -586,9 +586,8 @@ def _read_result(folder: Path) -> None:
     from reidkit.reproduce.runs import _read_result as read
     from reidkit.reproduce.runs import scores
 
-    settings, metrics = read(folder / "result.json")
+    _, metrics = read(folder / "result.json")
     scores(metrics)
-    assert settings != 0
 
 
 def _reproduced() -> bytes:

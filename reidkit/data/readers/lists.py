@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reidkit.data.expressions import compile_expression, match_name
-from reidkit.data.readers.rows import Row, read_lines
+from reidkit.data.readers.rows import Row, is_file, read_lines
 from reidkit.data.schema import Manifest
 
 
@@ -21,7 +21,7 @@ def read_lists(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[
             continue
         absent = []
         for file in split.lists:
-            if not (root / file).is_file():
+            if not is_file(root / file):
                 problems.append(f"[{name}] missing list {root / file}")
                 continue
             for number, line in enumerate(read_lines(root / file, problems), start=1):
@@ -33,7 +33,7 @@ def read_lists(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[
                         f"{manifest.pattern}, got {line!r}"
                     )
                     break
-                if not (root / split.folder / path).is_file():
+                if not is_file(root / split.folder / path):
                     absent.append(path)
                     continue
                 yield Row(name, f"{split.folder}/{path}", pid, match["camid"])
