@@ -166,7 +166,7 @@ def _checked(
         """int64 [N] from integers, or from floats that are whole numbers."""
         values = read(name, "iuf", 1)
         is_float = values.dtype.kind == "f"
-        if is_float and not (np.isfinite(values) & (values == np.rint(values))).all():
+        if is_float and not ((np.abs(values) < 2.0**63) & (values == np.rint(values))).all():
             raise _Inconsistent(f"{name} are {values.dtype}, expected integers")
         return values.astype(np.int64)
 

@@ -7,6 +7,7 @@ read: kind, type, and size against the file's own.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ MAX_STRING = 1 << 16
 """Bytes of an attribute, and of a string in an array."""
 _MAX_RATIO = 1100  # deflate's is 1,032
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+_HEAP_OBJECT = struct.Struct("<HHIQ")  # index, references, reserved, bytes
 _VLEN = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 
 Scalar = str | int | float | bool
@@ -119,6 +121,45 @@ def read_array(file: h5py.File, name: str, *, kinds: str, ndim: int) -> npt.NDAr
     return values
 
 
+def _heap_texts(path: Path, elements: npt.NDArray[Any]) -> list[bytes]:
+    """Strings of variable length, from the collections of the file's global heap.
+
+    The HDF5 library never returns from some damaged collections, so they are read here, as in
+    "HDF5 File Format Specification Version 3.0", section III.E.
+    """
+    heap = np.memmap(path, np.uint8, mode="r").data
+    collections: dict[int, dict[int, bytes]] = {}
+    texts = []
+    for length, address, index in elements.tolist():
+        if length and address not in collections:
+            collections[address] = _heap_objects(heap, address)
+        text = collections[address].get(index, b"") if length else b""
+        if len(text) < length:
+            raise DataError(f"a string of {length:,} bytes is not in the file")
+        texts.append(text[:length])
+    return texts
+
+
+def _heap_objects(heap: memoryview, start: int) -> dict[int, bytes]:
+    """The objects of the collection at a byte of the file, by index."""
+    if start + 16 > len(heap) or bytes(heap[start : start + 5]) != b"GCOL\1":
+        raise DataError(f"no collection of strings at byte {start:,}")
+    end = start + int.from_bytes(heap[start + 8 : start + 16], "little")
+    if end > len(heap):
+        raise DataError(f"the collection of strings at byte {start:,} ends beyond the file")
+    objects: dict[int, bytes] = {}
+    at = start + 16
+    while at + 16 <= end:
+        index, _, _, size = _HEAP_OBJECT.unpack_from(heap, at)
+        if index == 0:  # the free space, which is the last object
+            break
+        if size > end - at - 16:
+            raise DataError(f"the collection of strings at byte {start:,} is damaged")
+        objects[index] = bytes(heap[at + 16 : at + 16 + size])
+        at += 16 + size + -size % 8
+    return objects
+
+
 def read_strings(file: h5py.File, name: str, *, max_length: int = MAX_STRING) -> list[str]:
     """UTF-8 strings of a one-dimensional array, of fixed or variable length.
 
@@ -126,16 +167,19 @@ def read_strings(file: h5py.File, name: str, *, max_length: int = MAX_STRING) ->
         DataError: as `open_array`; a string is longer than `max_length` bytes or not UTF-8.
     """
     data = open_array(file, name, kinds="SO", ndim=1)
-    longest = data.dtype.itemsize
+    longest, elements = data.dtype.itemsize, None
     if data.dtype.kind == "O":  # many elements may share one long string: sizes first
         offset = data.id.get_offset()
-        if offset is None:
+        if offset is None and len(data):
             raise DataError(f"{name!r}: expected strings of fixed length, or contiguous storage")
-        elements = np.memmap(file.filename, _VLEN, "r", offset, len(data))
+        elements = np.zeros(0, _VLEN)
+        if len(data):
+            elements = np.memmap(file.filename, _VLEN, "r", offset, len(data))
         longest = int(elements["length"].max(initial=0))
     if longest > max_length:
         raise DataError(f"{name!r} has strings of {longest:,} bytes, at most {max_length:,}")
+    texts = data[()].tolist() if elements is None else _heap_texts(Path(file.filename), elements)
     try:
-        return [text.decode() for text in data[()].tolist()]
+        return [text.decode() for text in texts]
     except UnicodeDecodeError as error:
         raise DataError(f"{name!r} is not UTF-8") from error

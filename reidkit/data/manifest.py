@@ -69,6 +69,8 @@ def load_manifest(path: Path) -> Manifest:
             f'{path}: cameras = "{manifest.cameras}" does not fit protocol = '
             f'"{manifest.protocol}". Use cameras = "none" and protocol = "none" together'
         )
+    if manifest.unmatched != "unknown" and manifest.unmatched < 0:
+        raise DataError(f"{path}: unmatched = {manifest.unmatched}, expected a number from 0")
     _check_pattern(manifest, path)
     _check_paths(manifest, path)
     return manifest

@@ -49,11 +49,13 @@ def read_mat(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if order is None:
-        raise DataError(f"{path} is not a MATLAB file of version 5. Save it with: save -v7")
+        raise DataError(
+            f"{path} cannot be read as a MATLAB file of version 5. Save it with: save -v7"
+        )
     try:
         return dict(_variables(data[128:], order))
     except (struct.error, ValueError, zlib.error, LookupError) as error:
-        raise DataError(f"{path} is a damaged MATLAB file: {error}") from error
+        raise DataError(f"{path} cannot be read as a MATLAB file: {error}") from error
 
 
 def _variables(data: bytes, order: str) -> Iterator[tuple[str, NDArray[Any]]]:

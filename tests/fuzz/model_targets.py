@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import struct
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,10 +109,13 @@ def _rezip(rng: Random, data: bytes) -> bytes:
 def _hostile_tensors() -> Sequence[Any]:
     import torch
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they will be gone one day
+        quantised = torch.quantize_per_tensor(torch.zeros(4), 0.1, 0, torch.qint8)
     return (
         torch.zeros(4).to_sparse(),
         torch.zeros(4, device="meta"),
-        torch.quantize_per_tensor(torch.zeros(4), 0.1, 0, torch.qint8),
+        quantised,
         torch.zeros(1).expand(1000, 1000),
         torch.zeros((), dtype=torch.complex64),
         torch.full((2, 2), float("nan")),

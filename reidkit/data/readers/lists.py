@@ -33,7 +33,8 @@ def read_lists(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[
                         f"{manifest.pattern}, got {line!r}"
                     )
                     break
-                if not is_file(root / split.folder / path):
+                outside = path.startswith("/") or ".." in path.split("/")
+                if outside or not is_file(root / split.folder / path):
                     absent.append(path)
                     continue
                 yield Row(name, f"{split.folder}/{path}", pid, match["camid"])

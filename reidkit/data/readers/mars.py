@@ -32,6 +32,10 @@ def read_mars(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[R
     query = set((_matrix(info / "query_IDX.mat", problems).reshape(-1) - 1).tolist())
     for half in ("train", "test"):
         names = "\n".join(read_lines(info / f"{half}_name.txt", problems)).split()
+        strange = [name for name in names if "/" in name or "\0" in name]
+        if strange:
+            problems.append(f"{half}_name.txt: {strange[0]!r} is not the name of a file")
+            continue
         tracks = _matrix(info / f"tracks_{half}_info.mat", problems)
         if tracks.ndim != 2 or tracks.shape[1] != 4:
             problems.append(f"tracks_{half}_info.mat: expected N x 4, found {tracks.shape}")
