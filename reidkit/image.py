@@ -59,8 +59,8 @@ def open_image(
         raise DataError(
             f"{name}: more pixels than the cap of {cap:,}. Crop it to one person first"
         ) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        # Pillow raises the last two for some broken headers
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, MemoryError) as error:
+        # Pillow raises the last three for some broken headers and chunks
         raise DataError(f"cannot read image {name}: {_reason(error)}. Replace or remove it") from (
             error
         )

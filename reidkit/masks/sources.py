@@ -86,7 +86,6 @@ def index_maps(root: Path, matching: Matching, grouping: Grouping) -> FileSource
 
     def read(image: str) -> Labels:
         file = matching.found[image]
-        _check_size(file, root / image)
         label_map = _read_plane(
             file,
             modes=("L", "P"),
@@ -99,6 +98,7 @@ def index_maps(root: Path, matching: Matching, grouping: Grouping) -> FileSource
                 f"{file}: label {highest}, expected at most {len(grouping.labels.names) - 1}"
                 f" ({grouping.labels.name}); is it a map of label indices?"
             )
+        _check_size(file, label_map, root / image)
         return grouping.part_map(label_map)
 
     return _labelled("index maps", read, matching, grouping)
@@ -125,7 +125,6 @@ def colour_maps(root: Path, matching: Matching, grouping: Grouping) -> FileSourc
 
     def read(image: str) -> Labels:
         file = matching.found[image]
-        _check_size(file, root / image)
         with open_image(file) as image_file:
             if image_file.format == "JPEG":
                 raise DataError(
@@ -143,6 +142,7 @@ def colour_maps(root: Path, matching: Matching, grouping: Grouping) -> FileSourc
                 f" first RGB {tuple(rgb[y, x].tolist())} at row {y}, column {x};"
                 " was it resized, or once a JPEG?"
             )
+        _check_size(file, found, root / image)
         part_map: Labels = grouping.table[order[place]]
         return part_map
 
@@ -192,12 +192,12 @@ def five_files(root: Path, images: Sequence[str], folder: Path) -> FileSource:
         planes = []
         for name in FIVE_FILES:
             file = found[image] / f"{name}.png"
-            _check_size(file, root / image)
             mask = _read_plane(file, modes=("L", "P", "1"), expected="a mask of 0 and 255")
             mask = mask.astype(np.uint8) * 255 if mask.dtype == bool else mask
             highest = int(mask.max(initial=0))
             if 0 < highest < 128:
                 raise DataError(f"{file}: values up to {highest}, expected a mask of 0 and 255")
+            _check_size(file, mask, root / image)
             planes.append(mask >= 128)
         part_map = np.zeros(planes[0].shape, np.uint8)
         for index, plane in reversed(list(enumerate(planes, start=1))):
@@ -292,10 +292,10 @@ def _read_plane(path: Path, *, modes: tuple[str, ...], expected: str) -> Labels:
         return np.asarray(ImageOps.exif_transpose(image))
 
 
-def _check_size(file: Path, image: Path) -> None:
-    """Raises DataError if a map is not of its image's size; nothing is decoded."""
-    (height, width), (h, w) = image_size(image), image_size(file)
-    if (h, w) != (height, width):
+def _check_size(file: Path, part_map: Labels, image: Path) -> None:
+    size = image_size(image)
+    if part_map.shape[:2] != size:
+        (height, width), (h, w) = size, part_map.shape[:2]
         raise DataError(
             f"{file}: {h}x{w} pixels (height x width), but its image {image} has {height}x{width}"
             " when upright"

@@ -232,7 +232,7 @@ def _option_kinds(optimizer: torch.optim.Optimizer) -> list[dict[str, str]]:
 
     def kind(value: Any) -> str:
         if isinstance(value, tuple | list):
-            return ",".join(map(kind, value))
+            return f"[{','.join(map(kind, value))}]"
         if value is None or isinstance(value, bool):
             return "flag"  # some are None where torch chooses
         return "number" if isinstance(value, int | float) else type(value).__name__

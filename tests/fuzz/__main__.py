@@ -4,8 +4,9 @@
     python -m tests.fuzz --parser features-hdf5 --inputs 10000 --seed 1
     python -m tests.fuzz --parser features-hdf5 --repeat fuzz-failures/features-hdf5/4711
 
-A crash is an exception that is no ReidkitError, a Python warning, more than 5 seconds, more than
-512 MiB of memory, or the end of the process. Its input is saved. Exit status 1: there were crashes.
+A crash is an exception that is no ReidkitError, a Python warning, more than 5 seconds of processor
+time, more than 512 MiB of memory, or the end of the process. Its input is saved. Exit status 1:
+there were crashes.
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ from typing import Any
 from .target import Crash, Target, make_input, run_call, write_files
 
 MAX_SECONDS = 5.0
-"""Of one input."""
+"""Of processor time that one input takes."""
+MAX_WAIT = 20.0
+"""Seconds by the clock, after which the process is killed; the machine may be busy."""
 MAX_BYTES = 512 << 20
 """Of memory that one input takes."""
 ADDRESS_SPACE = 4 << 30
@@ -36,7 +38,7 @@ class Tally:
 
     Attributes:
         crashes: number by kind.
-        seconds: of all calls.
+        seconds: of processor time, of all calls.
         peak: bytes of memory that an input took at most.
         slowest: (seconds, number) of the slowest input.
     """
@@ -85,7 +87,7 @@ def run_target(
             number = current.value
             if not (hung or child.exitcode):
                 break
-            where = f"longer than {MAX_SECONDS:g} s" if hung else f"exit {child.exitcode}"
+            where = f"longer than {MAX_WAIT:g} s by the clock" if hung else f"exit {child.exitcode}"
             _count(tally, target, work, failures, number, Crash(where, where))
             number += 1
     finally:
@@ -119,7 +121,7 @@ def _watch(
         except EOFError:
             child.join()
             return False
-        if started.value and time.monotonic() - started.value > MAX_SECONDS:
+        if started.value and time.monotonic() - started.value > MAX_WAIT:
             child.kill()
             child.join()
             return True
@@ -176,15 +178,16 @@ def _work(
         files = make_input(target, seeds, seed=seed, number=number)
         write_files(folder, files)
         before = _reset_peak()
-        started.value = begin = time.monotonic()
+        started.value = time.monotonic()
+        begin = time.process_time()
         outcome = run_call(target, folder)
-        seconds = time.monotonic() - begin
+        seconds = time.process_time() - begin
         started.value = 0.0
         peak = _peak() - before
         if not isinstance(outcome, Crash) and peak > MAX_BYTES:
             outcome = Crash(f"more than {MAX_BYTES >> 20} MiB of memory", f"{peak:,} bytes")
         if not isinstance(outcome, Crash) and seconds > MAX_SECONDS:
-            outcome = Crash(f"longer than {MAX_SECONDS:g} s", f"{seconds:.1f} s")
+            outcome = Crash(f"longer than {MAX_SECONDS:g} s of processor time", f"{seconds:.1f} s")
         if isinstance(outcome, Crash):
             shutil.copytree(folder, work / f"saved-{number}", dirs_exist_ok=True)
         sender.send((number, outcome, seconds, max(peak, 0)))
