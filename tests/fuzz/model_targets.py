@@ -612,7 +612,9 @@ def _run_settings(folder: Path) -> None:
 def _run_settings_seed() -> bytes:
     from reidkit.config import load_run_config, to_table, to_toml
 
-    return to_toml({**to_table(load_run_config([])), "dataset": {"name": "fuzz"}}).encode()
+    dataset = {"name": "fuzz", "identities": 0, "train": 0, "query": 0, "gallery": 0}
+    dataset |= {"fingerprint": "0" * 64}
+    return to_toml({**to_table(load_run_config([])), "dataset": dataset}).encode()
 
 
 REQUEST: dict[str, Any] = {
