@@ -92,12 +92,14 @@ def _check_pattern(manifest: Manifest, path: Path) -> None:
 
 
 def _check_paths(manifest: Manifest, path: Path) -> None:
-    texts = [*manifest.folders, *manifest.marks, manifest.table, manifest.root]
-    texts += [manifest.labels or "", manifest.name]
+    texts = [*manifest.folders, *manifest.marks, manifest.table, manifest.labels or ""]
     for split in manifest.splits.values():
         texts += [split.folder, *split.lists, *split.distractors_in]
     texts += [folder for folders in manifest.variants.values() for folder in folders.values()]
     for text in texts:
+        if text.startswith("/") or ".." in text.split("/"):
+            raise DataError(f"{path}: {text[:40]!r} is not below the data set's folder")
+    for text in (*texts, manifest.root, manifest.name):
         names = text.encode("utf-8", "replace").split(b"/")
         if "\0" in text or max(map(len, names)) > MAX_NAME or sum(map(len, names)) > MAX_PATH:
             raise DataError(f"{path}: {text[:40]!r} cannot be the path of a file")

@@ -63,7 +63,7 @@ def _variables(data: bytes, order: str) -> Iterator[tuple[str, NDArray[Any]]]:
         matrix = element
         if element.kind == _COMPRESSED:
             inflated = zlib.decompressobj().decompress(element.data, MAX_BYTES)
-            matrix = next(_elements(inflated, order))
+            matrix = _next(_elements(inflated, order))
         if matrix.kind == _MATRIX:
             name, values = _matrix(matrix.data, order)
             if values is not None:

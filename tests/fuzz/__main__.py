@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .runner import Tally, run_target
+from .runner import Summary, run_target
 from .target import Crash, Target, run_call
 from .targets import TARGETS
 
@@ -37,17 +37,17 @@ def main() -> int:
     print(HEADER, flush=True)
     crashed = False
     for target in chosen:
-        tally = run_target(
+        summary = run_target(
             target,
             seed=options.seed,
             inputs=options.inputs,
             seconds=None if minutes is None else 60 * minutes / len(chosen),
             failures=options.failures,
         )
-        print(_row(target, tally), flush=True)
-        for where, count in tally.crashes.most_common():
+        print(_row(target, summary), flush=True)
+        for where, count in summary.crashes.most_common():
             print(f"    {count} x {where}", flush=True)
-        if tally.crashes:
+        if summary.crashes:
             crashed = True
             print(
                 f"    repeat: python -m tests.fuzz --parser {target.name} --repeat "
@@ -81,12 +81,13 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _row(target: Target, tally: Tally) -> str:
-    seconds, number = tally.slowest
+def _row(target: Target, summary: Summary) -> str:
+    seconds, number = summary.slowest
     slowest = f"{1000 * seconds:.0f} ms #{number}"
+    crashes = sum(summary.crashes.values())
     return (
-        f"{target.name:22}{tally.inputs:8}{tally.refused:9}{tally.accepted:9}"
-        f"{sum(tally.crashes.values()):9}{tally.seconds:9.1f}{tally.peak >> 20:6}{slowest:>15}"
+        f"{target.name:22}{summary.inputs:8}{summary.refused:9}{summary.accepted:9}"
+        f"{crashes:9}{summary.seconds:9.1f}{summary.peak >> 20:6}{slowest:>15}"
     )
 
 

@@ -4,6 +4,7 @@ memory without bound ends one input and not the run."""
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import itertools
 import logging
 import multiprocessing
@@ -33,7 +34,7 @@ SAVED = 3
 
 
 @dataclass
-class Tally:
+class Summary:
     """What became of a target's inputs.
 
     Attributes:
@@ -59,14 +60,14 @@ def run_target(
     inputs: int | None,
     seconds: float | None,
     failures: Path,
-) -> Tally:
+) -> Summary:
     """Calls a target with inputs 0, 1, ... until there were enough or the time is over.
 
     Args:
         failures: folder that inputs are saved in which the target did not accept or refuse.
     """
     context = multiprocessing.get_context("fork")
-    tally = Tally()
+    summary = Summary()
     end = None if seconds is None else time.monotonic() + seconds
     work = Path(tempfile.mkdtemp(prefix="fuzz-"))
     number = 0
@@ -83,23 +84,23 @@ def run_target(
             )
             child.start()
             sender.close()
-            hung = _watch(child, receiver, started, tally, failures, target, work)
+            hung = _watch(child, receiver, started, summary, failures, target, work)
             number = current.value
             if not (hung or child.exitcode):
                 break
             where = f"longer than {MAX_WAIT:g} s by the clock" if hung else f"exit {child.exitcode}"
-            _count(tally, target, work, failures, number, Crash(where, where))
+            _count(summary, target, work, failures, number, Crash(where, where))
             number += 1
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return tally
+    return summary
 
 
 def _watch(
     child: Any,
     receiver: Connection,
     started: Any,
-    tally: Tally,
+    summary: Summary,
     failures: Path,
     target: Target,
     work: Path,
@@ -109,15 +110,15 @@ def _watch(
         try:
             while receiver.poll(0.1):
                 number, outcome, seconds, peak = receiver.recv()
-                tally.seconds += seconds
-                tally.peak = max(tally.peak, peak)
-                tally.slowest = max(tally.slowest, (seconds, number))
+                summary.seconds += seconds
+                summary.peak = max(summary.peak, peak)
+                summary.slowest = max(summary.slowest, (seconds, number))
                 if isinstance(outcome, Crash):
-                    _count(tally, target, work, failures, number, outcome)
+                    _count(summary, target, work, failures, number, outcome)
                     continue
-                tally.inputs += 1
-                tally.accepted += outcome
-                tally.refused += not outcome
+                summary.inputs += 1
+                summary.accepted += outcome
+                summary.refused += not outcome
         except EOFError:
             child.join()
             return False
@@ -128,14 +129,14 @@ def _watch(
 
 
 def _count(
-    tally: Tally, target: Target, work: Path, failures: Path, number: int, crash: Crash
+    summary: Summary, target: Target, work: Path, failures: Path, number: int, crash: Crash
 ) -> None:
     """Counts a crash and saves its input: the folder that the child called the target with."""
-    tally.inputs += 1
-    tally.crashes[crash.where] += 1
+    summary.inputs += 1
+    summary.crashes[crash.where] += 1
     saved = work / f"saved-{number}"
     source = saved if saved.is_dir() else work / "input"
-    if tally.crashes[crash.where] <= SAVED and source.is_dir():
+    if summary.crashes[crash.where] <= SAVED and source.is_dir():
         folder = failures / target.name / str(number)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(source, folder)
@@ -157,6 +158,7 @@ def _work(
 ) -> None:
     """The child: calls the target and reports (number, outcome, seconds, bytes)."""
     logging.disable(logging.CRITICAL)
+    faulthandler.disable()
     with contextlib.suppress(OSError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)  # what C libraries print

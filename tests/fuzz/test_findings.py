@@ -7,6 +7,7 @@ import json
 import sqlite3
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def manifest(folder: Path, old: str, new: str) -> Path:
     [
         ('folder = "train"', f'folder = "{"x" * 300}"', "cannot be the path of a file"),
         ('folder = "train"', 'folder = "a\\u0000b"', "cannot be the path of a file"),
+        ('folder = "train"', 'folder = "/"', "'/' is not below the data set's folder"),
+        ('folder = "train"', 'folder = "a/../.."', "is not below the data set's folder"),
         ('unmatched = "unknown"', "unmatched = -1", "unmatched = -1, expected a number from 0"),
         ("(?P<pid>-?", "(?P<person>-?", "has no group pid"),
         (r"\d+)_c", r"(\d+)_c", "is not a regular expression"),
@@ -122,6 +125,13 @@ def test_matlab_files_whose_sizes_are_wrong(
     header = b"MATLAB 5.0".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
     (tmp_path / "m.mat").write_bytes(header + mat_element(14, content))
     with pytest.raises(DataError, match=rf"m\.mat cannot be read as a MATLAB file: .*{message}"):
+        read_mat(tmp_path / "m.mat")
+
+
+def test_a_matlab_file_with_an_empty_variable(tmp_path: Path):
+    header = b"MATLAB 5.0".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
+    (tmp_path / "m.mat").write_bytes(header + mat_element(15, zlib.compress(b"")))
+    with pytest.raises(DataError, match="a matrix ends early"):
         read_mat(tmp_path / "m.mat")
 
 

@@ -14,7 +14,7 @@ import pytest
 from reidkit.errors import DataError
 
 from . import runner
-from .runner import Tally, run_target
+from .runner import Summary, run_target
 from .target import Crash, Target, make_input, run_call, write_files
 from .targets import TARGETS
 
@@ -80,15 +80,15 @@ def _fills_memory(folder: Path) -> None:
 SOUND = "sound input"
 
 
-def _run(call: object, folder: Path) -> Tally:
+def _run(call: object, folder: Path) -> Summary:
     target = Target("toy", lambda: [{"text": SOUND.encode()}], call)  # type: ignore[arg-type]
     return run_target(target, seed=0, inputs=4, seconds=None, failures=folder / "failures")
 
 
 def test_accepted_and_refused_inputs_are_counted(tmp_path: Path):
-    tally = _run(_accepts_or_refuses, tmp_path)
-    assert tally.inputs == tally.accepted + tally.refused == 4
-    assert tally.refused > 0 and not tally.crashes
+    summary = _run(_accepts_or_refuses, tmp_path)
+    assert summary.inputs == summary.accepted + summary.refused == 4
+    assert summary.refused > 0 and not summary.crashes
     assert not (tmp_path / "failures").exists()
 
 
@@ -101,9 +101,9 @@ def test_accepted_and_refused_inputs_are_counted(tmp_path: Path):
     ],
 )
 def test_failures_are_counted_and_saved(tmp_path: Path, call: object, found: str, count: int):
-    tally = _run(call, tmp_path)
-    assert tally.inputs == 4
-    ((where, crashes),) = tally.crashes.items()
+    summary = _run(call, tmp_path)
+    assert summary.inputs == 4
+    ((where, crashes),) = summary.crashes.items()
     assert where.startswith(found) and crashes == count
     saved = [path for path in (tmp_path / "failures" / "toy").iterdir() if path.is_dir()]
     assert len(saved) == runner.SAVED
