@@ -7,8 +7,10 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from reidkit.data.readers.cuhk03 import TESTSETS
@@ -19,6 +21,8 @@ _CLASS_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 Progress = Callable[[int, int], None]
 
+MAX_IMAGE_BYTES = 1 << 26
+"""Bytes of an image, or of a list of images, in cuhk-03.mat."""
 CUHK03_OUTPUT = ("images_labeled", "images_detected", TESTSETS)
 CIFAR_SPLITS = ("train", "test")
 
@@ -51,8 +55,8 @@ def unpack_cuhk03(folder: Path, *, on_progress: Progress) -> None:
             cells = {
                 boxes: [
                     (pair, person, number, reference)
-                    for pair, camera_pair in enumerate(mat[boxes][0], start=1)
-                    for number, row in enumerate(mat[camera_pair][()], start=1)
+                    for pair, camera_pair in enumerate(_values(mat, boxes)[0], start=1)
+                    for number, row in enumerate(_values(mat, camera_pair), start=1)
                     for person, reference in enumerate(row, start=1)
                 ]
                 for boxes in ("labeled", "detected")
@@ -64,7 +68,7 @@ def unpack_cuhk03(folder: Path, *, on_progress: Progress) -> None:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
                 for pair, person, number, reference in entries:
-                    pixels = mat[reference][()]
+                    pixels = _values(mat, reference)
                     if pixels.ndim == 3:  # MATLAB's order: [3, W, H]
                         view = 1 if number <= 5 else 2
                         name = f"{pair}_{person:03d}_{view}_{number:02d}.png"
@@ -73,14 +77,23 @@ def unpack_cuhk03(folder: Path, *, on_progress: Progress) -> None:
                     on_progress(done, total)
                 shutil.rmtree(folder / f"images_{boxes}", ignore_errors=True)
                 partial.replace(folder / f"images_{boxes}")
-            splits = [mat[reference][()].T for reference in mat["testsets"][0]]
-    except (KeyError, OSError, TypeError, ValueError, AttributeError) as error:
+            splits = [_values(mat, reference).T for reference in _values(mat, "testsets")[0]]
+    except (LookupError, OSError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise DataError(f"{source} is not CUHK03's release: {error}. Download it again") from error
     with atomic(folder / TESTSETS) as path, path.open("w", newline="") as text:
         writer = csv.writer(text)
         writer.writerow(["split", "pair", "person"])
         for split, persons in enumerate(splits):
             writer.writerows([split, int(pair), int(person)] for pair, person in persons)
+
+
+def _values(mat: Any, key: Any) -> NDArray[Any]:
+    """The values of a data set of an HDF5 file, given by name or reference."""
+    data = mat[key]
+    if data.nbytes > MAX_IMAGE_BYTES:
+        raise ValueError(f"{data.name} has {data.nbytes:,} bytes, at most {MAX_IMAGE_BYTES:,}")
+    values: NDArray[Any] = data[()]
+    return values
 
 
 def unpack_cifar100(folder: Path, *, on_progress: Progress) -> None:

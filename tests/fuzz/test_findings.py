@@ -22,7 +22,7 @@ from reidkit.config import read_toml, set_layer
 from reidkit.data.archives import extract_archive
 from reidkit.data.manifest import load_manifest, open_dataset
 from reidkit.data.matlab import read_mat
-from reidkit.data.unpack import unpack_cifar100
+from reidkit.data.unpack import unpack_cifar100, unpack_cuhk03
 from reidkit.errors import CheckpointError, ConfigError, DataError
 from reidkit.features import read_features
 from reidkit.index.filling import read_metadata
@@ -133,6 +133,18 @@ def test_a_matlab_file_with_an_empty_variable(tmp_path: Path):
     (tmp_path / "m.mat").write_bytes(header + mat_element(15, zlib.compress(b"")))
     with pytest.raises(DataError, match="a matrix ends early"):
         read_mat(tmp_path / "m.mat")
+
+
+def test_a_release_of_cuhk03_that_declares_an_image_of_gigabytes(tmp_path: Path):
+    with h5py.File(tmp_path / "cuhk-03.mat", "w") as file:
+        size = {"shape": (3, 30_000, 30_000), "chunks": (1, 100, 100), "compression": "gzip"}
+        reference = file.create_dataset("image", dtype="u1", **size).ref
+        pair = file.create_dataset("pair", (1, 1), h5py.ref_dtype)
+        pair[0, 0] = reference
+        for name in ("labeled", "detected", "testsets"):
+            file.create_dataset(name, (1, 1), h5py.ref_dtype)[0, 0] = pair.ref
+    with pytest.raises(DataError, match=r"/image has 2,700,000,000 bytes"):
+        unpack_cuhk03(tmp_path, on_progress=lambda done, total: None)
 
 
 @pytest.mark.parametrize("names", ["../../x y", "apple apple", "a\0b c", "x" * 300 + " y"])
