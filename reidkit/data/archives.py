@@ -247,7 +247,7 @@ def _open_archive(archive: Path) -> Iterator[Iterator[_Entry | str]]:
             yield entries
     except (
         *(zipfile.BadZipFile, tarfile.TarError, EOFError, LookupError, struct.error),
-        *(zlib.error, lzma.LZMAError, gzip.BadGzipFile),
+        *(zlib.error, lzma.LZMAError, gzip.BadGzipFile, UnicodeDecodeError),
     ) as error:
         raise DataError(f"{archive} is damaged: {error}. Download it again") from error
     except (RuntimeError, NotImplementedError) as error:  # an encrypted member of a zip file

@@ -163,6 +163,15 @@ def test_archives_with_names_that_no_file_can_have(tmp_path: Path):
         extract_archive(tmp_path / "a.zip", tmp_path / "out", on_progress=lambda done, total: None)
 
 
+def test_archives_with_names_that_are_not_utf_8(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("é.jpg", b"")
+    data = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(data.replace("é".encode(), b"\xff\xfe"))
+    with pytest.raises(DataError, match=r"a\.zip is damaged: 'utf-8' codec"):
+        extract_archive(tmp_path / "a.zip", tmp_path / "out", on_progress=lambda done, total: None)
+
+
 @pytest.mark.parametrize("line", ["a\0b,1", "a.jpg," + "9" * 30, "a.jpg,²"])
 def test_metadata_with_impossible_paths_and_cameras(tmp_path: Path, line: str):
     (tmp_path / "m.csv").write_text(f"path,camera\n{line}\n")
