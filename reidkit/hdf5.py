@@ -7,6 +7,7 @@ read: kind, type, and size against the file's own.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ MAX_STRING = 1 << 16
 """Bytes of an attribute, and of a string in an array."""
 _MAX_RATIO = 1100  # deflate's is 1,032
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+_COLLECTION = b"GCOL\1\0\0\0"
 _HEAP_OBJECT = struct.Struct("<HHIQ")  # index, references, reserved, bytes
 _VLEN = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 
@@ -53,6 +55,7 @@ def read_attributes(file: h5py.File) -> dict[str, Scalar]:
         DataError: one is longer than `MAX_STRING`, or is not UTF-8.
     """
     attributes: dict[str, Scalar] = {}
+    is_checked = False
     for name in file.attrs:
         attribute = file.attrs.get_id(name)
         plain = attribute.dtype.kind in "biufS" or h5py.check_string_dtype(attribute.dtype)
@@ -60,6 +63,10 @@ def read_attributes(file: h5py.File) -> dict[str, Scalar]:
             continue
         if attribute.get_storage_size() > MAX_STRING:
             raise DataError(f"attribute {name!r} is longer than {MAX_STRING} bytes; refused")
+        if h5py.check_string_dtype(attribute.dtype) and attribute.dtype.kind == "O":
+            if not is_checked:
+                _check_heap(Path(file.filename))
+            is_checked = True
         value = file.attrs[name]
         attributes[name] = value.decode() if isinstance(value, bytes) else _python(value)
     return attributes
@@ -127,7 +134,7 @@ def _heap_texts(path: Path, elements: npt.NDArray[Any]) -> list[bytes]:
     The HDF5 library never returns from some damaged collections, so they are read here, as in
     "HDF5 File Format Specification Version 3.0", section III.E.
     """
-    heap = np.memmap(path, np.uint8, mode="r").data
+    heap = memoryview(np.memmap(path, np.uint8, mode="r").data)
     collections: dict[int, dict[int, bytes]] = {}
     texts = []
     for length, address, index in elements.tolist():
@@ -140,9 +147,19 @@ def _heap_texts(path: Path, elements: npt.NDArray[Any]) -> list[bytes]:
     return texts
 
 
+def _check_heap(path: Path) -> None:
+    """Raises DataError if the HDF5 library might not return from reading a string attribute."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(_COLLECTION)
+        while at >= 0:
+            with memoryview(data) as heap:
+                _heap_objects(heap, at)
+            at = data.find(_COLLECTION, at + 1)
+
+
 def _heap_objects(heap: memoryview, start: int) -> dict[int, bytes]:
     """The objects of the collection at a byte of the file, by index."""
-    if start + 16 > len(heap) or bytes(heap[start : start + 5]) != b"GCOL\1":
+    if start + 16 > len(heap) or bytes(heap[start : start + 8]) != _COLLECTION:
         raise DataError(f"no collection of strings at byte {start:,}")
     end = start + int.from_bytes(heap[start + 8 : start + 16], "little")
     if end > len(heap):
@@ -151,12 +168,12 @@ def _heap_objects(heap: memoryview, start: int) -> dict[int, bytes]:
     at = start + 16
     while at + 16 <= end:
         index, _, _, size = _HEAP_OBJECT.unpack_from(heap, at)
-        if index == 0:  # the free space, which is the last object
-            break
-        if size > end - at - 16:
+        length = size if index == 0 else 16 + size + -size % 8  # 0: free space, head included
+        if not 16 <= length <= end - at:
             raise DataError(f"the collection of strings at byte {start:,} is damaged")
-        objects[index] = bytes(heap[at + 16 : at + 16 + size])
-        at += 16 + size + -size % 8
+        if index:
+            objects[index] = bytes(heap[at + 16 : at + 16 + size])
+        at += length
     return objects
 
 

@@ -202,6 +202,23 @@ def test_a_damaged_heap_of_strings(tmp_path: Path, change: str):
         read_features(path)
 
 
+def test_a_damaged_heap_of_an_attribute(tmp_path: Path):
+    """The HDF5 library looks for the end of free space of no size without end."""
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file["features"] = np.ones((2, 2), np.float32)
+        file["pids"] = file["camids"] = np.arange(2)
+        file.attrs["dataset"] = "12345678"
+    assert read_features(path).attributes == {"dataset": "12345678"}
+    data = bytearray(path.read_bytes())
+    free = data.index(b"GCOL") + 16 + 16 + 8  # behind the collection's head and one object
+    assert data[free : free + 2] == b"\0\0"
+    data[free + 8 : free + 16] = bytes(8)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"f\.h5: the collection of strings at byte"):
+        read_features(path)
+
+
 def test_features_with_ids_beyond_int64(tmp_path: Path):
     ids = np.array([1e300, 1.0])
     np.savez(tmp_path / "f.npz", features=np.ones((2, 2), np.float32), pids=ids, camids=ids)
