@@ -477,7 +477,7 @@ def _unpack(folder: Path) -> None:
     from reidkit.data.archives import unpack_archive
     from reidkit.data.manifest import load_manifest
 
-    before = {path for path in folder.parent.rglob("*") if OUTPUT not in path.parts}
+    before = {path for path in folder.rglob("*") if OUTPUT not in path.parts}
     manifest = load_manifest(folder / "own.toml")
     output = folder / OUTPUT
     output.mkdir()
@@ -485,7 +485,7 @@ def _unpack(folder: Path) -> None:
         unpack_archive(folder / "archive", manifest, output, on_progress=lambda done, total: None)
         assert not any(path.is_symlink() for path in output.rglob("*"))
     finally:
-        assert {path for path in folder.parent.rglob("*") if OUTPUT not in path.parts} == before
+        assert {path for path in folder.rglob("*") if OUTPUT not in path.parts} == before
         assert not list(output.glob("*.partial"))
 
 
