@@ -83,6 +83,9 @@ def image_size(path: Path) -> tuple[int, int]:
         DataError: as `open_image`.
     """
     with open_image(path) as image:
+        if image.format == "TIFF":  # Pillow turns these upright itself, some versions while loading
+            image.load()
+            return image.height, image.width
         transposed = image.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSED
         return image.size if transposed else (image.height, image.width)
 

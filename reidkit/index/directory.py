@@ -62,6 +62,8 @@ _SQL_VALUES = 30_000
 _RESIDENT_BYTES = 1 << 30
 """A larger vector file is not kept mapped into memory while it is searched."""
 _COPY_ROWS = 1 << 14
+_MAX_COSINE = 1.01
+"""Above, a vector is damaged."""
 _TIMEOUT = 600
 """Seconds that a change waits for searches."""
 
@@ -165,13 +167,16 @@ class IndexDirectory:
         """Exact search among the slots from `first` on, as `search_exact`."""
         vectors = self.vectors()
         read = self._block_reader(vectors)
-        slots, cosines = search_exact(
-            unit,
-            lambda start, stop: read(first + start, first + stop),
-            len(vectors) - first,
-            n,
-            allowed=None if allowed is None else allowed[first:],
-        )
+        with np.errstate(over="ignore", invalid="ignore"):  # of damaged vectors, see below
+            slots, cosines = search_exact(
+                unit,
+                lambda start, stop: read(first + start, first + stop),
+                len(vectors) - first,
+                n,
+                allowed=None if allowed is None else allowed[first:],
+            )
+        if not (np.abs(cosines[cosines > -np.inf]) < _MAX_COSINE).all():
+            raise DataError(f"{self.name} contains vectors that are not of length 1. {REBUILD}")
         slots[slots >= 0] += first
         return slots, cosines
 

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from reidkit.cli import main
 from reidkit.cli.runs import read_results
@@ -25,6 +26,7 @@ from reidkit.data.matlab import read_mat
 from reidkit.data.unpack import unpack_cifar100, unpack_cuhk03
 from reidkit.errors import CheckpointError, ConfigError, DataError
 from reidkit.features import read_features
+from reidkit.image import image_size, read_image
 from reidkit.index.filling import read_metadata
 from reidkit.index.opening import open_index
 from reidkit.masks.label_folder import open_label_folder
@@ -271,6 +273,15 @@ def test_an_index_whose_database_contradicts_its_vectors(
         open_index(str(tmp_path)).search(np.ones((1, 3), np.float32), 8)
 
 
+def test_an_index_with_a_damaged_vector(tmp_path: Path):
+    files = _index_seeds()[0]
+    vectors = np.frombuffer(files["vectors-1.f32"], np.float32).copy()
+    vectors[6:9] = 1e38
+    write_files(tmp_path, {**files, "vectors-1.f32": vectors.tobytes()})
+    with pytest.raises(DataError, match="contains vectors that are not of length 1"):
+        open_index(str(tmp_path)).search(np.ones((1, 3), np.float32), 8)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -302,6 +313,17 @@ def test_results_whose_lists_are_no_numbers(tmp_path: Path, value: object):
     (tmp_path / "metrics.json").write_text(json.dumps({"results": [result]}))
     with pytest.raises(DataError, match=r"per_query\.average_precision of result 1"):
         read_results(tmp_path / "metrics.json")
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("format", ["TIFF", "JPEG", "PNG"])
+def test_the_size_of_an_image_is_that_of_its_pixels(tmp_path: Path, format: str, orientation: int):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (8, 4)).save(tmp_path / "image", format=format, exif=exif)
+    picture = read_image(tmp_path / "image")
+    assert image_size(tmp_path / "image") == (picture.height, picture.width)
+    assert picture.size == ((4, 8) if orientation > 4 else (8, 4))
 
 
 def test_what_a_file_contains_does_not_control_the_terminal(
