@@ -139,6 +139,8 @@ def _inner(hint: Any, part: int | str) -> Any:
     if dataclasses.is_dataclass(hint):
         return field_types(hint).get(str(part))
     arguments = typing.get_args(hint)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):  # a table, or None
+        return next((_inner(a, part) for a in arguments if dataclasses.is_dataclass(a)), None)
     if typing.get_origin(hint) is dict:
         return arguments[1]
     is_list_of_tables = typing.get_origin(hint) is tuple and dataclasses.is_dataclass(arguments[0])

@@ -175,7 +175,7 @@ class IndexDirectory:
                 n,
                 allowed=None if allowed is None else allowed[first:],
             )
-        if not (np.abs(cosines[cosines > -np.inf]) < _MAX_COSINE).all():
+        if not (np.abs(cosines[cosines != -np.inf]) < _MAX_COSINE).all():
             raise DataError(f"{self.name} contains vectors that are not of length 1. {REBUILD}")
         slots[slots >= 0] += first
         return slots, cosines

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _DAMAGED = (
     *(RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
-    *(AssertionError, ArithmeticError, MemoryError, struct.error),
+    *(AssertionError, ArithmeticError, MemoryError, OSError, struct.error),
 )
 """What torch.load raises for damaged files."""
 
