@@ -44,7 +44,7 @@ def cuda_index(name: str) -> int | None:
     if name == "auto":
         name = "cuda" if cuda_device_count() else "cpu"
     kind, _, index = name.partition(":")
-    if name != "cpu" and not (kind == "cuda" and (index.isdigit() or name == "cuda")):
+    if name != "cpu" and not (kind == "cuda" and (index.isdecimal() or name == "cuda")):
         raise ConfigError(f"unknown device {name!r}. Known: auto, cpu, cuda, cuda:N")
     return None if name == "cpu" else int(index or 0)
 

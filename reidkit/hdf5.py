@@ -7,6 +7,8 @@ read: kind, type, and size against the file's own.
 
 from __future__ import annotations
 
+import mmap
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,8 @@ MAX_STRING = 1 << 16
 """Bytes of an attribute, and of a string in an array."""
 _MAX_RATIO = 1100  # deflate's is 1,032
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+_COLLECTION = b"GCOL\1\0\0\0"
+_HEAP_OBJECT = struct.Struct("<HHIQ")  # index, references, reserved, bytes
 _VLEN = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 
 MAPPED_BYTES = 1 << 28
@@ -66,6 +70,7 @@ def read_attributes(file: h5py.File) -> dict[str, Scalar]:
         DataError: one is longer than `MAX_STRING`, or is not UTF-8.
     """
     attributes: dict[str, Scalar] = {}
+    is_checked = False
     for name in file.attrs:
         attribute = file.attrs.get_id(name)
         plain = attribute.dtype.kind in "biufS" or h5py.check_string_dtype(attribute.dtype)
@@ -73,6 +78,10 @@ def read_attributes(file: h5py.File) -> dict[str, Scalar]:
             continue
         if attribute.get_storage_size() > MAX_STRING:
             raise DataError(f"attribute {name!r} is longer than {MAX_STRING} bytes; refused")
+        if h5py.check_string_dtype(attribute.dtype) and attribute.dtype.kind == "O":
+            if not is_checked:
+                _check_heap(file)
+            is_checked = True
         value = file.attrs[name]
         attributes[name] = value.decode() if isinstance(value, bytes) else _python(value)
     return attributes
@@ -147,6 +156,77 @@ def map_array(file: h5py.File, name: str, *, kinds: str, ndim: int) -> npt.NDArr
     return np.memmap(file.filename, data.dtype, "r", offset, data.shape)
 
 
+def _heap_texts(path: Path, elements: npt.NDArray[Any]) -> list[bytes]:
+    """Strings of variable length, from the collections of the file's global heap.
+
+    The HDF5 library never returns from some damaged collections, so they are read here, as in
+    "HDF5 File Format Specification Version 3.0", section III.E.
+    """
+    heap = memoryview(np.memmap(path, np.uint8, mode="r").data)
+    collections: dict[int, dict[int, bytes]] = {}
+    texts = []
+    for length, address, index in elements.tolist():
+        if length and address not in collections:
+            collections[address] = _heap_objects(heap, address)
+        text = collections[address].get(index, b"") if length else b""
+        if len(text) < length:
+            raise DataError(f"a string of {length:,} bytes is not in the file")
+        texts.append(text[:length])
+    return texts
+
+
+def _check_heap(file: h5py.File) -> None:
+    """Raises DataError if the HDF5 library might not return from reading a string attribute.
+
+    Searches the file for collections, except within arrays that are mapped, not read.
+    """
+    pieces = sorted(_pieces(file))
+    with (
+        Path(file.filename).open("rb") as raw,
+        mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as m,
+    ):
+        starts = [0, *(stop for _, stop in pieces)]
+        stops = [*(start for start, _ in pieces), len(m)]
+        for start, stop in zip(starts, stops, strict=True):
+            at = m.find(_COLLECTION, start, stop)
+            while at >= 0:
+                with memoryview(m) as heap:
+                    _heap_objects(heap, at)
+                at = m.find(_COLLECTION, at + 1, stop)
+
+
+def _pieces(file: h5py.File) -> Iterator[tuple[int, int]]:
+    """First byte of each large array that is stored in one piece, and the byte after it."""
+    for key in file.id.links:
+        if file.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
+            continue
+        opened = h5py.h5o.open(file.id, key)
+        if not isinstance(opened, h5py.h5d.DatasetID) or opened.get_offset() is None:
+            continue
+        if opened.get_storage_size() >= MAPPED_BYTES:
+            yield opened.get_offset(), opened.get_offset() + opened.get_storage_size()
+
+
+def _heap_objects(heap: memoryview, start: int) -> dict[int, bytes]:
+    """The objects of the collection at a byte of the file, by index."""
+    if start + 16 > len(heap) or bytes(heap[start : start + 8]) != _COLLECTION:
+        raise DataError(f"no collection of strings at byte {start:,}")
+    end = start + int.from_bytes(heap[start + 8 : start + 16], "little")
+    if end > len(heap):
+        raise DataError(f"the collection of strings at byte {start:,} ends beyond the file")
+    objects: dict[int, bytes] = {}
+    at = start + 16
+    while at + 16 <= end:
+        index, _, _, size = _HEAP_OBJECT.unpack_from(heap, at)
+        length = size if index == 0 else 16 + size + -size % 8  # 0: free space, head included
+        if not 16 <= length <= end - at:
+            raise DataError(f"the collection of strings at byte {start:,} is damaged")
+        if index:
+            objects[index] = bytes(heap[at + 16 : at + 16 + size])
+        at += length
+    return objects
+
+
 def read_strings(file: h5py.File, name: str, *, max_length: int = MAX_STRING) -> list[str]:
     """UTF-8 strings of a one-dimensional array, of fixed or variable length.
 
@@ -154,16 +234,19 @@ def read_strings(file: h5py.File, name: str, *, max_length: int = MAX_STRING) ->
         DataError: as `open_array`; a string is longer than `max_length` bytes or not UTF-8.
     """
     data = open_array(file, name, kinds="SO", ndim=1)
-    longest = data.dtype.itemsize
+    longest, elements = data.dtype.itemsize, None
     if data.dtype.kind == "O":  # many elements may share one long string: sizes first
         offset = data.id.get_offset()
-        if offset is None:
+        if offset is None and len(data):
             raise DataError(f"{name!r}: expected strings of fixed length, or contiguous storage")
-        elements = np.memmap(file.filename, _VLEN, "r", offset, len(data))
+        elements = np.zeros(0, _VLEN)
+        if len(data):
+            elements = np.memmap(file.filename, _VLEN, "r", offset, len(data))
         longest = int(elements["length"].max(initial=0))
     if longest > max_length:
         raise DataError(f"{name!r} has strings of {longest:,} bytes, at most {max_length:,}")
+    texts = data[()].tolist() if elements is None else _heap_texts(Path(file.filename), elements)
     try:
-        return [text.decode() for text in data[()].tolist()]
+        return [text.decode() for text in texts]
     except UnicodeDecodeError as error:
         raise DataError(f"{name!r} is not UTF-8") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -12,6 +13,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from reidkit.errors import DataError
 from reidkit.files import check_regular
+
+# Of corrupt EXIF data and unusual palettes; what keeps an image from being read is an error.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 MAX_PIXELS = 64_000_000
 """Images above this many pixels are refused before they are decoded."""
@@ -59,8 +63,8 @@ def open_image(
         raise DataError(
             f"{name}: more pixels than the cap of {cap:,}. Crop it to one person first"
         ) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        # Pillow raises the last two for some broken headers
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, MemoryError) as error:
+        # Pillow raises the last three for some broken headers and chunks
         raise DataError(f"cannot read image {name}: {_reason(error)}. Replace or remove it") from (
             error
         )
@@ -83,6 +87,9 @@ def image_size(path: Path) -> tuple[int, int]:
         DataError: as `open_image`.
     """
     with open_image(path) as image:
+        if image.format == "TIFF":  # Pillow turns these upright itself, some versions while loading
+            image.load()
+            return image.height, image.width
         transposed = image.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSED
         return image.size if transposed else (image.height, image.width)
 

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -87,7 +88,14 @@ class NpzFile:
                 values: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
         except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, RuntimeError) as error:
             raise DataError(f"{self.path}: {name!r} is damaged. Write the file again") from error
-        except ValueError as error:
+        except (
+            ValueError,
+            SyntaxError,
+            TypeError,
+            RecursionError,
+            MemoryError,
+            TokenError,
+        ) as error:
             raise DataError(f"{self.path}: {name!r} is not a NumPy array of numbers") from error
         return values
 

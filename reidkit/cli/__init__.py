@@ -177,5 +177,7 @@ def _stop(error: KeyboardInterrupt) -> NoReturn:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    # what a file contains may be in it, and must not control the terminal
+    shown = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in message)
+    print(f"error: {shown}", file=sys.stderr)
     sys.exit(2)

@@ -243,7 +243,7 @@ _UNITS |= {"GB": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
 def parse_size(text: str) -> list[int]:
     """ "256x128" -> [256, 128], height first."""
     height, x, width = text.partition("x")
-    if not (x and height.isdigit() and width.isdigit()):
+    if not (x and height.isdecimal() and width.isdecimal()):
         raise ConfigError(f"--size {text}: write HEIGHTxWIDTH in pixels, such as 256x128")
     return [int(height), int(width)]
 

@@ -210,6 +210,8 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     return results
 
 
+MAX_NUMBER = 1 << 63
+"""Bound on the numbers of a result, all of which fit into an int64; NaN and infinity do not."""
 _TEXTS = ("model", "model_sha256", "dataset", "dataset_fingerprint", "rule")
 _SCORES = ("mAP", "mINP", "top1", "top5")
 _WHOLE_NUMBERS = ("pid", "camid", "label", "rank", "matches", "first_rank")
@@ -232,12 +234,13 @@ def _wrong_field(result: Any) -> str:
     else:
         checks["ap"] = result.get("ap") in get_args(ApRule)
         needed = ("pid", "camid", "average_precision", "inverse_negative_penalty", "rank_1")
+    queries = next((len(values) for values in per_query.values() if isinstance(values, list)), 0)
     for name in dict.fromkeys((*needed, *per_query)):
         values: Any = per_query.get(name)
         whole = name in _WHOLE_NUMBERS
         checks[f"per_query.{name}"] = (
             _are_numbers(values)
-            and len(values) == len(next(iter(per_query.values())))
+            and len(values) == queries
             and not (whole and not all(isinstance(value, int) for value in values))
         )
     return next((name for name, passed in checks.items() if not passed), "")
@@ -249,4 +252,6 @@ def _are_numbers(values: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     """Whether a value is a number or None, which stands for NaN."""
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    if value is None:
+        return True
+    return isinstance(value, int | float) and type(value) is not bool and abs(value) < MAX_NUMBER

@@ -80,7 +80,7 @@ def _part(text: str) -> tuple[int, int]:
     from reidkit.errors import ConfigError
 
     k, slash, n = text.partition("/")
-    if not (slash and k.isdigit() and n.isdigit()):
+    if not (slash and k.isdecimal() and n.isdecimal()):
         raise ConfigError(f"--part {text}: write K/N, such as 3/40")
     return int(k), int(n)
 

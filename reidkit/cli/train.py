@@ -359,7 +359,7 @@ def parse_batch(text: str) -> int:
     """ "64" -> 64."""
     from reidkit.config import require
 
-    require(text.isdigit() and int(text) > 0, f"--batch {text}: write a number from 1, or auto")
+    require(text.isdecimal() and int(text) > 0, f"--batch {text}: write a number from 1, or auto")
     return int(text)
 
 

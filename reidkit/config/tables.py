@@ -38,7 +38,7 @@ def read_toml(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # the latter: nested too deeply
         raise ConfigError(f"{path} is not TOML: {error}") from error
 
 
@@ -74,7 +74,10 @@ def from_table(
     """
     from pydantic import ValidationError
 
-    text = json.dumps(dict(table), default=str)  # JSON's types are TOML's, apart from dates
+    try:
+        text = json.dumps(dict(table), default=str)  # JSON's types are TOML's, apart from dates
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: cannot be read: {error}") from error
     try:
         # Strict JSON takes an array for a tuple; strict Python objects would have to be tuples.
         value: T = _adapter(cast(Any, cls)).validate_json(text, strict=True, extra="forbid")
@@ -105,6 +108,8 @@ def _explain(
         ]
         key = ".".join(map(str, unknown[0]))
         return f"unknown key {key}. {suggest(key, [*known] or keys)}"
+    if not errors[0]["loc"]:  # such as text that is not Unicode, or tables nested too deeply
+        return f"cannot be read: {errors[0]['msg']}"
     missing = [e["loc"] for e in errors if isinstance(e["loc"][-1], str) and e["type"] == "missing"]
     if missing:
         return f"missing key {', '.join('.'.join(map(str, loc)) for loc in missing)}"
@@ -136,6 +141,8 @@ def _inner(hint: Any, part: int | str) -> Any:
     if dataclasses.is_dataclass(hint):
         return field_types(hint).get(str(part))
     arguments = typing.get_args(hint)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):  # a table, or None
+        return next((_inner(a, part) for a in arguments if dataclasses.is_dataclass(a)), None)
     if typing.get_origin(hint) is dict:
         return arguments[1]
     is_list_of_tables = typing.get_origin(hint) is tuple and dataclasses.is_dataclass(arguments[0])
@@ -209,5 +216,5 @@ def scalar(text: str) -> Any:
     """A value as TOML reads it; text that is not TOML is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text

@@ -6,8 +6,11 @@ place when all files are whole: after a kill, no half-written image passes for a
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -18,7 +21,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from reidkit.data.manifest import MANIFEST, find_root
+from reidkit.data.manifest import MANIFEST, MAX_NAME, find_root
 from reidkit.data.readers.cuhk03 import TESTSETS
 from reidkit.data.schema import Manifest
 from reidkit.errors import DataError
@@ -255,12 +258,19 @@ def _open_archive(archive: Path) -> Iterator[Iterator[_Entry | str]]:
     try:
         with _entries(archive) as entries:
             yield entries
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+    except (
+        *(zipfile.BadZipFile, tarfile.TarError, EOFError, LookupError, struct.error),
+        *(zlib.error, lzma.LZMAError, gzip.BadGzipFile, UnicodeDecodeError),
+    ) as error:
         raise DataError(f"{archive} is damaged: {error}. Download it again") from error
     except (RuntimeError, NotImplementedError) as error:  # an encrypted member of a zip file
         raise DataError(f"{archive}: {error}. Unpack it with another program") from error
     except FileExistsError as error:
         raise DataError(f"{archive}: two members are {error.filename} on this disk") from error
+    except OSError as error:
+        if error.filename is not None:
+            raise  # of the disk; those of the decompressors have no file
+        raise DataError(f"{archive} is damaged: {error}. Download it again") from error
 
 
 @contextmanager
@@ -305,6 +315,8 @@ def _checked(archive: Path, target: Path, entries: Iterator[_Entry | str]) -> li
         parts = path.parts
         if not parts or path.is_absolute() or ".." in parts or ":" in parts[0] or "\0" in name:
             refusal = f"points outside {target}"
+        elif any(len(part.encode("utf-8", "replace")) > MAX_NAME for part in parts):
+            refusal = f"has a name of more than {MAX_NAME} bytes"
         elif isinstance(entry, str):
             refusal = f"is a link or a device, not a file under {target}"
         elif path in files:

@@ -15,6 +15,7 @@ from typing import get_args
 from reidkit.choices import ProtocolName
 from reidkit.config import from_table, read_toml
 from reidkit.data.checks import duplicates, unmatched_queries
+from reidkit.data.expressions import compile_expression
 from reidkit.data.readers import READERS
 from reidkit.data.readers.rows import build_splits, raise_problems
 from reidkit.data.schema import Manifest
@@ -25,6 +26,8 @@ from reidkit.types import SPLITS, Dataset, Item, frames
 MANIFEST = "manifest.toml"
 LABELS = "labels"
 """Folder of a data set's own label maps where its manifest does not name one."""
+MAX_NAME, MAX_PATH = 255, 4000
+"""Bytes of a name and of a path that file systems allow."""
 PROTOCOL_NAMES: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 
@@ -67,7 +70,40 @@ def load_manifest(path: Path) -> Manifest:
             f'{path}: cameras = "{manifest.cameras}" does not fit protocol = '
             f'"{manifest.protocol}". Use cameras = "none" and protocol = "none" together'
         )
+    if manifest.unmatched != "unknown" and manifest.unmatched < 0:
+        raise DataError(f"{path}: unmatched = {manifest.unmatched}, expected a number from 0")
+    _check_pattern(manifest, path)
+    _check_paths(manifest, path)
     return manifest
+
+
+GROUPS = {"pattern": ("pid",), "tracklets": ("pid", "frame"), "lists": ("camid",)}
+"""Groups that the pattern must have, by reader."""
+
+
+def _check_pattern(manifest: Manifest, path: Path) -> None:
+    groups = compile_expression(manifest.pattern, where=f"{path}: pattern").groupindex
+    needed = GROUPS.get(manifest.reader, ("pid",) if manifest.pattern else ())
+    missing = [name for name in needed if name not in groups]
+    if missing:
+        raise DataError(
+            f"{path}: pattern {manifest.pattern!r} has no group {missing[0]}, which reader = "
+            f'"{manifest.reader}" needs: (?P<{missing[0]}>...)'
+        )
+
+
+def _check_paths(manifest: Manifest, path: Path) -> None:
+    texts = [*manifest.folders, *manifest.marks, manifest.table, manifest.labels or ""]
+    for split in manifest.splits.values():
+        texts += [split.folder, *split.lists, *split.distractors_in]
+    texts += [folder for folders in manifest.variants.values() for folder in folders.values()]
+    for text in texts:
+        if text.startswith("/") or ".." in text.split("/"):
+            raise DataError(f"{path}: {text[:40]!r} is not below the data set's folder")
+    for text in (*texts, manifest.root, manifest.name):
+        names = text.encode("utf-8", "replace").split(b"/")
+        if "\0" in text or max(map(len, names)) > MAX_NAME or sum(map(len, names)) > MAX_PATH:
+            raise DataError(f"{path}: {text[:40]!r} cannot be the path of a file")
 
 
 def find_manifest(dataset: str) -> Path:

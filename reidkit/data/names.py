@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reidkit.data.expressions import MAX_NAME, compile_expression
 from reidkit.errors import ConfigError
 from reidkit.types import SPLITS
 
@@ -63,13 +64,13 @@ class NamePattern:
 
     def __post_init__(self) -> None:
         if self.cameras != "none":
-            expression = _compile("--cameras", self.cameras)
+            expression = compile_expression(self.cameras, where="--cameras")
             if expression.groups != 1:
                 raise ConfigError(
                     f"--cameras {shlex.quote(self.cameras)} has {expression.groups} groups, "
                     "expected one that matches the camera, such as 'cam(\\w+)'"
                 )
-        groups = _compile("--pattern", self.pattern).groupindex
+        groups = compile_expression(self.pattern, where="--pattern").groupindex
         if self.pattern and "pid" not in groups:
             raise ConfigError(
                 f"--pattern {shlex.quote(self.pattern)} has no group pid, which matches the "
@@ -109,8 +110,8 @@ class NamePattern:
         else:
             pid = parts[0]
         if self.cameras != "none":
-            found = re.search(self.cameras, path)
-            camid = found[1] if found else ""
+            found = re.search(self.cameras, path) if len(path) <= MAX_NAME else None
+            camid = (found[1] or "") if found else ""
         if self.has_cameras:
             if not camid:
                 return "camera"
@@ -177,8 +178,10 @@ def suggestion(folder: Path, paths: Sequence[str], *, more_than: int = 0) -> str
 
 
 def _search(pattern: str, path: str) -> re.Match[str] | None:
-    """The match in the file name, or, if the pattern contains a slash, in the path."""
-    return re.search(pattern, path if "/" in pattern else path.rpartition("/")[2])
+    """The match in the file name, or, if the pattern contains a slash, in the path; none in one
+    that is longer than `MAX_NAME`."""
+    text = path if "/" in pattern else path.rpartition("/")[2]
+    return re.search(pattern, text) if len(text) <= MAX_NAME else None
 
 
 def parse_camera_map(text: str) -> dict[str, str]:
@@ -200,12 +203,3 @@ def parse_camera_map(text: str) -> dict[str, str]:
 def _plain(text: str) -> str:
     """Numbers without leading zeros, so that 1 stands for 001."""
     return str(int(text)) if re.fullmatch(r"[0-9]+", text) else text
-
-
-def _compile(option: str, pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(
-            f"{option} {shlex.quote(pattern)} is not a regular expression: {error}"
-        ) from error

@@ -191,8 +191,11 @@ def plan_table(table: Path, root: Path | None = None) -> Scaffold:
     check_regular(table, DataError)
     if not table.is_file():
         raise DataError(f"no such table: {table}")
-    with table.open(newline="", encoding="utf-8-sig") as text:
-        has_cameras = "camid" in next(csv.reader(text), [])
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as text:
+            has_cameras = "camid" in next(csv.reader(text), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} is not a CSV file in UTF-8: {error}") from error
     images = "" if root is None else str(root.resolve())
     manifest = Manifest(
         format=1,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +18,12 @@ from reidkit.data.readers.cuhk03 import TESTSETS
 from reidkit.errors import DataError
 from reidkit.files import atomic, temporary_folder, write_error
 
+_CLASS_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+
 Progress = Callable[[int, int], None]
 
+MAX_IMAGE_BYTES = 1 << 26
+"""Bytes of an image, or of a list of images, in cuhk-03.mat."""
 CUHK03_OUTPUT = ("images_labeled", "images_detected", TESTSETS)
 CIFAR_SPLITS = ("train", "test")
 
@@ -50,8 +56,8 @@ def unpack_cuhk03(folder: Path, *, on_progress: Progress) -> None:
             cells = {
                 boxes: [
                     (pair, person, number, reference)
-                    for pair, camera_pair in enumerate(mat[boxes][0], start=1)
-                    for number, row in enumerate(mat[camera_pair][()], start=1)
+                    for pair, camera_pair in enumerate(_values(mat, boxes)[0], start=1)
+                    for number, row in enumerate(_values(mat, camera_pair), start=1)
                     for person, reference in enumerate(row, start=1)
                 ]
                 for boxes in ("labeled", "detected")
@@ -61,21 +67,30 @@ def unpack_cuhk03(folder: Path, *, on_progress: Progress) -> None:
             for boxes, entries in cells.items():
                 with _new_folder(folder / f"images_{boxes}") as partial:
                     for pair, person, number, reference in entries:
-                        pixels = mat[reference][()]
+                        pixels = _values(mat, reference)
                         if pixels.ndim == 3:  # MATLAB's order: [3, W, H]
                             view = 1 if number <= 5 else 2
                             name = f"{pair}_{person:03d}_{view}_{number:02d}.png"
-                            _save(pixels.T, partial / name)
+                            _save(pixels.T.copy(), partial / name)
                         done += 1
                         on_progress(done, total)
-            splits = [mat[reference][()].T for reference in mat["testsets"][0]]
-    except (KeyError, OSError, TypeError, ValueError, AttributeError) as error:
+            splits = [_values(mat, reference).T for reference in _values(mat, "testsets")[0]]
+    except (LookupError, OSError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise DataError(f"{source} is not CUHK03's release: {error}. Download it again") from error
     with atomic(folder / TESTSETS) as path, path.open("w", newline="") as text:
         writer = csv.writer(text)
         writer.writerow(["split", "pair", "person"])
         for split, persons in enumerate(splits):
             writer.writerows([split, int(pair), int(person)] for pair, person in persons)
+
+
+def _values(mat: Any, key: Any) -> NDArray[Any]:
+    """The values of a data set of an HDF5 file, given by name or reference."""
+    data = mat[key]
+    if data.nbytes > MAX_IMAGE_BYTES:
+        raise ValueError(f"{data.name} has {data.nbytes:,} bytes, at most {MAX_IMAGE_BYTES:,}")
+    values: NDArray[Any] = data[()]
+    return values
 
 
 def unpack_cifar100(folder: Path, *, on_progress: Progress) -> None:
@@ -92,7 +107,9 @@ def unpack_cifar100(folder: Path, *, on_progress: Progress) -> None:
             f"missing {', '.join(missing)} in {folder}. Unpack cifar-100-binary.tar.gz there (the "
             "binary version; the Python version contains pickles, which reidkit does not read)"
         )
-    names = names_file.read_text().split()
+    names = names_file.read_text("utf-8", errors="replace").split()
+    if len(set(names)) < len(names) or not all(_CLASS_NAME.fullmatch(name) for name in names):
+        raise DataError(f"{names_file} is not a list of different class names of a-z, 0-9, - and _")
     for split in CIFAR_SPLITS:
         data = np.fromfile(folder / f"{split}.bin", np.uint8)
         if len(data) == 0 or len(data) % 3074:

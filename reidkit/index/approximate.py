@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.choices import ApproximateSearch
+from reidkit.config import from_table
 from reidkit.errors import ConfigError, DataError, RuntimeMissing
 from reidkit.files import atomic
 from reidkit.index.directory import IndexDirectory
@@ -37,6 +38,7 @@ EFFORTS: dict[ApproximateSearch, tuple[int, ...]] = {
 }
 """The first of these that reaches `RECALL_GOAL` is stored, else the last."""
 _KEY = "approximate"
+_MAX_EFFORT = 1 << 16
 _TRAINING_PER_LIST = 64
 _ADDED_ROWS = 1 << 16
 
@@ -91,7 +93,7 @@ class ApproximateDirectory(IndexDirectory):
         file = self.path / f"{approximation.kind}.faiss"
         try:
             index = faiss.read_index(str(file))
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise DataError(
                 f"{file} cannot be read by FAISS. Build it again: "
                 f"reidkit index add {self.path} --approximate {approximation.kind}"
@@ -112,8 +114,10 @@ def read_approximation(directory: IndexDirectory) -> Approximation | None:
     if text is None:
         return None
     try:
-        approximation = Approximation(**json.loads(text))
-    except (ValueError, TypeError) as error:
+        approximation = from_table(Approximation, json.loads(text), where=_KEY)
+        if approximation.slots < 0 or not 1 <= approximation.effort <= _MAX_EFFORT:
+            raise ConfigError("impossible numbers")
+    except (ValueError, TypeError, RecursionError, ConfigError) as error:
         raise DataError(f"{directory.name}: the record of its FAISS index is damaged") from error
     file, slots = directory.file_and_slots()
     if approximation.vectors != file or approximation.slots > slots:

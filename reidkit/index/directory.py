@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -61,6 +62,8 @@ _SQL_VALUES = 30_000
 _RESIDENT_BYTES = 1 << 30
 """A larger vector file is not kept mapped into memory while it is searched."""
 _COPY_ROWS = 1 << 14
+_MAX_COSINE = 1.01
+"""Above, a vector is damaged."""
 _TIMEOUT = 600
 """Seconds that a change waits for searches."""
 
@@ -165,13 +168,16 @@ class IndexDirectory:
         """Exact search among the slots from `first` on, as `search_exact`."""
         vectors = self.vectors()
         read = self._block_reader(vectors)
-        slots, cosines = search_exact(
-            unit,
-            lambda start, stop: read(first + start, first + stop),
-            len(vectors) - first,
-            n,
-            allowed=None if allowed is None else allowed[first:],
-        )
+        with np.errstate(over="ignore", invalid="ignore"):  # of damaged vectors, see below
+            slots, cosines = search_exact(
+                unit,
+                lambda start, stop: read(first + start, first + stop),
+                len(vectors) - first,
+                n,
+                allowed=None if allowed is None else allowed[first:],
+            )
+        if not (np.abs(cosines[cosines != -np.inf]) < _MAX_COSINE).all():
+            raise DataError(f"{self.name} contains vectors that are not of length 1. {REBUILD}")
         slots[slots >= 0] += first
         return slots, cosines
 
@@ -208,22 +214,28 @@ class IndexDirectory:
         """bool [slots]: what a search may find; None: everything."""
         _, slots = self.file_and_slots()
         if condition:
-            allowed = np.zeros(slots, np.bool_)
-            allowed[self._slots_within(condition)] = True
-            return allowed
+            return self._marks(self._slots_within(condition), slots)
         removed = [slot for (slot,) in self._database.execute("SELECT slot FROM removed")]
         if not removed:
             return None
-        allowed = np.ones(slots, np.bool_)
-        allowed[removed] = False
-        return allowed
+        return ~self._marks(removed, slots)
+
+    def _marks(self, chosen: list[int], slots: int) -> NDArray[np.bool_]:
+        """bool [slots]: True for the chosen ones."""
+        if not all(isinstance(slot, int) and 0 <= slot < slots for slot in chosen):
+            raise self._damaged(f"it has slots beyond its {slots:,}")
+        marks = np.zeros(slots, np.bool_)
+        marks[chosen] = True
+        return marks
 
     def hits(self, slots: NDArray[np.int64], cosines: NDArray[np.float32]) -> list[list[Hit]]:
         """The records of slots [Q, n] with their distances; places of slot -1 or of a cosine of
         -inf are empty."""
         found = sorted({int(slot) for slot in np.unique(slots) if slot >= 0})
         query = "SELECT slot, path, person, camera, time FROM records WHERE slot IN"
-        records = {slot: Record(*rest) for slot, *rest in self._select(query, found)}
+        records = {slot: self._record(*rest) for slot, *rest in self._select(query, found)}
+        if len(records) < len(found):
+            raise self._damaged(f"it lacks the records of {len(found) - len(records)} vectors")
         return [
             [
                 Hit(records[int(slot)], float(1 - cosine))
@@ -233,12 +245,18 @@ class IndexDirectory:
             for row in zip(slots, cosines, strict=True)
         ]
 
+    def _record(self, path: Any, person: Any, camera: Any, time: Any) -> Record:
+        texts = isinstance(path, str) and isinstance(person, str)
+        if not (texts and isinstance(camera, int | None) and isinstance(time, float | None)):
+            raise self._damaged(f"the record of {path!r} has values of other types")
+        return Record(path, person, camera, time)
+
     def records(self) -> Iterator[tuple[int, Record]]:
         """(slot, record) of everything stored, in order of slots."""
         with self._errors():
             query = "SELECT slot, path, person, camera, time FROM records ORDER BY slot"
             for slot, *rest in self._database.execute(query):
-                yield slot, Record(*rest)
+                yield slot, self._record(*rest)
 
     def info(self) -> dict[str, Any]:
         with self._errors():
@@ -307,9 +325,18 @@ class IndexDirectory:
     def file_and_slots(self) -> tuple[str, int]:
         """Name of the vector file, and the number of its slots."""
         file, slots = self._meta("vectors"), self._meta("slots")
-        if not slots.isdecimal() or Path(file).name != file or not file.startswith("vectors-"):
-            raise DataError(f"{self.path / DATABASE} is damaged. {REBUILD}")
+        known_name = re.fullmatch(r"vectors-\d{1,9}\.f32", file)
+        if known_name is None or not re.fullmatch(r"\d{1,18}", slots):
+            raise self._damaged("it has no number of slots, or no name of a vector file")
+        size = (self.path / file).stat().st_size if (self.path / file).is_file() else 0
+        if 4 * int(slots) * self.header.dimension > size:
+            raise DataError(
+                f"{self.path / file} lacks some of its {int(slots):,} vectors. {REBUILD}"
+            )
         return file, int(slots)
+
+    def _damaged(self, found: str) -> DataError:
+        return DataError(f"{self.path / DATABASE} is damaged ({found}). {REBUILD}")
 
     def _append(self, file: Path, slots: int, unit: NDArray[np.float32]) -> None:
         try:

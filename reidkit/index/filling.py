@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -110,7 +111,7 @@ def read_metadata(file: Path) -> dict[Path, Record]:
                 record = _metadata_record(row, where=where)
                 path = (file.parent / record.path).resolve()
                 records[path] = replace(record, path=str(path))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:  # such as NUL in a path
         raise DataError(f"cannot read {file}: {error}") from error
     return records
 
@@ -119,8 +120,8 @@ def _metadata_record(row: Mapping[str, str | None], *, where: str) -> Record:
     camera, time = row.get("camera"), row.get("time")
     if not row["path"]:
         raise DataError(f"{where}: no path")
-    if camera and not camera.strip().isdecimal():
-        raise DataError(f"{where}: camera {camera!r}, expected a number")
+    if camera and not re.fullmatch(r"\s*\d{1,18}\s*", camera):
+        raise DataError(f"{where}: camera {camera[:40]!r}, expected a number")
     return Record(
         row["path"],
         (row.get("person") or "").strip(),

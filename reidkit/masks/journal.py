@@ -145,4 +145,4 @@ def _records(file: BinaryIO) -> Iterator[Record | str]:
         data = file.read(min(length, _MAX_BYTES))
         if len(data) != length or checksum != _CHECKSUM.pack(zlib.crc32(head + data)):
             return
-        yield data.decode() if row == _NOTE else Record(row, (height, width), data)
+        yield data.decode(errors="replace") if row == _NOTE else Record(row, (height, width), data)

@@ -76,7 +76,11 @@ def open_label_folder(
     description = path / DESCRIPTION
     check_regular(description, DataError)
     if description.exists():
-        if json.loads(description.read_text("utf-8")).get("key") != key:
+        try:
+            stored = json.loads(description.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError):
+            stored = None
+        if not isinstance(stored, dict) or stored.get("key") != key:
             raise DataError(
                 f"--keep-labels {path} holds label maps of another parser, procedure or precision."
                 " Delete it, or choose another folder"

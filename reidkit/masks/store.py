@@ -238,10 +238,10 @@ def _header(attributes: Mapping[str, Scalar]) -> Header:
     table: dict[str, Any] = dict(attributes)
     found, version = table.pop("format", None), table.pop("version", None)
     if found != FORMAT:
-        raise MaskError(f"format {found!r}, expected {FORMAT!r}; not a mask file")
+        raise MaskError(f"format {found!r:.40}, expected {FORMAT!r}; not a mask file")
     if version != VERSION:
         raise MaskError(
-            f"mask file of version {version}, expected {VERSION}."
+            f"mask file of version {version!s:.40}, expected {VERSION}."
             " Run reidkit prepare-masks again, with --overwrite"
         )
     for name in {"parts", "grouping", "agreement"} & table.keys():

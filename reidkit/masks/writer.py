@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 import reidkit
 from reidkit.config.tables import from_table
-from reidkit.errors import DataError, MaskError
+from reidkit.errors import ConfigError, DataError, MaskError
 from reidkit.files import atomic, check_regular, exclusive_lock, os_error_text
 from reidkit.masks.agreement import Agreement
 from reidkit.masks.journal import (
@@ -146,7 +146,12 @@ def _agreement(
     note = known[0] if known else json.dumps(asdict(compare(paths)))
     if journal.note is None:
         journal.annotate(note)
-    found = from_table(Agreement, json.loads(note), where=str(journal.file.name))
+    try:
+        found = from_table(Agreement, json.loads(note), where="its note")
+    except (ValueError, TypeError, RecursionError, ConfigError) as error:
+        raise MaskError(
+            f"{journal.file.name} is damaged: {error}. Remove it, and run the same command again"
+        ) from error
     if processes.is_main:
         log.info(found.describe())
     return found

@@ -159,7 +159,7 @@ def _load_pickle(path: Path) -> object:
     ]
     try:
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about other protocols of pickle, to torch's authors
+            warnings.simplefilter("ignore")  # torch's, about old formats and sparse tensors
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own message advises to set weights_only=False

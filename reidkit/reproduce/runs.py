@@ -234,7 +234,10 @@ def _read_result(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         settings, metrics = document["settings"], document["metrics"]
         if not all(math.isfinite(score) for score in scores(metrics).values()):
             raise ValueError("a score is not a number")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        *(ValueError, LookupError, TypeError, AttributeError),
+        *(RecursionError, OverflowError),
+    ) as error:
         raise DataError(
             f"{path} is damaged or was edited. Remove it, and run the same command again: the row "
             "is evaluated again"

@@ -203,6 +203,8 @@ def _embedding_output(session: Any, path: Path, name: str | None) -> str:
         return name
     flat = [o.name for o in outputs if len(o.shape) == 2 or list(o.shape[2:]) == [1, 1]]
     candidates = flat or names
+    if not candidates:
+        raise CheckpointError(f"{path} has no outputs, expected one of shape [batch, D]")
     if len(candidates) > 1:
         raise CheckpointError(
             f"{path} has the outputs {describe_values(outputs)}; expected exactly one of shape "

@@ -79,7 +79,8 @@ class OnnxEmbedder:
             self.provider = _provider_of(self.session)
             on_cpu = self.provider == "cpu"
             self.concurrency = cores if on_cpu and throughput else 1
-            self.contract: OnnxContract = read_contract(self.session, path, inputs or {})
+            with session_errors(path, "cannot read what it takes and gives"):
+                self.contract: OnnxContract = read_contract(self.session, path, inputs or {})
             self.preprocess = self.contract.preprocess
             self.name, self.frames = self.contract.name, self.contract.frames
             self.source_hash = sha256(path)

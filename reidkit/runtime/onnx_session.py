@@ -175,6 +175,8 @@ def session_errors(path: Path, what: str) -> Iterator[None]:
     """
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: ONNX Runtime {what}: a name in it is not UTF-8") from error
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         if not type(error).__module__.startswith("onnxruntime"):
             raise

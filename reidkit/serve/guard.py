@@ -94,7 +94,7 @@ class Guard:
                 400, "the Host header does not name this machine; set a token to allow it"
             )
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > self.max_body:
+        if length.isdecimal() and (len(length) > 18 or int(length) > self.max_body):
             return _error(413, self._too_large(), {"Connection": "close"})
         return None
 

@@ -12,6 +12,7 @@ little-endian bytes.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,7 @@ def model_metadata(model: str, shape: list[int], dimension: int) -> dict[str, An
 
 
 def _header_length(text: str, size: int) -> int:
-    if not text.isdigit() or int(text) > size:
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) > size:
         raise DataError(f"{HEADER_LENGTH}: found {text[:20]}, expected 0 to {size}")
     return int(text)
 

@@ -36,6 +36,7 @@ LAST = "last.safetensors"
 RESUME = "resume.pt"
 SETTINGS = "config.toml"
 
+_ADAM_STATE = {"step", "exp_avg", "exp_avg_sq"}
 CONTENTS = {"position", "running", "model", "optimizer", "scaler", "ema", "random"}
 """Of resume.pt."""
 
@@ -184,7 +185,10 @@ def load_resume_point(folder: Path, state: TrainState, group: ProcessGroup) -> P
         )
     with _refuse_damaged(folder):
         state.model.load_state_dict(document["model"])
+        options = _option_kinds(state.optimizer)
         state.optimizer.load_state_dict(document["optimizer"])
+        if _option_kinds(state.optimizer) != options:
+            raise ValueError("the optimizer's options are not of their types")
         _check_optimizer(state.optimizer)
         state.scaler.load_state_dict(document["scaler"])
         if state.ema is not None:
@@ -213,10 +217,35 @@ def _position(document: dict[str, Any]) -> Position:
 
 def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Raises ValueError if a parameter's state is not of its shape, which torch does not check."""
+    expected = {"momentum_buffer"} if isinstance(optimizer, torch.optim.SGD) else _ADAM_STATE
     for parameter, entries in optimizer.state.items():
+        if not isinstance(entries, dict) or (entries and entries.keys() != expected):
+            raise ValueError(f"the optimizer's state has other entries than {sorted(expected)}")
         for name, value in entries.items():
-            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+            if name == "momentum_buffer" and value is None:
+                continue
+            if not isinstance(value, Tensor) or value.layout is not torch.strided:
+                raise ValueError(f"the optimizer's {name} is not a dense tensor")
+            if value.shape != (() if name == "step" else parameter.shape):
                 raise ValueError(f"the optimizer's {name} has the shape {tuple(value.shape)}")
+            if not value.is_floating_point() or value.is_meta:
+                raise ValueError(f"the optimizer's {name} does not contain numbers")
+
+
+def _option_kinds(optimizer: torch.optim.Optimizer) -> list[dict[str, str]]:
+    """What the options of each parameter group are, all numbers being one kind."""
+
+    def kind(value: Any) -> str:
+        if isinstance(value, tuple | list):
+            return f"[{','.join(map(kind, value))}]"
+        if value is None or isinstance(value, bool):
+            return "flag"  # some are None where torch chooses
+        return "number" if isinstance(value, int | float) else type(value).__name__
+
+    return [
+        {name: kind(value) for name, value in group.items() if name != "params"}
+        for group in optimizer.param_groups
+    ]
 
 
 @contextmanager
@@ -227,7 +256,7 @@ def _refuse_damaged(folder: Path) -> Iterator[None]:
         yield
     except (
         *(RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError),
-        *(EOFError, OSError),
+        *(EOFError, OSError, AssertionError, ArithmeticError, MemoryError, struct.error),
     ) as error:
         advice = f"Start the run again without --resume: -o {shlex.quote(str(folder))}"
         if (folder / LAST).is_file():
@@ -289,7 +318,7 @@ def read_resume_point(folder: Path) -> dict[str, Any]:
     with _refuse_damaged(folder):
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about other protocols of pickle
+                warnings.simplefilter("ignore")  # about tensors that are refused below
                 document = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:  # its text suggests to disable the check
             raise ValueError("it contains more than tensors and numbers") from error
@@ -297,4 +326,6 @@ def read_resume_point(folder: Path) -> dict[str, Any]:
             raise ValueError("it is cut off, or of another kind") from error
         if not isinstance(document, dict) or document.keys() != CONTENTS:
             raise ValueError(f"expected {', '.join(sorted(CONTENTS))}")
+        if not isinstance(document["random"], list):
+            raise ValueError("it has no random states")
     return document

@@ -5,11 +5,18 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from reidkit.data.matlab import read_mat
 from reidkit.data.readers.pattern import read_pattern
-from reidkit.data.readers.rows import Row, list_images
+from reidkit.data.readers.rows import (
+    Row,
+    list_images,
+    read_lines,
+    whole_number,
+    whole_numbers,
+)
 from reidkit.data.schema import Manifest
+from reidkit.errors import DataError
 from reidkit.types import SPLITS
 
 TESTSETS = "testsets.csv"
@@ -47,8 +54,6 @@ def _images(manifest: Manifest, root: Path, problems: list[str]) -> list[str]:
 
 
 def _new_protocol(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
-    from scipy.io import loadmat
-
     images = set(_images(manifest, root, problems))
     file = root / f"cuhk03_new_protocol_config_{manifest.boxes}.mat"
     if not file.is_file():
@@ -56,24 +61,31 @@ def _new_protocol(manifest: Manifest, root: Path, problems: list[str]) -> Iterat
     if not images or not file.is_file():
         return
     try:
-        table: dict[str, Any] = loadmat(file)
-        names = [str(name[0]) for name in table["filelist"].reshape(-1)]
-        pids, camids = (table[key].reshape(-1).tolist() for key in ("labels", "camId"))
-        indices = {s: table[f"{s}_idx"].reshape(-1) - 1 for s in SPLITS}
-    except (KeyError, ValueError, NotImplementedError, OSError) as error:
+        table = read_mat(file)
+        names = [str(name) for name in table["filelist"].reshape(-1)]
+        pids, camids = (whole_numbers(table[k]).reshape(-1).tolist() for k in ("labels", "camId"))
+        indices = {s: (whole_numbers(table[f"{s}_idx"]).reshape(-1) - 1).tolist() for s in SPLITS}
+        if not len(names) == len(pids) == len(camids):
+            raise ValueError(f"{len(names)} names, {len(pids)} ids, {len(camids)} cameras")
+        if any(not 0 <= k < len(names) for chosen in indices.values() for k in chosen):
+            raise ValueError(f"a split has images beyond its {len(names)} names")
+    except DataError as error:
+        problems.append(str(error))
+        return
+    except (KeyError, ValueError) as error:
         problems.append(f"{file} is not the protocol's .mat file: {error}")
         return
     for split, chosen in indices.items():
-        absent = [names[k] for k in chosen.tolist() if names[k] not in images]
+        absent = [names[k] for k in chosen if names[k] not in images]
         if absent:
             problems.append(
                 f"[{split}] {len(absent)} images are not in {root}/images_{manifest.boxes}, the "
                 f"first is {absent[0]}"
             )
             continue
-        for k in chosen.tolist():
+        for k in chosen:
             path = f"images_{manifest.boxes}/{names[k]}"
-            yield Row(split, path, str(int(pids[k])), str(int(camids[k])))
+            yield Row(split, path, str(pids[k]), str(camids[k]))
 
 
 def _classic(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Row]:
@@ -87,18 +99,15 @@ def _classic(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[Ro
             f"Run: reidkit datasets unpack {manifest.name.partition('@')[0]}"
         )
         return
-    with (root / TESTSETS).open(newline="") as file:
-        test = {
-            (row["pair"], row["person"])
-            for row in csv.DictReader(file)
-            if row["split"] == manifest.variant
-        }
+    rows = list(csv.reader(read_lines(root / TESTSETS, problems)))
+    test = {(row[1], row[2]) for row in rows if len(row) == 3 and row[0] == manifest.variant}
     for image in images:
         parts = image.partition(".")[0].split("_")
-        if len(parts) != 4 or not all(part.isdigit() for part in parts):
+        numbers = [whole_number(part) for part in parts]
+        if len(parts) != 4 or None in numbers:
             problems.append(f"{image}: expected <pair>_<person>_<view>_<image>.png")
             continue
-        pair, person, view, _ = (int(part) for part in parts)
+        pair, person, view, _ = (number for number in numbers if number is not None)
         path, pid = f"images_{manifest.boxes}/{image}", str(1000 * pair + person)
         is_test = (str(pair), str(person)) in test
         for split in ("query", "gallery") if is_test else ("train",):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.data.readers.rows import Row
+from reidkit.data.matlab import read_mat
+from reidkit.data.readers.rows import Row, read_lines, whole_numbers
 from reidkit.data.schema import Manifest
+from reidkit.errors import DataError
 
 INFO = ("train_name.txt", "test_name.txt", "tracks_train_info.mat", "tracks_test_info.mat")
 
@@ -30,7 +31,11 @@ def read_mars(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[R
         return
     query = set((_matrix(info / "query_IDX.mat", problems).reshape(-1) - 1).tolist())
     for half in ("train", "test"):
-        names = (info / f"{half}_name.txt").read_text("utf-8").split()
+        names = "\n".join(read_lines(info / f"{half}_name.txt", problems)).split()
+        strange = [name for name in names if "/" in name or "\0" in name]
+        if strange:
+            problems.append(f"{half}_name.txt: {strange[0]!r} is not the name of a file")
+            continue
         tracks = _matrix(info / f"tracks_{half}_info.mat", problems)
         if tracks.ndim != 2 or tracks.shape[1] != 4:
             problems.append(f"tracks_{half}_info.mat: expected N x 4, found {tracks.shape}")
@@ -57,17 +62,16 @@ def read_mars(manifest: Manifest, root: Path, problems: list[str]) -> Iterator[R
                 yield Row(split, path, str(pid), str(camid), f"{half}/{index}", frame)
 
 
-def _matrix(path: Path, problems: list[str]) -> NDArray[Any]:
+def _matrix(path: Path, problems: list[str]) -> NDArray[np.int64]:
     """The only matrix in a .mat file, as int64, whatever its variable name."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
+    nothing = np.zeros((0, 4), np.int64)
     try:
-        found = [v for k, v in loadmat(path).items() if not k.startswith("__")]
-    except (MatReadError, NotImplementedError, ValueError, OSError) as error:
-        problems.append(f"{path} cannot be read as a MATLAB file: {error}")
-        return np.zeros((0, 4), np.int64)
-    if len(found) != 1 or not np.issubdtype(found[0].dtype, np.number):
+        found = list(read_mat(path).values())
+        if len(found) == 1:
+            return whole_numbers(found[0])
         problems.append(f"{path}: expected one numeric matrix, found {len(found)} variables")
-        return np.zeros((0, 4), np.int64)
-    return np.asarray(found[0]).astype(np.int64)
+    except DataError as error:
+        problems.append(str(error))
+    except ValueError as error:
+        problems.append(f"{path}: expected one numeric matrix, but {error}")
+    return nothing

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from reidkit.data.readers.rows import Row, list_images
+from reidkit.data.expressions import compile_expression, match_name
+from reidkit.data.readers.rows import Row, list_images, whole_number
 from reidkit.data.schema import Manifest
 
 
@@ -19,8 +20,7 @@ def read_pattern(manifest: Manifest, root: Path, problems: list[str]) -> Iterato
     Files that are not images (Thumbs.db, .mat) and hidden files are ignored. Images in a split's
     `distractors_in` folders are distractors, whatever their names.
     """
-    pattern = re.compile(manifest.pattern)
-    for name, path, match in _matches(manifest, root, pattern, problems):
+    for name, path, match in _matches(manifest, root, problems):
         yield Row(name, path, match["pid"], _camera(match))
     distractor = next((pid for pid, role in manifest.roles.items() if role == "distractor"), "0")
     for name, split in manifest.splits.items():
@@ -36,11 +36,15 @@ def read_tracklets(manifest: Manifest, root: Path, problems: list[str]) -> Itera
     """One folder per tracklet: <split>/<id>/<tracklet>/<images>, whose names also contain the frame
     number (group `frame`). A folder without images is a problem.
     """
-    pattern = re.compile(manifest.pattern)
-    for name, path, match in _matches(manifest, root, pattern, problems):
-        yield Row(
-            name, path, match["pid"], _camera(match), path.rpartition("/")[0], int(match["frame"])
-        )
+    for name, path, match in _matches(manifest, root, problems):
+        frame = whole_number(match["frame"] or "")
+        if frame is None:
+            problems.append(
+                f"[{name}] {path}: the group frame of the pattern {manifest.pattern} matches "
+                f"{match['frame']!r}, expected a whole number"
+            )
+            return
+        yield Row(name, path, match["pid"], _camera(match), path.rpartition("/")[0], frame)
     for name, split in manifest.splits.items():
         folder = root / split.folder
         if not folder.is_dir():
@@ -51,9 +55,10 @@ def read_tracklets(manifest: Manifest, root: Path, problems: list[str]) -> Itera
 
 
 def _matches(
-    manifest: Manifest, root: Path, pattern: re.Pattern[str], problems: list[str]
+    manifest: Manifest, root: Path, problems: list[str]
 ) -> Iterator[tuple[str, str, re.Match[str]]]:
-    """(split, path under the root, match) of every image whose name matches."""
+    """(split, path under the root, match) of every image whose name matches with an id."""
+    pattern = compile_expression(manifest.pattern, where=f"{manifest.name}: pattern")
     for name, split in manifest.splits.items():
         folder = root / split.folder
         if not folder.is_dir():
@@ -61,8 +66,10 @@ def _matches(
             continue
         mismatches = []
         for path in list_images(folder):
-            match = pattern.fullmatch(path if "/" in manifest.pattern else path.rpartition("/")[2])
-            if match is None:
+            match = match_name(
+                pattern, path if "/" in manifest.pattern else path.rpartition("/")[2]
+            )
+            if match is None or not match["pid"]:
                 mismatches.append(path)
                 continue
             yield name, path if split.folder == "." else f"{split.folder}/{path}", match

@@ -6,7 +6,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from reidkit.errors import DataError
 from reidkit.types import Item, Role, Sample, Tracklet
@@ -38,9 +41,9 @@ def build_splits(
 ) -> dict[str, list[Item]]:
     """Samples and tracklets of every split, sorted by path.
 
-    Ids that are all whole numbers are kept; otherwise they are numbered 0, 1, ... in the order of
-    the sorted texts. The same holds for cameras. A tracklet with several ids or cameras is added to
-    `problems`.
+    Ids that are all whole numbers of at most 18 digits are kept; otherwise they are numbered 0, 1,
+    ... in the order of the sorted texts. The same holds for cameras. A tracklet with several ids or
+    cameras is added to `problems`.
     """
     rows = list(rows)
     pids = _numbers({row.pid for row in rows}, reserved=roles)
@@ -66,10 +69,47 @@ def build_splits(
 
 def _numbers(texts: set[str], *, reserved: Mapping[str, Role] | None = None) -> dict[str, int]:
     reserved = reserved or {}
-    if all(re.fullmatch(r"-?\d+", text) for text in texts):
-        return {text: int(text) for text in texts}
+    numbers = {text: whole_number(text) for text in texts}
+    if None not in numbers.values():
+        return {text: number for text, number in numbers.items() if number is not None}
     ordered = [*sorted(texts - set(reserved)), *sorted(texts & set(reserved))]
     return {text: number for number, text in enumerate(ordered)}
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text of at most 18 digits stands for, which fits into an int64."""
+    return int(text) if re.fullmatch(r"-?\d{1,18}", text) else None
+
+
+def whole_numbers(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Numbers of any type as int64.
+
+    Raises:
+        ValueError: one is not whole, or does not have at most 18 digits.
+    """
+    if values.dtype.kind not in "iuf" or not (np.abs(values.astype(np.float64)) < 1e18).all():
+        raise ValueError("it contains more than whole numbers")
+    integers = values.astype(np.int64)
+    if (integers != values).any():
+        raise ValueError("it contains numbers that are not whole")
+    return integers
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; False also for names that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def read_lines(path: Path, problems: list[str]) -> list[str]:
+    """The lines of a UTF-8 text file; none, and a problem, if it is no such file."""
+    try:
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{path} cannot be read as text in UTF-8: {error}")
+        return []
 
 
 def raise_problems(name: str, problems: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from reidkit.data.readers.rows import Row
+from reidkit.data.readers.rows import Row, is_file, whole_number
 from reidkit.data.schema import Manifest
 from reidkit.types import SPLITS
 
@@ -27,6 +27,14 @@ def read_csv(manifest: Manifest, folder: Path, problems: list[str]) -> Iterator[
     if not root.is_dir():
         problems.append(f'the manifest has root = "{manifest.root}", and {root} is not a folder')
         return
+    try:
+        yield from _rows(manifest, folder, problems)
+    except (UnicodeDecodeError, csv.Error) as error:
+        problems.append(f"{file} is not a CSV file in UTF-8: {error}")
+
+
+def _rows(manifest: Manifest, folder: Path, problems: list[str]) -> Iterator[Row]:
+    file, root = folder / manifest.table, folder / manifest.root
     with file.open(newline="", encoding="utf-8-sig") as text:
         reader = csv.DictReader(text)
         columns = reader.fieldnames or []
@@ -41,25 +49,26 @@ def read_csv(manifest: Manifest, folder: Path, problems: list[str]) -> Iterator[
         absent, outside = [], []
         for number, line in enumerate(reader, start=2):
             values = {key: (value or "").strip() for key, value in line.items() if key}
-            split, frame = values["split"], values.get("frame") or "0"
+            split, frame = values["split"], whole_number(values.get("frame") or "0")
             path = below(root, values["path"])
             tracklet = values.get("tracklet", "")
-            if split not in SPLITS or not values["pid"] or not frame.isdigit():
+            if split not in SPLITS or not values["pid"] or frame is None or frame < 0:
                 problems.append(
                     f"{file}, line {number}: expected a split ({', '.join(SPLITS)}), a pid, and a "
-                    f"whole number for frame; got {split!r}, {values['pid']!r}, {frame!r}"
+                    f"whole number for frame; got {split!r}, {values['pid']!r}, "
+                    f"{values.get('frame')!r}"
                 )
                 continue
             if path is None:
                 outside.append(values["path"])
                 continue
-            if not (root / path).is_file():
+            if not is_file(root / path):
                 absent.append(path)
                 continue
             camid = "0" if manifest.cameras == "none" else values["camid"]
             if tracklet:
                 tracklet = "\0".join((values["pid"], camid, tracklet))
-            yield Row(split, path, values["pid"], camid, tracklet, int(frame))
+            yield Row(split, path, values["pid"], camid, tracklet, frame)
     if absent:
         problems.append(f"{len(absent)} images of {file} are missing, the first is {absent[0]}")
     if outside:
