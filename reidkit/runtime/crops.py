@@ -195,6 +195,7 @@ def load(
     *,
     provider: Provider | None = None,
     precision: EmbeddingPrecision = "fp32",
+    trust: bool = False,
     **inputs: Any,
 ) -> Runtime:
     """A model that embeds images: an ONNX file, a checkpoint (.safetensors) or a run folder.
@@ -202,7 +203,9 @@ def load(
     Arguments and errors as of `Runtime`, but for `mode`: by default many images are embedded as
     fast as possible. A tracker, which has a few crops at a time, takes mode="latency".
     """
-    return Runtime(path, device, threads, mode, provider=provider, precision=precision, **inputs)
+    return Runtime(
+        path, device, threads, mode, provider=provider, precision=precision, trust=trust, **inputs
+    )
 
 
 def as_embedder(model: Embedder | Runtime | str | Path) -> Embedder:
