@@ -179,11 +179,14 @@ def load_resume_point(folder: Path, state: TrainState, group: ProcessGroup) -> P
             f"Resume with {len(random_states)} processes"
         )
     with _refuse_damaged(folder):
+        for part in ("model", "ema"):
+            if any(isinstance(t, Tensor) and t.is_complex() for t in document[part].values()):
+                raise ValueError(f"its {part} has complex numbers")
         state.model.load_state_dict(document["model"])
-        options = _option_kinds(state.optimizer)
+        options = _options(state.optimizer)
         state.optimizer.load_state_dict(document["optimizer"])
-        if _option_kinds(state.optimizer) != options:
-            raise ValueError("the optimizer's options are not of their types")
+        if _options(state.optimizer) != options:
+            raise ValueError("the optimizer's options are not those of the settings")
         _check_optimizer(state.optimizer)
         state.scaler.load_state_dict(document["scaler"])
         if state.ema is not None:
@@ -219,26 +222,27 @@ def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
         for name, value in entries.items():
             if name == "momentum_buffer" and value is None:
                 continue
-            if not isinstance(value, Tensor) or value.layout is not torch.strided:
+            if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
                 raise ValueError(f"the optimizer's {name} is not a dense tensor")
             if value.shape != (() if name == "step" else parameter.shape):
                 raise ValueError(f"the optimizer's {name} has the shape {tuple(value.shape)}")
-            if not value.is_floating_point() or value.is_meta:
+            if not value.is_floating_point() or (name == "step" and not 0 <= value.item() < 1e15):
                 raise ValueError(f"the optimizer's {name} does not contain numbers")
 
 
-def _option_kinds(optimizer: torch.optim.Optimizer) -> list[dict[str, str]]:
-    """What the options of each parameter group are, all numbers being one kind."""
+def _options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """The options of each parameter group that the settings determine: all but the learning rate
+    and those that torch chooses by device, of which the type matters."""
 
-    def kind(value: Any) -> str:
-        if isinstance(value, tuple | list):
-            return f"[{','.join(map(kind, value))}]"
+    def comparable(name: str, value: Any) -> Any:
         if value is None or isinstance(value, bool):
-            return "flag"  # some are None where torch chooses
-        return "number" if isinstance(value, int | float) else type(value).__name__
+            return "flag"
+        if name == "lr" and isinstance(value, int | float) and 0 <= value < 1e30:
+            return "rate"
+        return list(value) if isinstance(value, tuple) else value
 
     return [
-        {name: kind(value) for name, value in group.items() if name != "params"}
+        {name: comparable(name, value) for name, value in group.items() if name != "params"}
         for group in optimizer.param_groups
     ]
 
