@@ -179,9 +179,6 @@ def load_resume_point(folder: Path, state: TrainState, group: ProcessGroup) -> P
             f"Resume with {len(random_states)} processes"
         )
     with _refuse_damaged(folder):
-        for part in ("model", "ema"):
-            if any(isinstance(t, Tensor) and t.is_complex() for t in document[part].values()):
-                raise ValueError(f"its {part} has complex numbers")
         state.model.load_state_dict(document["model"])
         options = _options(state.optimizer)
         state.optimizer.load_state_dict(document["optimizer"])
@@ -196,6 +193,15 @@ def load_resume_point(folder: Path, state: TrainState, group: ProcessGroup) -> P
         if devices and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(devices)
         return _position(document)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested tables and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(inner)
 
 
 def _position(document: dict[str, Any]) -> Position:
@@ -322,6 +328,8 @@ def read_resume_point(folder: Path) -> dict[str, Any]:
             raise ValueError("it contains more than tensors and numbers") from error
         if not isinstance(document, dict) or document.keys() != CONTENTS:
             raise ValueError(f"expected {', '.join(sorted(CONTENTS))}")
+        if any(tensor.is_complex() for tensor in _tensors(document)):
+            raise ValueError("it contains complex numbers")
         if not isinstance(document["random"], list):
             raise ValueError("it has no random states")
     return document
