@@ -114,7 +114,7 @@ def find_pair(
         first, second = (
             sorted(
                 (r for r in found if r["dataset"] == name),
-                key=lambda result: not str(result["model"]).endswith(".onnx"),
+                key=lambda result: not str(result.get("model")).endswith(".onnx"),
             )
             for found in results
         )

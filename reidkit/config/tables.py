@@ -119,7 +119,7 @@ def _explain(
 def _hint_at(cls: Any, loc: Sequence[int | str]) -> Any:
     for part in loc:
         cls = _inner(cls, part)
-    return cls
+    return _without_none(cls)
 
 
 def _wrong_value(hint: Any, value: Any, loc: Sequence[int | str]) -> str:
@@ -136,13 +136,19 @@ def _wrong_value(hint: Any, value: Any, loc: Sequence[int | str]) -> str:
     return f"{key} must be {expected}{';' if ',' in expected else ','} got {value!r}"
 
 
+def _without_none(hint: Any) -> Any:
+    """The type of a table that may be absent; any other type as it is."""
+    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    tables = [a for a in typing.get_args(hint) if is_union and dataclasses.is_dataclass(a)]
+    return tables[0] if tables else hint
+
+
 def _inner(hint: Any, part: int | str) -> Any:
     """The type of a table's entry; None where `part` does not lead into a table."""
+    hint = _without_none(hint)
     if dataclasses.is_dataclass(hint):
         return field_types(hint).get(str(part))
     arguments = typing.get_args(hint)
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):  # a table, or None
-        return next((_inner(a, part) for a in arguments if dataclasses.is_dataclass(a)), None)
     if typing.get_origin(hint) is dict:
         return arguments[1]
     is_list_of_tables = typing.get_origin(hint) is tuple and dataclasses.is_dataclass(arguments[0])

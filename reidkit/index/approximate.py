@@ -78,13 +78,22 @@ class ApproximateDirectory(IndexDirectory):
             allowed = self.allowed(condition)
             index = self._load(approximation)
             kind, effort = approximation.kind, approximation.effort
-            found = _search(index, unit, n, allowed, kind=kind, effort=effort)
+            try:
+                found = _search(index, unit, n, allowed, kind=kind, effort=effort)
+            except (RuntimeError, MemoryError) as error:
+                raise self._unreadable(approximation, "be searched") from error
             rest = self.nearest(unit, n, allowed, first=approximation.slots)
             return self.hits(*_merge(found, rest, n))
 
     def info(self) -> dict[str, Any]:
         approximation = read_approximation(self)
         return super().info() | {"approximate": approximation and asdict(approximation)}
+
+    def _unreadable(self, approximation: Approximation, what: str) -> DataError:
+        return DataError(
+            f"{self.path / f'{approximation.kind}.faiss'} cannot {what} by FAISS. Build it again: "
+            f"reidkit index add {self.path} --approximate {approximation.kind}"
+        )
 
     def _load(self, approximation: Approximation) -> Any:
         if self._loaded is not None and self._loaded[0] == approximation:
@@ -94,10 +103,7 @@ class ApproximateDirectory(IndexDirectory):
         try:
             index = faiss.read_index(str(file))
         except (RuntimeError, MemoryError) as error:
-            raise DataError(
-                f"{file} cannot be read by FAISS. Build it again: "
-                f"reidkit index add {self.path} --approximate {approximation.kind}"
-            ) from error
+            raise self._unreadable(approximation, "be read") from error
         if index.d != self.header.dimension or index.ntotal != approximation.slots:
             raise DataError(
                 f"{file} does not belong to {self.name}. Build it again: "

@@ -185,10 +185,10 @@ def load_resume_point(folder: Path, state: TrainState, group: ProcessGroup) -> P
         )
     with _refuse_damaged(folder):
         state.model.load_state_dict(document["model"])
-        options = _option_kinds(state.optimizer)
+        options = _options(state.optimizer)
         state.optimizer.load_state_dict(document["optimizer"])
-        if _option_kinds(state.optimizer) != options:
-            raise ValueError("the optimizer's options are not of their types")
+        if _options(state.optimizer) != options:
+            raise ValueError("the optimizer's options are not those of the settings")
         _check_optimizer(state.optimizer)
         state.scaler.load_state_dict(document["scaler"])
         if state.ema is not None:
@@ -198,6 +198,15 @@ def load_resume_point(folder: Path, state: TrainState, group: ProcessGroup) -> P
         if devices and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(devices)
         return _position(document)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested tables and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(inner)
 
 
 def _position(document: dict[str, Any]) -> Position:
@@ -224,26 +233,27 @@ def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
         for name, value in entries.items():
             if name == "momentum_buffer" and value is None:
                 continue
-            if not isinstance(value, Tensor) or value.layout is not torch.strided:
+            if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
                 raise ValueError(f"the optimizer's {name} is not a dense tensor")
             if value.shape != (() if name == "step" else parameter.shape):
                 raise ValueError(f"the optimizer's {name} has the shape {tuple(value.shape)}")
-            if not value.is_floating_point() or value.is_meta:
+            if not value.is_floating_point() or (name == "step" and not 0 <= value.item() < 1e15):
                 raise ValueError(f"the optimizer's {name} does not contain numbers")
 
 
-def _option_kinds(optimizer: torch.optim.Optimizer) -> list[dict[str, str]]:
-    """What the options of each parameter group are, all numbers being one kind."""
+def _options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """The options of each parameter group that the settings determine: all but the learning rate
+    and those that torch chooses by device, of which the type matters."""
 
-    def kind(value: Any) -> str:
-        if isinstance(value, tuple | list):
-            return f"[{','.join(map(kind, value))}]"
+    def comparable(name: str, value: Any) -> Any:
         if value is None or isinstance(value, bool):
-            return "flag"  # some are None where torch chooses
-        return "number" if isinstance(value, int | float) else type(value).__name__
+            return "flag"
+        if name == "lr" and isinstance(value, int | float) and 0 <= value < 1e30:
+            return "rate"
+        return list(value) if isinstance(value, tuple) else value
 
     return [
-        {name: kind(value) for name, value in group.items() if name != "params"}
+        {name: comparable(name, value) for name, value in group.items() if name != "params"}
         for group in optimizer.param_groups
     ]
 
@@ -326,6 +336,8 @@ def read_resume_point(folder: Path) -> dict[str, Any]:
             raise ValueError("it is cut off, or of another kind") from error
         if not isinstance(document, dict) or document.keys() != CONTENTS:
             raise ValueError(f"expected {', '.join(sorted(CONTENTS))}")
+        if any(tensor.is_complex() for tensor in _tensors(document)):
+            raise ValueError("it contains complex numbers")
         if not isinstance(document["random"], list):
             raise ValueError("it has no random states")
     return document

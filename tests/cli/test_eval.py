@@ -270,7 +270,7 @@ def test_models_without_a_single_embedding_are_refused(
     two = third_party_model(tmp_path / "two.onnx", ["batch", 3, 64, 32], outputs=2)
     assert "expected exactly one of shape [batch, D]" in refuse("eval", two, "--dataset", market)
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
-    assert "ONNX Runtime cannot load it" in refuse("eval", "bad.onnx", "--dataset", market)
+    assert "it is not an ONNX file" in refuse("eval", "bad.onnx", "--dataset", market)
     ours = trained / "runs/one"
     assert "preprocessing" in refuse("eval", ours, "--dataset", market, "--size", "64x32")
 

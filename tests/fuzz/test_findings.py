@@ -32,11 +32,18 @@ from reidkit.index.opening import open_index
 from reidkit.masks.label_folder import open_label_folder
 from reidkit.masks.labels import load_label_set
 from reidkit.runtime.distributed import ProcessGroup
+from reidkit.runtime.onnx_contract import read_contract
 from reidkit.training.checkpoints import load_resume_point
 
 from .array_targets import _index_seeds
 from .dataset_targets import MANIFEST, TABLE_MANIFEST
-from .model_targets import _result, _resume_document, _training_state
+from .model_targets import (
+    _onnx_document,
+    _result,
+    _resume_document,
+    _Session,
+    _training_state,
+)
 from .target import write_files
 
 
@@ -240,6 +247,19 @@ def test_an_npz_header_that_is_not_python(tmp_path: Path):
         read_features(tmp_path / "f.npz")
 
 
+def test_an_unknown_key_of_a_table_that_may_be_absent(tmp_path: Path):
+    document = _onnx_document()
+    document["metadata"]["reidkit"]["assumes"] = {"mean": [0, 0, 0], "std": [1, 1, 1], "x": 1}
+    with pytest.raises(CheckpointError, match=r"unknown key assumes\.x\."):
+        read_contract(_Session(document), tmp_path / "model.onnx", {})
+
+
+def test_a_model_without_outputs(tmp_path: Path):
+    document = {**_onnx_document(), "outputs": [], "metadata": {}}
+    with pytest.raises(CheckpointError, match=r"model\.onnx has no outputs"):
+        read_contract(_Session(document), tmp_path / "model.onnx", {})
+
+
 @pytest.mark.parametrize("text", ["[1]", "null", "{", "[" * 100_000, "\udcff"])
 def test_a_label_folder_whose_description_is_damaged(tmp_path: Path, text: str):
     (tmp_path / "labels.json").write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -290,6 +310,9 @@ def test_an_index_with_a_damaged_vector(tmp_path: Path):
         lambda document: document["optimizer"]["param_groups"][0].pop("lr"),
         lambda document: document["optimizer"]["state"][0].update(exp_avg=None),
         lambda document: document["optimizer"]["state"][0].pop("exp_avg"),
+        lambda document: document["optimizer"]["state"][0].update(step=torch.tensor(-1.0)),
+        lambda document: document["optimizer"]["param_groups"][0].update(betas=(1.0, 1.0)),
+        lambda document: document["model"].update(bias=torch.zeros(2, dtype=torch.complex64)),
     ],
 )
 def test_a_resume_point_whose_optimizer_could_not_take_a_step(
