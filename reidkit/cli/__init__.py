@@ -140,7 +140,6 @@ def options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `reidkit`."""
-    logging.basicConfig(level=logging.INFO, handlers=[LogHandler()])
     received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -149,6 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     try:
         with handlers(stop):
+            logging.basicConfig(level=logging.INFO, handlers=[LogHandler()])
             app(arguments)
     except Exception as error:
         if received:  # compiled code, such as pydantic's, turns Interrupted into errors of its own

@@ -110,7 +110,12 @@ def write_store(
             _fill(journal, paths, done, source, processes, progress or (lambda done, total: None))
             if processes.is_main:
                 with atomic(path) as partial:
-                    partial.write_bytes(_hdf5(header, paths, _collect(path, task)))
+                    records = _collect(path, task)
+                    if len(records) < len(paths):
+                        raise MaskError(
+                            f"{file} was removed by another program. Run the same command again"
+                        )
+                    partial.write_bytes(_hdf5(header, paths, records))
                 remove_journals(path)
         processes.broadcast(None)  # the others wait for the file
     except OSError as error:

@@ -94,7 +94,7 @@ COMMANDS = (
     ),
     Command(
         "datasets-synth-workers",
-        ("datasets", "synth", "out/data", "--train-pids", "12", "--test-pids", "4"),
+        ("datasets", "synth", "out/data", "--train-pids", "16", "--test-pids", "4"),
     ),
     Command(
         "datasets-unpack",

@@ -276,3 +276,16 @@ def test_masks_take_less_than_1_kib_an_image(tmp_path: Path):
     path = tmp_path / "toy.h5"
     write_store(path, dataset, dataset.train, lip_source(dataset))
     assert path.stat().st_size / 300 < 1024
+
+
+def test_a_journal_that_is_removed_meanwhile_is_named(toy: Dataset, tmp_path: Path):
+    path = tmp_path / "toy.h5"
+
+    def progress(done: int, total: int) -> None:
+        if done == total:
+            path.with_name("toy.h5.journal").unlink()
+
+    with pytest.raises(ReidkitError, match=r"toy\.h5\.journal was removed by another program"):
+        write_store(path, toy, toy.train, lip_source(toy), progress=progress)
+    write_store(path, toy, toy.train, lip_source(toy))
+    assert len(MaskStore.open(path)) == 12
