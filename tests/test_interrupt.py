@@ -150,3 +150,18 @@ main(["datasets", "list"])
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (143, "stopped\n")
+
+
+def test_a_signal_that_typer_takes_for_ctrl_c_has_its_own_exit_status(tmp_path: Path) -> None:
+    code = f"""
+import os
+from typer.core import TyperGroup
+from reidkit.cli import main
+
+TyperGroup.make_context = lambda *arguments, **options: os.kill(os.getpid(), {int(signal.SIGHUP)})
+main(["datasets", "list"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.split()) == (129, ["stopped"])

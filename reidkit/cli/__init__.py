@@ -150,6 +150,10 @@ def main(arguments: list[str] | None = None) -> None:
         with handlers(stop):
             logging.basicConfig(level=logging.INFO, handlers=[LogHandler()])
             app(arguments)
+    except SystemExit as ended:
+        if received and ended.code == 130 != 128 + received[0]:  # Typer's, of any Interrupted
+            _stop(Interrupted(received[0]))
+        raise
     except Exception as error:
         if received:  # compiled code, such as pydantic's, turns Interrupted into errors of its own
             _stop(Interrupted(received[0]))

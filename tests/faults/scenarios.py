@@ -277,7 +277,7 @@ def full_disks(
             with mounted(work):
                 trial.prepare()
                 used = _blocks(work)
-                remount(work, f"nr_blocks={used + free}")
+                remount(work, f"nr_blocks={max(1, used + free)}")  # 0: no limit
                 ended = trial.run()
                 trial.check_line(ended)
                 if ended.status and not re.search("No space left|Free disk", ended.last_line):
