@@ -2,8 +2,10 @@
 
     python benchmarks/search.py                       100,000 x 512 and 19,732 x 512
     python benchmarks/search.py --index DIR --size 2000000
+    python benchmarks/search.py --index DIR --faiss --features demo/gallery.h5
 
-Runs are interleaved; ratios are of the fastest of each.
+Vectors are of people with about ten images each, or those of a features file with noise. Runs are
+interleaved; ratios are of the fastest of each.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from reidkit.features import read_features
 from reidkit.index.approximate import build_approximation
 from reidkit.index.directory import IndexDirectory
 from reidkit.index.records import Header, Record
@@ -27,9 +30,26 @@ from reidkit.retrieval.exact import search_exact, unit_rows
 
 D = 512
 STEP = 20_000
+NOISE = 0.5
+"""Standard deviation of the noise, in that of a feature's elements."""
+
+Source = Callable[[int, int], Any]
+"""source(count, seed): unit vectors, float32 [count, D]."""
 
 
-def people(count: int, *, seed: int) -> Any:
+def noisy(features: Path) -> Source:
+    """Vectors of a features file, each chosen at random, with noise."""
+    rows = unit_rows(read_features(features).features)
+
+    def source(count: int, seed: int) -> Any:
+        rng = np.random.default_rng(seed)
+        noise = NOISE * rows.std() * rng.standard_normal((count, rows.shape[1]), np.float32)
+        return unit_rows(rows[rng.integers(0, len(rows), count)] + noise)
+
+    return source
+
+
+def people(count: int, seed: int) -> Any:
     """Unit vectors of people with about ten images each: noise about one centre per person."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((count // 10 + 1, D), np.float32)
@@ -49,7 +69,7 @@ def fastest(functions: dict[str, Callable[[], object]], *, repeats: int = 5) -> 
 
 
 def compare_exact(G: int, Q: int) -> None:
-    gallery, queries = people(G, seed=0), people(Q, seed=1)
+    gallery, queries = people(G, 0), people(Q, 1)
     functions: dict[str, Callable[[], object]] = {
         "bare product": lambda: [queries[k : k + 256] @ gallery.T for k in range(0, Q, 256)],
         "search_exact": lambda: search_exact(queries, lambda a, b: gallery[a:b], G, 10),
@@ -71,24 +91,24 @@ def compare_exact(G: int, Q: int) -> None:
         )
 
 
-def build(path: Path, size: int) -> None:
+def build(path: Path, size: int, source: Source) -> None:
     """An index of `size` vectors."""
-    index = IndexDirectory.create(path, Header("", "", "", False, D))
+    index = IndexDirectory.create(path, Header("", "", "", False, source(1, 0).shape[1]))
     start = time.perf_counter()
     for first in range(0, size, STEP):
         count = min(STEP, size - first)
         records = [Record(f"{first + k}.jpg", camera=k % 8, time=float(k)) for k in range(count)]
-        index.add(people(count, seed=first), records)
+        index.add(source(count, first), records)
     print(f"built {size:,} vectors in {time.perf_counter() - start:.0f} s")
 
 
-def open_and_search(path: Path) -> None:
+def open_and_search(path: Path, source: Source) -> None:
     """Run in a process of its own, so that its memory means something."""
     start = time.perf_counter()
     index = IndexDirectory(path)
     length = len(index)
     opened = time.perf_counter() - start
-    queries = people(64, seed=3)
+    queries = source(64, 3)
     start = time.perf_counter()
     index.search(queries, 10)
     searched = time.perf_counter() - start
@@ -105,21 +125,24 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=100_000)
     parser.add_argument("--only-search", action="store_true")
     parser.add_argument("--faiss", action="store_true", help="recall and speed of IVF and HNSW")
+    parser.add_argument("--features", type=Path, help="vectors to add noise to")
     options = parser.parse_args()
+    source = noisy(options.features) if options.features else people
     if options.only_search:
-        open_and_search(options.index)
+        open_and_search(options.index, source)
         return
     if options.index is None:
         compare_exact(19_732, 1024)
         compare_exact(100_000, 1024)
         return
     shutil.rmtree(options.index, ignore_errors=True)
-    build(options.index, options.size)
+    build(options.index, options.size, source)
     command = [sys.executable, __file__, "--index", str(options.index), "--only-search"]
+    command += ["--features", str(options.features)] if options.features else []
     subprocess.run(command, check=True)
     if options.faiss:
         index = IndexDirectory(options.index)
-        queries = people(256, seed=3)
+        queries = source(256, 3)
         for kind in ("ivf", "hnsw"):
             start = time.perf_counter()
             found = build_approximation(index, kind)
