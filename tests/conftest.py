@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread for each of pytest -n's processes and for those that its tests start; before torch
     # is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+for name in ("SIGINT", "SIGHUP"):
+    # Ignored in a background job and by nohup; the tests send them.
+    number = getattr(signal, name, None)
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -196,7 +196,6 @@ class IndexDirectory:
         file, slots = self.file_and_slots()
         if self._vectors is None or self._vectors[:2] != (file, slots):
             shape = (slots, self.header.dimension)
-            check_regular(self.path / file, DataError)
             try:
                 mapped = (
                     np.memmap(self.path / file, "<f4", "r", shape=shape)
@@ -328,6 +327,7 @@ class IndexDirectory:
         known_name = re.fullmatch(r"vectors-\d{1,9}\.f32", file)
         if known_name is None or not re.fullmatch(r"\d{1,18}", slots):
             raise self._damaged("it has no number of slots, or no name of a vector file")
+        check_regular(self.path / file, DataError)
         size = (self.path / file).stat().st_size if (self.path / file).is_file() else 0
         if 4 * int(slots) * self.header.dimension > size:
             raise DataError(

@@ -145,7 +145,7 @@ WEIGHTS = ("--parser-weights", "weights.pth")
         ((*NAMED, *WEIGHTS, "--source", "colours"), "are different sources of masks"),
         (("--keep-labels", "x"), "--keep-labels applies to --parser NAME or --parser FILE.onnx"),
         (("--no-mirror",), "--no-mirror applies to --parser NAME or --parser FILE.onnx"),
-        (("--device", "cuda"), "--device applies to --parser NAME or --parser FILE.onnx"),
+        (("--device", "cpu"), "--device applies to --parser NAME or --parser FILE.onnx"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(
