@@ -51,6 +51,12 @@ def check_regular(path: Path, error: type[ReidkitError] = ReidkitError) -> None:
         raise error(f"{path} is {_KINDS.get(kind, 'a special file')}, expected a file{advice}")
 
 
+def printable(text: str) -> str:
+    """Text for a terminal, a message or a picture: control characters and others that cannot be
+    shown, which a file name may contain, as \\x0a."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yields `<path>.partial` to write to; on success it is synced to disk and renamed to `path`,

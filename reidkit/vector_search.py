@@ -175,6 +175,11 @@ def _read(vectors: Vectors, name: str) -> Any:
     if not isinstance(vectors, str | Path):
         return vectors
     path = Path(vectors)
+    if is_index(str(path)):
+        raise DataError(
+            f"{name}: {path} is an index, expected vectors or a features file. Search it: "
+            f"reidkit.search(query, {str(path)!r})"
+        )
     if path.is_dir():
         raise DataError(
             f"{name}: {path} is a folder without an index. Build an index of its images: "

@@ -43,6 +43,7 @@ from reidkit.cli import (
 from reidkit.cli.options import option_panels
 from reidkit.cli.output import LogHandler
 from reidkit.errors import ReidkitError
+from reidkit.files import printable
 from reidkit.interrupt import Interrupted, handlers, stop_command
 
 GROUPS = {
@@ -182,6 +183,6 @@ def _stop(error: KeyboardInterrupt) -> NoReturn:
 
 def _fail(message: str) -> NoReturn:
     # what a file contains may be in it, and must not control the terminal
-    shown = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in message)
+    shown = "\n".join(printable(line) for line in message.split("\n"))
     print(f"error: {shown}", file=sys.stderr)
     sys.exit(2)

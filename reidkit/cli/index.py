@@ -181,7 +181,7 @@ def remove(
     removed = gallery.remove(names)
     if not removed:
         raise DataError(
-            f"{index} holds none of {', '.join(paths)}. See: reidkit index info {index}"
+            f"{index} holds none of {', '.join(paths)}. Paths are those that reidkit search prints"
         )
     _print_removed(index, gallery, removed, json=json)
 

@@ -16,7 +16,7 @@ from reidkit.cli.options import (
 )
 from reidkit.cli.output import print_json, progress
 from reidkit.errors import ConfigError
-from reidkit.files import check_regular
+from reidkit.files import check_regular, printable
 
 if TYPE_CHECKING:
     from reidkit.features import Features
@@ -91,7 +91,7 @@ def search(
       reidkit search --query who.jpg --gallery people.index --png who.png
       reidkit search --query query.h5 --gallery gallery.h5 --rerank --csv hits.csv
     """
-    _check(query, gallery, model, rerank=rerank)
+    _check(query, gallery, model, rerank=rerank, png=png, html=html)
     from reidkit.index.opening import open_index
     from reidkit.index.records import is_index
     from reidkit.index.searching import ranked_queries, search_features, search_index
@@ -121,7 +121,15 @@ def search(
         _print(ranked)
 
 
-def _check(query: str, gallery: str, model: Path | None, *, rerank: bool) -> None:
+def _check(
+    query: str,
+    gallery: str,
+    model: Path | None,
+    *,
+    rerank: bool,
+    png: Path | None,
+    html: Path | None,
+) -> None:
     """What can be refused before anything is loaded."""
     from reidkit.index.records import is_index
 
@@ -132,6 +140,9 @@ def _check(query: str, gallery: str, model: Path | None, *, rerank: bool) -> Non
             check_regular(Path(name), ConfigError)
         if _is_features(name) and not Path(name).is_file():
             raise ConfigError(f"{option} {name}: no such features file")
+    for option, file, suffixes in (("--png", png, (".png",)), ("--html", html, (".html", ".htm"))):
+        if file is not None and file.suffix.lower() not in suffixes:
+            raise ConfigError(f"{option} {file}: choose a name that ends in {suffixes[0]}")
     if rerank and is_index(gallery):
         raise ConfigError(
             "--rerank needs all gallery vectors: search a folder or a features file, or remove "
@@ -240,10 +251,10 @@ def _as_dict(item: RankedQuery) -> dict[str, Any]:
 
 def _print(ranked: list[RankedQuery]) -> None:
     for item in ranked:
-        print(item.path)
+        print(printable(item.path))
         if not item.hits:
             print("  nothing found")
         for rank, hit in enumerate(item.hits, start=1):
             record = hit.record
             extra = hit_text(hit) if record.person or record.camera is not None else ""
-            print(f"  {rank:>3}  {hit.distance:.4f}  {record.path}  {extra}".rstrip())
+            print(f"  {rank:>3}  {hit.distance:.4f}  {printable(record.path)}  {extra}".rstrip())

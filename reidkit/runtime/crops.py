@@ -12,7 +12,7 @@ import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -127,6 +127,8 @@ class Runtime:
             DataError: if a crop is not an image or a file cannot be read, or if a box lies outside
                 the frame, by its index.
         """
+        if channels not in get_args(ChannelOrder):
+            raise ConfigError(f"found channels={channels!r}, expected 'rgb' or 'bgr'")
         crops = as_crops(images) if boxes is None else cut_boxes(images, boxes)
         if boxes is not None and not is_array(images):
             channels = "rgb"  # of a frame that was read or is Pillow's

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.device import cuda_index
-from reidkit.errors import ConfigError
+from reidkit.errors import CheckpointError, ConfigError
 from reidkit.files import sha256
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.execution import Execution
@@ -87,6 +87,10 @@ def load_embedder(
             raise ConfigError(
                 f"{path} is exported with a fixed precision: remove --precision and --compile. "
                 "Another precision is chosen by reidkit export"
+            )
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path} does not exist. Export a checkpoint: reidkit export --onnx"
             )
         if not trust:
             on_cpu = execution.provider == "cpu" or cuda_index(device) is None

@@ -16,7 +16,7 @@ from typing import Literal
 from PIL import Image, ImageDraw, ImageOps
 
 from reidkit.errors import DataError
-from reidkit.files import atomic
+from reidkit.files import atomic, printable
 from reidkit.image import read_image
 from reidkit.visualize.images import thumbnail
 from reidkit.visualize.page import render_page
@@ -135,7 +135,7 @@ def _row_height() -> int:
 
 def _draw_row(sheet: Image.Image, row: RankedRow, *, top: int) -> None:
     pen = ImageDraw.Draw(sheet)
-    pen.text((_MARGIN, top), row.title, _INK, font(14))
+    pen.text((_MARGIN, top), printable(row.title), _INK, font(14))
     y = top + _TITLE
     _draw_tile(sheet, row.query, left=_MARGIN, top=y)
     x = _MARGIN + CELL[1] + 2 * _GAP
@@ -165,7 +165,7 @@ def _draw_tile(sheet: Image.Image, tile: Tile, *, left: int, top: int) -> None:
         centre = (corner[0] + 16, corner[1] + 16)
         pen.text(centre, SIGNS[tile.verdict], _PAPER, font(18), anchor="mm")
     for k, line in enumerate(tile.lines[:2]):
-        text = shortened(line, font(12), width + 2 * _FRAME)
+        text = shortened(printable(line), font(12), width + 2 * _FRAME)
         y = top + height + 2 * _FRAME + 4 + 17 * k
         pen.text((left, y), text, _INK if k == 0 else _FAINT, font(12))
 

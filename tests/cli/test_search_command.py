@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -46,6 +47,30 @@ def test_a_picture_is_found_in_a_folder_and_leaves_itself_out_on_request(
     bound = found["hits"][4]["distance"] + 1e-7
     (near,) = json.loads(run(*arguments, "--threshold", bound))
     assert len(near["hits"]) == 4
+
+
+def test_a_name_cannot_break_lines_pictures_or_the_terminal(
+    run: Run, model: Path, photos: Path
+) -> None:
+    who = sorted(photos.iterdir())[3]
+    shutil.copy(who, photos / "line\nbreak\x1b[31m.jpg")
+    found = run(
+        *("search", model, "--query", who, "--gallery", photos, "--top", 2),
+        *("--png", "found.png", "--html", "found.html"),
+    )
+    assert "line\\x0abreak\\x1b[31m.jpg" in found and "\x1b" not in found
+    assert len(found.splitlines()) == 3
+    assert Path("found.png").stat().st_size and Path("found.html").stat().st_size
+
+
+def test_a_name_that_is_not_utf_8_is_refused_by_name(
+    refuse: Run, model: Path, photos: Path
+) -> None:
+    who = sorted(photos.iterdir())[3]
+    shutil.copy(who, os.fsencode(photos) + b"/bad\xff.jpg")
+    message = refuse("index", "build", "p.index", photos, "--model", model)
+    assert "'bad\\udcff.jpg' is not UTF-8" in message
+    assert not Path("p.index").exists()
 
 
 def test_an_index_gives_the_lists_of_its_folder(run: Run, model: Path, photos: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from onnx_models import SIZE, export_metadata
 from PIL import Image
 
 import reidkit
-from reidkit.errors import DataError
+from reidkit.errors import ConfigError, DataError
 from reidkit.runtime import Runtime
 
 RED = np.zeros((20, 10, 3), np.uint8) + np.array([255, 0, 51], np.uint8)
@@ -68,6 +69,12 @@ def test_crops_are_arrays_pillow_images_and_files(runtime: Runtime, tmp_path: Pa
     assert colours(runtime, sources) == [expected] * 4
     assert colours(runtime, RED) == colours(runtime, tmp_path / "red.png") == [expected]
     assert colours(runtime, np.stack([RED] * 3)) == [expected] * 3
+
+
+@pytest.mark.parametrize("channels", ["RGB", "gbr", None])
+def test_unknown_orders_of_channels_are_refused(runtime: Runtime, channels: Any) -> None:
+    with pytest.raises(ConfigError, match="expected 'rgb' or 'bgr'"):
+        runtime.embed([], channels=channels)
 
 
 def test_channels_describe_arrays_only(runtime: Runtime) -> None:

@@ -124,7 +124,11 @@ def raise_problems(name: str, problems: Sequence[str]) -> None:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Sorted paths of all images under `folder`, relative to it, with forward slashes."""
+    """Sorted paths of all images under `folder`, relative to it, with forward slashes.
+
+    Raises:
+        DataError: a name is not UTF-8, as all files that store names are.
+    """
     found = []
     for parent, _, names in os.walk(folder):
         prefix = Path(parent).relative_to(folder).as_posix()
@@ -134,4 +138,7 @@ def list_images(folder: Path) -> list[str]:
             for name in names
             if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
         ]
+    for name in found:
+        if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise DataError(f"{folder}: the name {name!a} is not UTF-8. Rename the file")
     return sorted(found)

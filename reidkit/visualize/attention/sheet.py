@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from reidkit.files import printable
 from reidkit.visualize.text import font, shortened
 
 OPACITY = 0.6
@@ -279,11 +280,6 @@ def _render_scale(pen: ImageDraw.ImageDraw, scale: tuple[str, str], top: int) ->
     for step, colour in enumerate(_heat_colours()[::2].tolist()):
         pen.line([(x + step, top), (x + step, top + 13)], tuple(colour))
     pen.text((x + 136, top), scale[1], _FAINT, font(12))
-
-
-def printable(text: str) -> str:
-    """Text whose unprintable characters, which a file name may contain, are question marks."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _short_number(value: float) -> str:
