@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.device import cuda_index
-from reidkit.errors import CheckpointError, ConfigError
+from reidkit.errors import ConfigError
 from reidkit.files import sha256
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.execution import Execution
 from reidkit.runtime.onnx_runtime import OnnxEmbedder
+from reidkit.runtime.onnx_session import check_model_file
 from reidkit.runtime.onnx_trial import try_model
 
 if TYPE_CHECKING:
@@ -88,10 +89,7 @@ def load_embedder(
                 f"{path} is exported with a fixed precision: remove --precision and --compile. "
                 "Another precision is chosen by reidkit export"
             )
-        if not path.is_file():
-            raise CheckpointError(
-                f"{path} does not exist. Export a checkpoint: reidkit export --onnx"
-            )
+        check_model_file(path)
         if not trust:
             on_cpu = execution.provider == "cpu" or cuda_index(device) is None
             try_model(path, "embedder", inputs=inputs, on_cpu=on_cpu)

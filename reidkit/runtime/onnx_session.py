@@ -63,9 +63,7 @@ def open_session(
     """
     import onnxruntime as ort
 
-    check_regular(path, CheckpointError)
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist. Export a checkpoint: reidkit export --onnx")
+    check_model_file(path)
     requested = f"--provider {provider}" if provider else f"--device {device}"
     provider, index = choose_provider(device, provider, ort.get_available_providers())
     options = ort.SessionOptions()
@@ -95,6 +93,13 @@ def open_session(
             "use --device cpu"
         )
     return session
+
+
+def check_model_file(path: Path) -> None:
+    """Raises CheckpointError unless there is a regular file at `path`."""
+    check_regular(path, CheckpointError)
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist. Export a checkpoint: reidkit export --onnx")
 
 
 def choose_provider(
