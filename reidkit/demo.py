@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from reidkit.evaluation import (
 )
 from reidkit.export import Parity, export_onnx
 from reidkit.features import Features, read_features, write_features
+from reidkit.files import exclusive_lock
 from reidkit.masks.prepare import prepare_synthetic
 from reidkit.masks.store import MaskStore
 from reidkit.retrieval import RankingConfig, RerankConfig, RetrievalMetrics
@@ -52,6 +54,9 @@ RECIPE = Layer(
 """IAUnet's recipe reduced to what two CPU cores train from scratch in two minutes."""
 
 TRAIN_PIDS, TEST_PIDS = 60, 40
+
+UNFINISHED = "UNFINISHED-DEMO"
+"""File in the folder of a demo that is under way, or was stopped."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class Demo:
     """The stages of the demo, all under one folder.
 
     Args:
-        out: an empty or new folder.
+        out: a new or empty folder, or that of a demo which was stopped; it starts again.
         recipe: changes to the architecture's own preset.
     """
 
@@ -115,6 +120,7 @@ class Demo:
         self.root, self.run_folder = out / "data", out / "run"
         self.masks = out / "masks" / "synth-market1501.h5"
         self.features = out / "query.h5", out / "gallery.h5"
+        self.ranked = out / "ranked.png"
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -130,12 +136,32 @@ class Demo:
         evaluates the export, and plots ranked lists.
 
         Raises:
-            ReidkitError: if the device is not available, the folder is not empty, or the mAP of
-                the export differs from that of the checkpoint.
+            ReidkitError: if the device is not available, the folder contains anything else or is
+                in use by another demo, or the mAP of the export differs from that of the
+                checkpoint.
         """
         torch_device(self.device)
-        if self.out.exists() and any(self.out.iterdir()):
+        with self._unfinished():
+            return self._run_stages()
+
+    @contextmanager
+    def _unfinished(self) -> Iterator[None]:
+        """Within, a file in the folder says that its demo is unfinished: the next one removes what
+        this one has written."""
+        mark = self.out / UNFINISHED
+        if self.out.exists() and any(self.out.iterdir()) and not mark.is_file():
             raise ReidkitError(f"{self.out} is not empty. Choose another folder with --out")
+        self.out.mkdir(parents=True, exist_ok=True)
+        mark.write_text("This demo was stopped. The same command starts it again.\n")
+        with exclusive_lock(mark):
+            for folder in (self.root, self.masks.parent, self.run_folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            for file in (*self.features, self.ranked):
+                file.unlink(missing_ok=True)
+            yield
+            mark.unlink()
+
+    def _run_stages(self) -> DemoResult:
         root, checkpoint = self.root, self.run_folder / "model.safetensors"
         onnx = self.run_folder / "model.onnx"
         with self.stage("synthesize", f"reidkit datasets synth {root} --train-pids 60 ..."):
@@ -177,7 +203,9 @@ class Demo:
             parities=parities,
             peak_memory=_peak_memory(),
             files=sorted(
-                p.relative_to(self.out).as_posix() for p in self.out.rglob("*") if p.is_file()
+                path.relative_to(self.out).as_posix()
+                for path in self.out.rglob("*")
+                if path.is_file() and path.name != UNFINISHED
             ),
         )
 
@@ -234,7 +262,7 @@ class Demo:
         config = RankingConfig(data.protocol)
         ranked = ranked_rows(query, gallery, rows, root=data.root, config=config)
         title = "Queries and their ten nearest by cosine distance"
-        save_png(self.out / "ranked.png", ranked, title=title)
+        save_png(self.ranked, ranked, title=title)
 
 
 def _one_query_per_person(query: Features, *, count: int) -> np.ndarray:

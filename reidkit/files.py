@@ -83,6 +83,7 @@ def atomic(path: Path) -> Iterator[Path]:
                 finally:
                     os.close(descriptor)
                 partial.replace(path)
+                _sync_folder(path.parent)
             except BaseException:
                 with contextlib.suppress(OSError):  # on a disk that has become read-only
                     if is_own():
@@ -90,6 +91,18 @@ def atomic(path: Path) -> Iterator[Path]:
                 raise
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in the folder outlast a power cut, where folders can be synced."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -195,7 +208,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     try:
         if not _lock(descriptor):
             raise ReidkitError(
-                f"another process is writing to {path}. Wait for it, or choose another -o"
+                f"another process is writing to {path}. Wait for it, or choose another folder"
             )
         yield
     finally:

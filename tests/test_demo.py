@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from reidkit.config import Layer, merge
-from reidkit.demo import RECIPE, Demo, DemoCallbacks
+from reidkit.demo import RECIPE, UNFINISHED, Demo, DemoCallbacks
 from reidkit.errors import ReidkitError
 from reidkit.evaluation import evaluate_features
 from reidkit.features import read_features
@@ -26,6 +26,17 @@ TINY = Layer(
 
 
 def test_the_demo_runs_every_stage_up_to_a_verified_export(tmp_path: Path) -> None:
+    def stop(stage: str, command: str) -> None:
+        if stage == "train":
+            raise KeyboardInterrupt
+
+    stopped = Demo(
+        tmp_path / "demo", train_pids=5, test_pids=5, callbacks=DemoCallbacks(on_stage=stop)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    assert (tmp_path / "demo" / UNFINISHED).is_file()  # so that the next one starts again
+
     stages: list[str] = []
     callbacks = DemoCallbacks(on_stage=lambda stage, command: stages.append(stage))
     demo = Demo(tmp_path / "demo", train_pids=6, test_pids=6, recipe=TINY, callbacks=callbacks)
@@ -35,6 +46,8 @@ def test_the_demo_runs_every_stage_up_to_a_verified_export(tmp_path: Path) -> No
     assert list(result.metrics) == ["untrained", "trained", "trained, re-ranked", "ONNX"]
     assert result.metrics["trained"].mAP != result.metrics["untrained"].mAP
     assert abs(result.metrics["ONNX"].mAP - result.metrics["trained"].mAP) <= 1e-4
+
+    assert not (tmp_path / "demo" / UNFINISHED).exists()
 
     # the listed files exist, and the features among them give the same results
     for name in ("masks/synth-market1501.h5", "run/model.safetensors", "run/model.onnx"):

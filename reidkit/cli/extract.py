@@ -98,7 +98,7 @@ def extract(
       reidkit extract model.onnx --images photos/ -o features.h5
       reidkit extract third-party.onnx --images photos/ --size 224x224 -o features.csv
     """
-    from reidkit.cli.runs import find_model
+    from reidkit.cli.runs import find_model, warn_if_data_changed
     from reidkit.config import require
     from reidkit.data.manifest import locate
     from reidkit.features import check_features_path, write_features
@@ -141,6 +141,7 @@ def extract(
         )
         if dataset is not None:
             data = open_data(dataset, data_root)
+            warn_if_data_changed(path, data.name, data.fingerprint)
             features = extract_split(
                 embedder, data, split, settings, group=group, on_progress=on_progress
             )

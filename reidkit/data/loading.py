@@ -35,7 +35,14 @@ from reidkit.types import Batch, Item, Sample, frames
 
 
 class Masks(Protocol):
-    """A source of part maps, such as `masks.store.MaskStore`."""
+    """A source of part maps, such as `masks.store.MaskStore`.
+
+    Attributes:
+        fingerprint: of all its maps; "" if it has none.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def read(self, paths: Sequence[str]) -> NDArray[np.uint8]:
         """uint8 part indices [len(paths), h, w]."""

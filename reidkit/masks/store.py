@@ -16,10 +16,12 @@ Files from elsewhere may be hostile: HDF5 lists the chunks and never inflates on
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -161,6 +163,16 @@ class MaskStore:
     def paths(self) -> tuple[str, ...]:
         """The images that have a mask, sorted."""
         return tuple(self._rows)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the paths, parts, sizes and compressed maps, hexadecimal: the same for a file
+        that was built again with the same maps."""
+        digest = hashlib.sha256(json.dumps([self.paths, self.parts]).encode())
+        digest.update(self._sizes.astype("<i8").tobytes())
+        for start, end in zip(self._starts.tolist(), self._ends.tolist(), strict=True):
+            digest.update(self._bytes[start:end])
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._rows)

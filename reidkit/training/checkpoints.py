@@ -23,6 +23,7 @@ from torch import Tensor
 
 from reidkit import checkpoint
 from reidkit.config import RunConfig, ScheduleConfig, differences, read_toml, to_table, to_toml
+from reidkit.data.loading import Masks
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.evaluation import percentages
 from reidkit.files import atomic, check_regular, os_error_text
@@ -82,15 +83,20 @@ def create_folder(folder: Path) -> None:
         ) from error
 
 
-def write_settings(folder: Path, config: RunConfig, dataset: Dataset) -> None:
-    """Writes config.toml: the settings, and which data set the run was trained on."""
+def write_settings(
+    folder: Path, config: RunConfig, dataset: Dataset, masks: Masks | None = None
+) -> None:
+    """Writes config.toml: the settings, and what the run is trained on."""
+    data = _dataset_table(dataset, masks)
     with atomic(folder / SETTINGS) as partial:
-        partial.write_text(to_toml({**to_table(config), "dataset": _dataset_table(dataset)}))
+        partial.write_text(to_toml({**to_table(config), "dataset": data}))
 
 
-def check_settings(folder: Path, config: RunConfig, dataset: Dataset) -> ScheduleConfig:
-    """Checks that a run folder was written with these settings and this data set, wherever the
-    data are now. Only the number of epochs may have grown.
+def check_settings(
+    folder: Path, config: RunConfig, dataset: Dataset, masks: Masks | None = None
+) -> ScheduleConfig:
+    """Checks that a run folder was written with these settings, this data set and these part masks,
+    wherever the data are now. Only the number of epochs may have grown.
 
     Returns:
         the schedule that the run had.
@@ -114,7 +120,7 @@ def check_settings(folder: Path, config: RunConfig, dataset: Dataset) -> Schedul
     earlier = dataclasses.replace(config.schedule, epochs=epochs)
     if earlier.epochs <= config.schedule.epochs:
         schedule["epochs"] = config.schedule.epochs
-    data_now = _dataset_table(dataset)
+    data_now = _dataset_table(dataset, masks)
     for table in (data_before, data_now):
         table.pop("root", None)
     for what, then, now in (
@@ -130,7 +136,7 @@ def check_settings(folder: Path, config: RunConfig, dataset: Dataset) -> Schedul
     return earlier
 
 
-def _dataset_table(dataset: Dataset) -> dict[str, Any]:
+def _dataset_table(dataset: Dataset, masks: Masks | None) -> dict[str, Any]:
     return {
         "name": dataset.name,
         "root": str((dataset.folder or dataset.root).resolve()),
@@ -139,6 +145,7 @@ def _dataset_table(dataset: Dataset) -> dict[str, Any]:
         "query": len(dataset.query),
         "gallery": len(dataset.gallery),
         "fingerprint": dataset.fingerprint,
+        **({"masks": masks.fingerprint} if masks else {}),
     }
 
 

@@ -224,7 +224,7 @@ class Trainer:
             LostWorker: a data loading process was killed; the run can be resumed.
         """
         if resume:
-            earlier = check_settings(self.folder, self.config, self.dataset)
+            earlier = check_settings(self.folder, self.config, self.dataset, self.images.masks)
         elif self.group.is_main:
             create_folder(self.folder)
         epochs = self.config.schedule.epochs
@@ -330,7 +330,7 @@ class Trainer:
         for line in self.load_weights():
             logger.message(line)
         if self.group.is_main:
-            write_settings(self.folder, self.config, self.dataset)
+            write_settings(self.folder, self.config, self.dataset, self.images.masks)
         self._save()
         return self.position
 
@@ -357,7 +357,7 @@ class Trainer:
                 "%s", extension_line(earlier, schedule, self.config.optim.lr, position.epoch)
             )
             if self.group.is_main:
-                write_settings(self.folder, self.config, self.dataset)
+                write_settings(self.folder, self.config, self.dataset, self.images.masks)
         if position.epoch == schedule.epochs:
             log.info(
                 "the run is complete. Train for more epochs: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,3 +132,15 @@ def test_features_files_are_not_evaluated_on_another_data_set(
     files = ("--query-features", "query.h5", "--gallery-features", "query.h5")
     message = refuse("eval", *files, "--dataset", market)
     assert "features files state their data set: remove --dataset" in message
+
+
+def test_data_that_changed_since_the_training_are_reported(
+    market: Path, trained: Path, tmp_path: Path, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = tmp_path / "market"
+    shutil.copytree(market, copy)
+    next((copy / "bounding_box_train").glob("*.jpg")).unlink()
+    for data, changed in ((market, False), (copy, True)):
+        options = ("--dataset", data, "--split", "query", "-o", "query.h5", "--device", "cpu")
+        run("extract", trained / "runs" / "one", *options)
+        assert ("has other images or labels than when" in caplog.text) == changed

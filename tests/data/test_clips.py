@@ -98,6 +98,8 @@ def test_tracklets_are_split_only_if_the_data_set_is_dense(tmp_path: Path) -> No
 class ConstantMasks:
     """The mask of frame k has the values k to k + 3."""
 
+    fingerprint = ""
+
     def read(self, paths: list[str]) -> np.ndarray:
         numbers = [int(path[-7:-4]) for path in paths]
         return np.stack([np.tile(np.arange(4, dtype=np.uint8), (8, 1)) + n for n in numbers])

@@ -56,6 +56,17 @@ def test_the_file_reads_with_plain_hdf5_as_documented(toy: Dataset, written: Pat
         assert b'"shoes": ["socks", "left-shoe", "right-shoe"]' in file.attrs["grouping"]
 
 
+def test_the_fingerprint_is_of_the_maps(toy: Dataset, written: Path, tmp_path: Path):
+    again, other = tmp_path / "again.h5", tmp_path / "other.h5"
+    write_store(again, toy, toy.train, lip_source(toy))
+    fingerprint = MaskStore.open(written).fingerprint
+    assert MaskStore.open(again).fingerprint == fingerprint
+    labels = toy.root / "labels" / toy.train[3].path.replace(".jpg", ".png")
+    save_labels(np.roll(np.asarray(Image.open(labels)), 5, axis=0), labels)
+    write_store(other, toy, toy.train, lip_source(toy))
+    assert MaskStore.open(other).fingerprint != fingerprint
+
+
 def test_nothing_but_the_finished_file_is_left(written: Path):
     assert [entry.name for entry in written.parent.iterdir()] == ["toy.h5"]
 

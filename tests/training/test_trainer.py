@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from reidkit import checkpoint
 from reidkit.config import Layer, RunConfig, load_run_config, preset_layer
 from reidkit.data.manifest import open_dataset
 from reidkit.errors import CheckpointError, ConfigError, DataError, ReidkitError
-from reidkit.training.checkpoints import new_folder, write_settings
+from reidkit.training.checkpoints import check_settings, new_folder, write_settings
 from reidkit.training.trainer import Callbacks, RunOptions, Trainer, is_due
 
 
@@ -97,6 +98,20 @@ def test_a_folder_that_cannot_be_resumed_is_refused_with_the_reason(
     (tmp_path / "resume.pt").write_bytes(b"half a file")
     with pytest.raises(CheckpointError, match=r"resume\.pt"):
         train(market, tmp_path, settings(), resume=True)
+
+
+def test_part_masks_that_were_built_again_with_other_maps_are_refused(
+    market: Path, tmp_path: Path
+) -> None:
+    data = open_dataset(str(market))
+
+    def masks(fingerprint: str) -> Any:
+        return SimpleNamespace(fingerprint=fingerprint)
+
+    write_settings(tmp_path, settings(), data, masks("a"))
+    check_settings(tmp_path, settings(), data, masks("a"))
+    with pytest.raises(CheckpointError, match="masks: a, now b"):
+        check_settings(tmp_path, settings(), data, masks("b"))
 
 
 def test_masks_are_required_when_the_loss_compares_part_maps(market: Path, tmp_path: Path) -> None:
