@@ -252,10 +252,12 @@ def plot_training_curves(records: list[dict[str, Any]], path: Path) -> None:
     """Writes a PNG: losses, learning rate and evaluation results over epochs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 3.6))  # a layout engine would draw everything twice
     FigureCanvasAgg(figure)
-    losses, rates, scores = figure.subplots(1, 3)
+    margins = {"left": 0.05, "right": 0.99, "bottom": 0.14, "top": 0.91, "wspace": 0.2}
+    losses, rates, scores = figure.subplots(1, 3, gridspec_kw=margins)
     epochs = [r["epoch"] for r in records]
     for name in dict.fromkeys(name for r in records for name in r["losses"]):
         style = {"linewidth": 2.2, "color": "black"} if name == "total" else {}
@@ -276,6 +278,7 @@ def plot_training_curves(records: list[dict[str, Any]], path: Path) -> None:
     scores.set_title("scores (%)")
     for axes in (losses, rates, scores):
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     with atomic(path) as partial:
         figure.savefig(partial, format="png", dpi=110)

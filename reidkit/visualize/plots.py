@@ -19,7 +19,8 @@ def plot_curves(results: Mapping[str, RetrievalMetrics], path: Path, *, title: s
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (cmc, roc, histogram) = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    margins = {"left": 0.05, "right": 0.99, "bottom": 0.14, "top": 0.9, "wspace": 0.17}
+    figure, (cmc, roc, histogram) = pyplot.subplots(1, 3, figsize=(13, 3.8), gridspec_kw=margins)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     for name, metrics in results.items():
         ranks = range(1, len(metrics.cmc) + 1)

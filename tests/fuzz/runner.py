@@ -3,7 +3,6 @@ memory without bound ends one input and not the run."""
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import itertools
 import logging
@@ -31,6 +30,8 @@ ADDRESS_SPACE = 4 << 30
 """Beyond what the process has before the first input: no input takes the machine down."""
 SAVED = 3
 """Inputs that are kept of each kind of crash."""
+ERRORS = "stderr.txt"
+"""What the process of a target printed about its last input."""
 
 
 @dataclass
@@ -89,7 +90,8 @@ def run_target(
             if not (hung or child.exitcode):
                 break
             where = f"longer than {MAX_WAIT:g} s by the clock" if hung else f"exit {child.exitcode}"
-            _count(summary, target, work, failures, number, Crash(where, where))
+            printed = (work / ERRORS).read_text(errors="replace")[-4000:]
+            _count(summary, target, work, failures, number, Crash(where, f"{where}\n{printed}"))
             number += 1
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -159,10 +161,9 @@ def _work(
     """The child: calls the target and reports (number, outcome, seconds, bytes)."""
     logging.disable(logging.CRITICAL)
     faulthandler.disable()
-    with contextlib.suppress(OSError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 2)  # what C libraries print
-        os.dup2(null, 1)
+    errors = os.open(work / ERRORS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    os.dup2(errors, 2)  # what C libraries print, and the last words of this process
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     folder = work / "input"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -177,6 +178,7 @@ def _work(
         if number == last or (end is not None and time.monotonic() > end):
             break
         current.value = number
+        os.ftruncate(2, 0)
         files = make_input(target, seeds, seed=seed, number=number)
         write_files(folder, files)
         before = _reset_peak()
