@@ -66,14 +66,13 @@ def check_layers(layers: Iterable[Layer]) -> None:
             the layer.
     """
     layers = [_with_arch_table(layer) for layer in layers]
-    hints = {name: hint for name, hint in field_types(RunConfig).items() if name != "arch"}
     known = [key for key in known_keys(ArchConfig) if not key.startswith("arch.")]
     arch = arch_name(layers, default=ArchConfig.name)
     tables = []
     for layer in layers:
         check_arch_options(arch, layer.table.get("arch", {}), where=layer.where)
         table = {name: value for name, value in layer.table.items() if name != "arch"}
-        from_table(partial("LayerTable", hints), table, where=layer.where, known=known)
+        from_table(_layer_schema(None), table, where=layer.where, known=known)
         tables.append(Layer(layer.where, table))
     _validated(_merged_without_arch, tables)
 
@@ -111,9 +110,13 @@ def _merged_config(spec: ArchSpec, layers: list[Layer]) -> RunConfig:
 
 
 @functools.cache
-def _layer_schema(arch_options: type) -> type:
-    arch = partial("ArchTable", {"name": str, **field_types(arch_options)})
-    return partial("LayerTable", {**field_types(RunConfig), "arch": arch})
+def _layer_schema(arch_options: type | None) -> type:
+    """What a layer may contain; None: without [arch]."""
+    types = field_types(RunConfig)
+    del types["arch"]
+    if arch_options is not None:
+        types["arch"] = partial("ArchTable", {"name": str, **field_types(arch_options)})
+    return partial("LayerTable", types)
 
 
 def known_keys(arch_options: type) -> list[str]:

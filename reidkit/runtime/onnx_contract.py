@@ -168,9 +168,13 @@ def read_inputs(path: Path) -> dict[str, Any]:
         ConfigError: if it is missing or is not TOML, or has other keys or types.
     """
     table = read_toml(path)
-    keys = {**field_types(Preprocess), "output": str}
-    from_table(partial("Preprocess", keys), table, where=str(path), known=keys)
+    from_table(_inputs_schema(), table, where=str(path))
     return table
+
+
+@functools.cache
+def _inputs_schema() -> type:
+    return partial("Preprocess", {**field_types(Preprocess), "output": str})
 
 
 def describe_values(values: Any) -> str:

@@ -13,6 +13,7 @@ import pytest
 from reidkit.config import (
     Layer,
     RunConfig,
+    check_layers,
     default_preset,
     environment_layer,
     file_layer,
@@ -252,3 +253,15 @@ def test_an_invalid_value_is_attributed_to_the_layer_that_set_it() -> None:
     ]
     with pytest.raises(ConfigError, match=r"^flags: schedule\.epochs must be positive"):
         load_run_config(layers)
+
+
+def test_settings_can_be_read_any_number_of_times_in_the_same_memory() -> None:
+    layers = [Layer("flags", {"arch": {"name": "iaunet"}, "optim": {"lr": 0.1}})]
+
+    def read() -> int:
+        check_layers(layers)
+        load_run_config(layers)
+        return len(object.__subclasses__())  # a schema of a table is a class
+
+    read()
+    assert read() == read()
