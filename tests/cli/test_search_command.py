@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from reidkit.index import approximate
 from reidkit.index.records import DATABASE
 
 Run = Callable[..., str]
@@ -88,6 +89,28 @@ def test_an_index_gives_the_lists_of_its_folder(run: Run, model: Path, photos: P
     assert [h["path"] for h in rest["hits"]][:9] == [h["path"] for h in kept["hits"][1:]]
     assert json.loads(run("index", "info", "p.index", "--json"))["vectors"] == 11
     assert "11 removed" in run("index", "expire", "p.index", "--before", "2100-01-01")
+
+
+def test_features_are_added_to_an_index_and_found_by_an_approximate_search(
+    run: Run, model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approximate, "MIN_VECTORS", 10)
+    more = tmp_path / "more"
+    more.mkdir()
+    for file in sorted(photos.iterdir())[8:]:
+        file.rename(more / file.name)
+    run("index", "build", "p.index", photos, "--model", model)
+    run("extract", model, "--images", more, "-o", "more.h5", "--device", "cpu")
+    arguments = ("index", "add", "p.index", "--features", "more.h5", "--approximate", "hnsw")
+    found = json.loads(run(*arguments, "--json"))
+    assert (found["vectors"], found["added"], found["skipped"]) == (12, 4, 0)
+    assert found["approximate"]["kind"] == "hnsw" and found["approximate"]["recall"] > 0.9
+    assert "hnsw, recall at 10" in run("index", "info", "p.index")
+    who = sorted(more.iterdir())[0]
+    (found,) = json.loads(run("search", "--query", who, "--gallery", "p.index", "--json"))
+    assert found["hits"][0]["path"] == str(who)
+    removed = json.loads(run("index", "remove", "p.index", who, "--json"))
+    assert (removed["vectors"], removed["removed"]) == (11, 1)
 
 
 def test_metadata_gives_person_camera_and_time_to_search_by(

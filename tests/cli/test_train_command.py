@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from reidkit.cli.run_settings import scientific
+from reidkit.training import search
 
 Run = Callable[..., str]
 
@@ -197,6 +198,16 @@ def test_resume_continues_a_run_as_it_is(finished: Path, refuse: Run) -> None:
     for option in (["--dry-run"], ["--find-lr"], ["--init", str(finished)]):
         message = refuse("train", "--resume", "-o", finished, *option)
         assert f"leave out {option[0]}" in message
+
+
+def test_the_learning_rate_test_suggests_a_rate_and_plots_it(
+    market: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates, losses = [1e-5, 1e-4, 1e-3, 1e-2], [5.0, 4.9, 3.0, 2.5]
+    monkeypatch.setattr(search, "learning_rate_test", lambda trainer, **_: (rates, losses))
+    found = run("train", "--dataset", market, *TINY, *NO_PARTS, "-o", "out", "--find-lr")
+    assert "the loss falls most steeply at 0.001: --lr 0.001" in found
+    assert Path("out/learning-rates.png").stat().st_size and not Path("out/config.toml").exists()
 
 
 def test_another_architecture_does_not_resume_a_run(finished: Path, refuse: Run) -> None:

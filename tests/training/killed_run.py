@@ -40,6 +40,8 @@ def main(data: str, folder: str, workers: int, kill_epoch: int, kill_step: int) 
         masks=None,
         device=torch.device("cpu"),
         callbacks=Callbacks(on_step=on_step),
-        # a resume point after every step, and after the last one
-        options=RunOptions(workers=workers, save_seconds=0.0, keep_resume=True),
+        # a resume point after every step until it is killed, and after the last one
+        options=RunOptions(
+            workers=workers, save_seconds=0.0 if kill_epoch in (1, 2) else 1e9, keep_resume=True
+        ),
     ).fit(resume=kill_epoch < 0)

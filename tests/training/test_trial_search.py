@@ -9,6 +9,7 @@ from torch import Tensor
 
 from reidkit.data.manifest import open_dataset
 from reidkit.errors import ConfigError
+from reidkit.training.diagnostics import OutOfMemory
 from reidkit.training.search import (
     LargestBatch,
     largest_batch,
@@ -31,11 +32,11 @@ class LimitedTrainer(Trainer):
         return super().losses(batch)
 
 
-def build(market: Path, limit: int = 10**6) -> LimitedTrainer:
+def build(market: Path, limit: int = 10**6, *, folder: Path = Path("none")) -> LimitedTrainer:
     trainer = LimitedTrainer(
         settings(),
         open_dataset(str(market)),
-        folder=Path("none"),
+        folder=folder,
         masks=None,
         device=torch.device("cpu"),
         options=RunOptions(workers=0),
@@ -60,6 +61,14 @@ def test_the_largest_batch_is_at_most_an_epoch(market: Path) -> None:
 def test_nothing_fits(market: Path) -> None:
     with pytest.raises(ConfigError, match="not even a batch of 4 fits cpu"):
         largest_batch(build(market, 3))
+
+
+def test_a_training_that_runs_out_of_memory_says_which_batch_fits(
+    market: Path, tmp_path: Path
+) -> None:
+    expected = "a batch of 16 does not fit the memory of cpu. A batch of 8 fits: --batch 8 --lr"
+    with pytest.raises(OutOfMemory, match=expected):
+        build(market, 13, folder=tmp_path / "run").fit()
 
 
 def test_memory_of_larger_batches_is_extrapolated_on_a_cpu(
