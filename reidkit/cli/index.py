@@ -12,6 +12,7 @@ import typer
 
 from reidkit.choices import ApproximateSearch
 from reidkit.cli.options import (
+    MAX_CAMERA,
     BatchOption,
     DeviceOption,
     FlipOption,
@@ -38,7 +39,9 @@ ImagesArgument = Annotated[
 FeaturesOption = Annotated[
     Path | None, typer.Option(help="Features file (.h5, .npz) to add instead of images.")
 ]
-CameraOption = Annotated[int | None, typer.Option(min=0, help="Camera number of these images.")]
+CameraOption = Annotated[
+    int | None, typer.Option(min=0, max=MAX_CAMERA, help="Camera number of these images.")
+]
 MetadataOption = Annotated[
     Path | None,
     typer.Option(help="CSV file with the columns path and any of person, camera and time."),
@@ -134,7 +137,7 @@ def add(
     """
     if not (approximate and images is None and features is None):
         _check_sources(images, features)
-    gallery = _open(index)
+    gallery = open_gallery(index)
     records: list[Record] = []
     added = 0
     if features is not None:
@@ -172,7 +175,7 @@ def remove(
     """
     from reidkit.errors import DataError
 
-    gallery = _open(index)
+    gallery = open_gallery(index)
     names: set[str] = set()
     for path in paths:
         names |= {path, str(Path(path).resolve())}
@@ -206,7 +209,7 @@ def expire(
       reidkit index expire people.index --older-than 30d
     """
     limit = parse_limit(older_than, before)
-    gallery = _open(index)
+    gallery = open_gallery(index)
     _print_removed(index, gallery, gallery.expire(limit), json=json)
 
 
@@ -218,7 +221,7 @@ def info(index: IndexArgument, json: JsonOption = False) -> None:
     Examples:
       reidkit index info people.index
     """
-    facts = _open(index).info()
+    facts = open_gallery(index).info()
     if json:
         print_json(facts)
         return
@@ -226,7 +229,7 @@ def info(index: IndexArgument, json: JsonOption = False) -> None:
         print(f"{name:13} {_text(name, value)}")
 
 
-def _open(index: str) -> Gallery:
+def open_gallery(index: str) -> Gallery:
     """The index, which is refused before torch is imported if there is none."""
     from reidkit.errors import DataError
     from reidkit.index.records import is_index
@@ -247,23 +250,32 @@ def open_model(gallery: Gallery, model: Path | None, device: str, trust: bool) -
         ConfigError: the file is no longer there.
         DataError: it is another model.
     """
-    from reidkit.errors import DataError
     from reidkit.runtime.embedder import load_embedder
 
-    header = gallery.header
-    path = model or Path(header.model)
-    if model is None and not (header.model and path.is_file()):
-        raise ConfigError(
-            f"{gallery.name} was built with {header.model or 'features of another tool'}, which "
-            "is not there. Add --model FILE"
-        )
+    path = find_index_model(gallery, model)
     embedder = load_embedder(path, device=device, trust=trust)
-    if embedder.source_hash != header.model_sha256:
-        raise DataError(
-            f"{path} is not the model that {gallery.name} was built with ({header.model}). Use "
-            "that one, or build a new index"
-        )
+    gallery.header.check_model(embedder.source_hash, model=path, where=gallery.name)
     return embedder
+
+
+def find_index_model(gallery: Gallery, model: Path | None) -> Path:
+    """The file of an index's model: `model`, or the one that the index remembers.
+
+    Raises:
+        CheckpointError: `model` is not a model.
+        ConfigError: the file that the index remembers is no longer there.
+    """
+    from reidkit.cli.runs import find_model
+
+    remembered = Path(gallery.header.model)
+    if model is not None:
+        return find_model(model)
+    if not (gallery.header.model and remembered.is_file()):
+        raise ConfigError(
+            f"{gallery.name} was built with {gallery.header.model or 'features of another tool'}, "
+            "which is not there. Pass the model's file (index add: --model FILE)"
+        )
+    return remembered
 
 
 def parse_limit(older_than: str | None, before: str | None) -> float:
@@ -271,7 +283,7 @@ def parse_limit(older_than: str | None, before: str | None) -> float:
     if (older_than is None) == (before is None):
         raise ConfigError("give exactly one of --older-than AGE and --before TIME")
     if before is not None:
-        from reidkit.index.filling import parse_time
+        from reidkit.index.records import parse_time
 
         return parse_time(before, where="--before")
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([dhms])", older_than or "")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reidkit.cli.options import (
+    MAX_CAMERA,
     BatchOption,
     DeviceOption,
     FlipOption,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 PANELS = {
     "Query and gallery": ("query", "gallery", "images_root"),
     "Search": ("top", "threshold", "rerank", "exclude_self", "exact"),
-    "Conditions": ("camera", "after", "before"),
+    "Conditions": ("camera", "person", "after", "before"),
     "Embedding": ("flip", "batch", "device", "trust"),
     "Output": ("png", "html", "csv", "json"),
 }
@@ -66,7 +67,11 @@ def search(
     ] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Ignore an index's FAISS index.")] = False,
     camera: Annotated[
-        list[int] | None, typer.Option(help="Search this camera only; repeatable.")
+        list[int] | None,
+        typer.Option(min=0, max=MAX_CAMERA, help="Search this camera only; repeatable."),
+    ] = None,
+    person: Annotated[
+        list[str] | None, typer.Option(help="Search this person only; repeatable.")
     ] = None,
     after: Annotated[
         str | None, typer.Option(help="Search from this time on, such as 2026-05-17T09:30.")
@@ -97,7 +102,7 @@ def search(
     from reidkit.index.searching import ranked_queries, search_features, search_index
     from reidkit.retrieval import RerankConfig
 
-    condition = _condition(camera, after, before)
+    condition = _condition(camera, person, after, before)
     wanted = top + 1 if exclude_self else top
     if is_index(gallery):
         index = open_index(gallery, exact=exact)
@@ -186,12 +191,14 @@ def _features(name: str, embedder: Any, *, flip: bool, batch: int) -> Features:
         return extract_images(embedder, files, settings, on_progress=on_progress)
 
 
-def _condition(camera: list[int] | None, after: str | None, before: str | None) -> Filter:
-    from reidkit.index.filling import parse_time
-    from reidkit.index.records import Filter
+def _condition(
+    camera: list[int] | None, person: list[str] | None, after: str | None, before: str | None
+) -> Filter:
+    from reidkit.index.records import Filter, parse_time
 
     return Filter(
         frozenset(camera) if camera else None,
+        frozenset(person) if person else None,
         None if after is None else parse_time(after, where="--after"),
         None if before is None else parse_time(before, where="--before"),
     )
@@ -243,10 +250,7 @@ def hit_text(hit: Hit) -> str:
 
 
 def _as_dict(item: RankedQuery) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    hits = [{**asdict(hit.record), "distance": hit.distance} for hit in item.hits]
-    return {"query": item.path, "hits": hits}
+    return {"query": item.path, "hits": [hit.to_dict() for hit in item.hits]}
 
 
 def _print(ranked: list[RankedQuery]) -> None:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from reidkit.errors import DataError, ReidkitError
 from reidkit.files import atomic_folder, check_regular, exclusive_lock, os_error_text
+from reidkit.index.exact import search_exact
 from reidkit.index.records import (
     ANY,
     DATABASE,
@@ -38,7 +39,6 @@ from reidkit.index.records import (
     check_vectors,
     new_rows,
 )
-from reidkit.retrieval.exact import search_exact
 
 REBUILD = "Build the index again: reidkit index build"
 COMPACT_ABOVE = 0.25
@@ -154,8 +154,13 @@ class IndexDirectory:
     ) -> list[list[Hit]]:
         unit = check_vectors(queries, self.header, name=self.name)
         with self.snapshot():
-            slots, cosines = self.nearest(unit, n, self.allowed(condition))
-            return self.hits(slots, cosines)
+            return self.hits(*self.search_unit(unit, n, condition))
+
+    def search_unit(
+        self, unit: NDArray[np.float32], n: int, condition: Filter
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Slots and cosines [Q, n] for unit vectors, as `search_exact`, within a snapshot."""
+        return self.nearest(unit, n, self.allowed(condition))
 
     def nearest(
         self,
@@ -404,11 +409,11 @@ class IndexDirectory:
 
     def _slots_within(self, condition: Filter) -> list[int]:
         clauses: list[str] = ["1"]
-        values: list[float] = []
-        if condition.cameras is not None:
-            marks = ",".join("?" * len(condition.cameras))
-            clauses.append(f"camera IN ({marks})")
-            values += sorted(condition.cameras)
+        values: list[float | str] = []
+        for column, wanted in (("camera", condition.cameras), ("person", condition.people)):
+            if wanted is not None:
+                clauses.append(f"{column} IN ({','.join('?' * len(wanted))})")
+                values += sorted(wanted)
         if condition.after is not None:
             clauses.append("time >= ?")
             values.append(condition.after)

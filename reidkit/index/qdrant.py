@@ -22,6 +22,9 @@ SCHEME = "qdrant://"
 BATCH = 512
 """Points of one request."""
 
+PAYLOAD_INDEXES = {"camera": "integer", "person": "keyword", "time": "float"}
+"""Types of the fields by which searches are restricted."""
+
 _SPACE = uuid.UUID("6f0a5d1e-6c0f-4c1f-9f43-1d5c3f1c7a10")
 """Point ids are name-based UUIDs of paths, so adding a path again is without effect."""
 _HEADER_ID = str(uuid.uuid5(_SPACE, "\0header"))
@@ -74,7 +77,7 @@ class QdrantCollection:
                 collection, vectors_config=models.VectorParams(size=size, distance=cosine)
             )
             if not _is_local(client):  # local mode has no payload indexes
-                for field, kind in (("camera", "integer"), ("time", "float")):
+                for field, kind in PAYLOAD_INDEXES.items():
                     client.create_payload_index(collection, field, field_schema=kind)
             vector = [1.0] + [0.0] * (size - 1)
             point = models.PointStruct(
@@ -201,9 +204,14 @@ def _as_filter(condition: Filter) -> Any:
     from qdrant_client import models
 
     must: list[Any] = []
-    if condition.cameras is not None:
-        cameras = sorted(condition.cameras)
-        must.append(models.FieldCondition(key="camera", match=models.MatchAny(any=cameras)))
+    wanted: dict[str, frozenset[Any] | None] = {
+        "camera": condition.cameras,
+        "person": condition.people,
+    }
+    for key, values in wanted.items():
+        if values is not None:
+            match = models.MatchAny(any=sorted(values))
+            must.append(models.FieldCondition(key=key, match=match))
     if condition.after is not None or condition.before is not None:
         span = models.Range(gte=condition.after, lt=condition.before)
         must.append(models.FieldCondition(key="time", range=span))
