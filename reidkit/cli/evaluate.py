@@ -216,6 +216,12 @@ def evaluate(
     )
     files = [] if from_files else [find_model(path) for path in models or (None,)]
     check_distinct("model", files, [path.resolve() for path in files])
+    names = {path: dataset or [trained_on(path)] for path in files}
+    for name in dict.fromkeys(name for of_model in names.values() for name in of_model):
+        locate(name, data_root)
+    require(
+        multi_query is None or multi_query.is_dir(), f"--multi-query {multi_query}: no such folder"
+    )
 
     from reidkit.device import torch_device
     from reidkit.evaluation import EvaluationSettings, evaluate_features, run_statistics
@@ -269,7 +275,7 @@ def evaluate(
             )
             found = [
                 evaluate_model(embedder, name, data_root, settings, options, multi_query)
-                for name in dataset or [trained_on(path)]
+                for name in names[path]
             ]
             for on_one in found:
                 warn_if_data_changed(path, on_one.dataset, on_one.dataset_fingerprint)

@@ -1,4 +1,4 @@
-"""reidkit index: build, add, remove, expire, info."""
+"""reidkit index: build, add, remove, expire; info and list from their own file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reidkit.choices import ApproximateSearch
+from reidkit.cli import index_contents
+from reidkit.cli.conditions import MAX_CAMERA
+from reidkit.cli.index_contents import IndexArgument
 from reidkit.cli.options import (
-    MAX_CAMERA,
     BatchOption,
     DeviceOption,
     FlipOption,
@@ -30,9 +32,6 @@ log = logging.getLogger(__name__)
 
 app = typer.Typer(help="Keep a gallery to search in.", no_args_is_help=True)
 
-IndexArgument = Annotated[
-    str, typer.Argument(help="Index directory, or qdrant://HOST:6333/COLLECTION.")
-]
 ImagesArgument = Annotated[
     list[str] | None, typer.Argument(help="Images: folders, files or globs.", show_default=False)
 ]
@@ -106,7 +105,9 @@ def build(
         first = extract_images(embedder, [[Path(records[0].path)]], settings)
         gallery = create_index(index, header_of(first, model=str(path.resolve())))
         added = _add(gallery, embedder, records, settings)
-    _report(index, gallery, added, len(records) - added, approximate, json=json)
+    facts = camera is not None or metadata is not None
+    skipped = len(records) - added
+    _report(index, gallery, added, skipped, approximate, facts_stated=facts, json=json)
 
 
 @app.command()
@@ -156,7 +157,9 @@ def add(
         added = _add(
             gallery, embedder, records, ExtractionSettings(gallery.header.flip, batch=batch)
         )
-    _report(index, gallery, added, len(records) - added, approximate, json=json)
+    facts = camera is not None or metadata is not None
+    skipped = len(records) - added
+    _report(index, gallery, added, skipped, approximate, facts_stated=facts, json=json)
 
 
 @app.command()
@@ -213,20 +216,8 @@ def expire(
     _print_removed(index, gallery, gallery.expire(limit), json=json)
 
 
-@app.command()
-def info(index: IndexArgument, json: JsonOption = False) -> None:
-    """Show what an index holds.
-
-    \b
-    Examples:
-      reidkit index info people.index
-    """
-    facts = open_gallery(index).info()
-    if json:
-        print_json(facts)
-        return
-    for name, value in facts.items():
-        print(f"{name:13} {_text(name, value)}")
+app.command()(index_contents.info)
+app.command("list")(index_contents.list_)
 
 
 def open_gallery(index: str) -> Gallery:
@@ -323,9 +314,14 @@ def _report(
     skipped: int,
     approximate: ApproximateSearch | None,
     *,
+    facts_stated: bool,
     json: bool,
 ) -> None:
-    """Builds the approximate index, if requested, and prints what was done."""
+    """Builds the approximate index, if requested, and prints what was done.
+
+    Args:
+        facts_stated: whether person, camera or time of the images were stated.
+    """
     approximation = None
     if approximate:
         from dataclasses import asdict
@@ -342,6 +338,11 @@ def _report(
         print_json({**document, "approximate": approximation})
         return
     print(f"{index}: {added:,} added, {skipped:,} already there, {total:,} vectors")
+    if skipped and facts_stated:
+        print(
+            f"person, camera and time of the {skipped:,} are unchanged. To change them, remove the "
+            f"images and add them again: reidkit index remove {index} IMAGES"
+        )
     if approximation:
         print(
             f"{approximation['kind']}: recall at 10 is {approximation['recall']:.3f}, measured on "
@@ -355,13 +356,3 @@ def _print_removed(index: str, gallery: Gallery, removed: int, *, json: bool) ->
         print_json({"index": index, "vectors": total, "removed": removed})
     else:
         print(f"{index}: {removed:,} removed, {total:,} vectors")
-
-
-def _text(name: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    if name in ("oldest", "newest"):
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(value))
-    if name == "approximate":
-        return f"{value['kind']}, recall at 10 {value['recall']:.3f}"
-    return f"{value:,}" if type(value) is int else str(value)

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_CAMERA = 10**18 - 1
-"""Numbers of cameras are stored in 64 bits."""
-
 ModelArgument = Annotated[
     Path | None,
     typer.Argument(help="Checkpoint, run folder or ONNX file.", show_default="the newest run"),

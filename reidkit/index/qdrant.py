@@ -150,6 +150,28 @@ class QdrantCollection:
                 lists.append([_hit(point) for point in response.points])
         return lists
 
+    def count(self, condition: Filter = ANY) -> int:
+        with self._errors():
+            chosen = _as_filter(condition)
+            count = self.client.count(self.collection, count_filter=chosen, exact=True).count
+        return int(count)
+
+    def find(self, condition: Filter = ANY, *, limit: int | None = None) -> list[Record]:
+        found: list[Record] = []
+        following = None
+        with self._errors():
+            while limit is None or len(found) < limit:
+                points, following = self.client.scroll(
+                    self.collection,
+                    scroll_filter=_as_filter(condition),
+                    limit=BATCH if limit is None else min(BATCH, limit - len(found)),
+                    offset=following,
+                )
+                found += [_record(point) for point in points]
+                if following is None:
+                    break
+        return found
+
     def info(self) -> dict[str, Any]:
         return {
             "index": self.name,
@@ -218,10 +240,13 @@ def _as_filter(condition: Filter) -> Any:
     return models.Filter(must=must, must_not=[models.HasIdCondition(has_id=[_HEADER_ID])])
 
 
-def _hit(point: Any) -> Hit:
+def _record(point: Any) -> Record:
     payload = point.payload
-    record = Record(payload["path"], payload["person"], payload["camera"], payload["time"])
-    return Hit(record, 1 - float(point.score))
+    return Record(payload["path"], payload["person"], payload["camera"], payload["time"])
+
+
+def _hit(point: Any) -> Hit:
+    return Hit(_record(point), 1 - float(point.score))
 
 
 def _is_local(client: Any) -> bool:

@@ -176,6 +176,15 @@ class Gallery(Protocol):
         """Removes the records with a time before `before`; returns how many."""
         ...
 
+    def count(self, condition: Filter = ANY) -> int:
+        """The number of records that meet a condition."""
+        ...
+
+    def find(self, condition: Filter = ANY, *, limit: int | None = None) -> list[Record]:
+        """The records that meet a condition, by path, or as the server gives them; at most
+        `limit`."""
+        ...
+
     def search(
         self, queries: NDArray[np.float32], n: int, condition: Filter = ANY
     ) -> list[list[Hit]]:
