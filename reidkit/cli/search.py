@@ -19,7 +19,9 @@ from reidkit.cli.options import (
     DeviceOption,
     FlipOption,
     JsonOption,
+    OverwriteOption,
     TrustOption,
+    check_new,
 )
 from reidkit.cli.output import print_json, progress
 from reidkit.errors import ConfigError
@@ -35,7 +37,7 @@ PANELS = {
     "Search": ("top", "threshold", "rerank", "exclude_self", "exact"),
     "Conditions": ("camera", "person", "after", "before"),
     "Embedding": ("flip", "batch", "device", "trust"),
-    "Output": ("png", "html", "csv", "json"),
+    "Output": ("png", "html", "csv", "overwrite", "json"),
 }
 
 FEATURES = (".h5", ".hdf5", ".npz")
@@ -83,6 +85,7 @@ def search(
     png: Annotated[Path | None, typer.Option(help="Write the ranked lists as a picture.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write them as one HTML page.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write them as CSV.")] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Find the nearest gallery images of a query.
@@ -96,11 +99,20 @@ def search(
       reidkit search --query query.h5 --gallery gallery.h5 --rerank --csv hits.csv
     """
     _check(query, gallery, model, rerank=rerank, png=png, html=html)
+    check_new((png, html, csv), overwrite=overwrite)
     from reidkit.index.records import is_index
 
     condition = read_filter(camera, person, after, before)
     query_images = _find_images(query)
     gallery_images = None if is_index(gallery) else _find_images(gallery)
+    if gallery_images is not None and condition:
+        raise ConfigError(
+            "--camera, --person, --after and --before need an index, which stores them with every "
+            f"image. Build one: reidkit index build people.index {gallery}"
+        )
+    timed = condition.after is not None or condition.before is not None
+    if timed and not is_index(gallery):
+        raise ConfigError("--after and --before need an index, which stores times")
 
     from reidkit.index.opening import open_index
     from reidkit.index.searching import ranked_queries, search_features, search_index
@@ -113,8 +125,6 @@ def search(
         queries = _features(query, query_images, embedder, flip=index.header.flip, batch=batch)
         lists = search_index(queries, index, wanted, condition)
     else:
-        if condition.after is not None or condition.before is not None:
-            raise ConfigError("--after and --before need an index, which stores times")
         embedder = _model(model, device, trust) if query_images or gallery_images else None
         queries = _features(query, query_images, embedder, flip=flip, batch=batch)
         stored = _features(gallery, gallery_images, embedder, flip=flip, batch=batch)

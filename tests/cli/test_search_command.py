@@ -17,6 +17,8 @@ from reidkit.index.records import DATABASE
 
 Run = Callable[..., str]
 
+PICTURE = Path(__file__).parents[2] / "docs" / "images" / "ranked-lists.png"
+
 
 @pytest.fixture
 def model(trained: Path) -> Path:
@@ -143,7 +145,7 @@ def test_adding_images_again_says_that_their_facts_are_unchanged(
 
 
 def test_features_files_are_searched_without_a_model(
-    run: Run, model: Path, market: Path, tmp_path: Path
+    run: Run, refuse: Run, model: Path, market: Path, tmp_path: Path
 ) -> None:
     for split in ("query", "gallery"):
         run("extract", model, "--dataset", market, "--split", split, "-o", f"{split}.h5")
@@ -167,6 +169,8 @@ def test_features_files_are_searched_without_a_model(
     with Image.open("q.png") as picture:
         assert picture.height > 200
     assert "data:image/jpeg" in Path("q.html").read_text()
+    arguments = ("search", "--query", "query.h5", "--gallery", "gallery.h5", "--csv", "q.csv")
+    assert "q.csv exists. Add --overwrite" in refuse(*arguments)
     with Path("q.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert len(rows) == 3 * len(plain) and rows[0]["rank"] == "1"
@@ -194,13 +198,21 @@ def test_failures_list_the_worst_queries_first_with_paths(
         assert in_front == (int(row["first_rank"]) > 1)
 
 
-def test_ranked_lists_of_the_worst_queries_are_shown(run: Run, model: Path, market: Path) -> None:
-    text = run("visualize", "ranks", model, "--dataset", market, "--worst", 2, "--html", "r.html")
+def test_ranked_lists_of_the_worst_queries_are_shown(
+    run: Run, refuse: Run, model: Path, market: Path
+) -> None:
+    page = ("--html", "r.html")
+    text = run("visualize", "ranks", model, "--dataset", market, "--worst", 2, *page)
     assert "mAP" in text and "ranks.png" in text
     assert Path("r.html").read_text().count("<section") == 2
     query = sorted((market / "query").glob("*.jpg"))[0].name
+    message = refuse("visualize", "ranks", model, "--dataset", market, "--png", "new.png", *page)
+    assert (
+        message == "error: r.html exists. Add --overwrite to replace it, or choose another name\n"
+    )
+    again = ("--overwrite",)
     document = json.loads(
-        run("visualize", "ranks", model, "--dataset", market, "--query", query, "--json")
+        run("visualize", "ranks", model, "--dataset", market, "--query", query, *again, "--json")
     )
     assert document["queries"] == [f"query/{query}"]
 
@@ -211,6 +223,10 @@ def test_ranked_lists_of_the_worst_queries_are_shown(run: Run, model: Path, mark
         (("search", "--query", "a.jpg"), "--query IMAGE and --gallery FOLDER"),
         (("search", "--query", "no.h5", "--gallery", "g.h5"), "no.h5: no such features file"),
         (("search", "x.h5", "--query", "a.jpg", "--gallery", "g"), "x.h5 is a features file"),
+        (
+            ("search", "--query", PICTURE, "--gallery", PICTURE, "--person", "3"),
+            "need an index, which stores them with every image. Build one: reidkit index build",
+        ),
         (("search", "--query", "a.jpg", "--gallery", "."), "no image found: a.jpg"),
         (("search", "--query", "a.jpg", "--gallery", ".", "--after", "x"), "--after: time 'x'"),
         (("index", "list", "nothing"), "no index in nothing"),

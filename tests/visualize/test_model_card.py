@@ -49,6 +49,11 @@ def with_metrics(**changes: Any) -> Header:
     return dataclasses.replace(HEADER, metrics={**HEADER.metrics, **changes})
 
 
+def test_the_rule_of_metrics_names_only_what_they_state() -> None:
+    assert rule_of({"protocol": "market", "metric": "cosine"}) == "protocol market, cosine"
+    assert rule_of({"protocol": "market", "ap": "step"}) == "protocol market, step AP"
+
+
 def test_the_card_states_network_input_and_training() -> None:
     text = card()
     network = checkpoint.build(HEADER)
