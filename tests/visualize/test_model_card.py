@@ -12,7 +12,7 @@ from reidkit.checkpoint import Header
 from reidkit.data.manifest import list_manifests, load_manifest
 from reidkit.models.cost import count_parameters
 from reidkit.preprocess import Preprocess
-from reidkit.visualize.model_card import CardSource, model_card
+from reidkit.visualize.model_card import CardSource, model_card, rule_of
 
 HEADER = Header(
     arch="iaunet",
