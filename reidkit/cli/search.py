@@ -239,7 +239,7 @@ def _row(item: RankedQuery, root: Path | None) -> Any:
     hits = tuple(
         Tile(
             base / hit.record.path,
-            (f"{k}. {hit.distance:.3f}", hit_text(hit)),
+            (f"{k}. {hit.distance:.3f}", *hit_facts(hit)),
             camera=hit.record.camera,
         )
         for k, hit in enumerate(item.hits, start=1)
@@ -247,12 +247,12 @@ def _row(item: RankedQuery, root: Path | None) -> Any:
     return RankedRow(Tile(base / item.path, ("query", Path(item.path).name)), hits, item.path)
 
 
-def hit_text(hit: Hit) -> str:
+def hit_facts(hit: Hit) -> list[str]:
     """Person and camera of a hit, else its file's name."""
     record = hit.record
     words = [f"person {record.person}"] if record.person else []
     words += [f"camera {record.camera}"] if record.camera is not None else []
-    return ", ".join(words) or Path(record.path).name
+    return words or [Path(record.path).name]
 
 
 def _as_dict(item: RankedQuery) -> dict[str, Any]:
@@ -266,5 +266,5 @@ def _print(ranked: list[RankedQuery]) -> None:
             print("  nothing found")
         for rank, hit in enumerate(item.hits, start=1):
             record = hit.record
-            extra = hit_text(hit) if record.person or record.camera is not None else ""
+            extra = ", ".join(hit_facts(hit)) if record.person or record.camera is not None else ""
             print(f"  {rank:>3}  {hit.distance:.4f}  {printable(record.path)}  {extra}".rstrip())

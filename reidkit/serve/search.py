@@ -89,7 +89,7 @@ class IndexSearch:
     """An open index of the served model's embeddings.
 
     Other processes may change it meanwhile: every search reads what is stored when it begins, and
-    a directory that was replaced is opened anew. Searches of concurrent requests follow one
+    a directory that was replaced is opened again. Searches of concurrent requests follow one
     another in one thread, to which the database's connection belongs; the event loop and the
     network go on.
     """

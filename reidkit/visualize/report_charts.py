@@ -89,7 +89,7 @@ def _plot(
     axes: Any, records: Sequence[Mapping[str, Any]], values: Sequence[float], **style: Any
 ) -> None:
     """A curve over epochs, with a point for every epoch if there are few."""
-    style = {"marker": "." if len(records) < 25 else "", **style}
+    style = {"marker": "." if len(records) < 25 else "", "clip_on": False, **style}
     axes.plot([record["epoch"] for record in records], values, **style)
     axes.margins(x=0)  # else the axis begins before epoch 1
     axes.xaxis.get_major_locator().set_params(integer=True)
