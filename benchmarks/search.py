@@ -25,8 +25,9 @@ import numpy as np
 from reidkit.features import read_features
 from reidkit.index.approximate import build_approximation
 from reidkit.index.directory import IndexDirectory
+from reidkit.index.exact import search_exact
 from reidkit.index.records import Header, Record
-from reidkit.retrieval.exact import search_exact, unit_rows
+from reidkit.vectors import unit_rows
 
 D = 512
 STEP = 20_000

@@ -1,16 +1,18 @@
 """Latency of `reidkit serve` beside the same embedder in this process, in interleaved pairs.
 
-    python benchmarks/serving.py model.onnx [--pairs 100] [--crops 1 8 20]
+    python benchmarks/serving.py model.onnx [--index people.index] [--pairs 100] [--crops 1 8 20]
 
 A client on this machine sends JPEG crops over one connection and reads raw floats; locally,
-`Runtime.embed` reads the same files. The ratio of their 95th percentiles should be at most
-1.2.
+`Runtime.embed` reads the same files. With an index of the model's embeddings, the client reads the
+ten nearest entries of every crop from `/search`, and `open_index(...).search` finds them locally.
+The ratio of their 95th percentiles should be at most 1.2.
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import re
 import statistics
 import subprocess
@@ -24,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reidkit.index.opening import open_index
 from reidkit.runtime import Runtime
 from reidkit.runtime.bench import write_crops
 
@@ -31,12 +34,10 @@ BOUNDARY = "reidkit-benchmark"
 
 
 @contextmanager
-def serving(model: Path, device: str) -> Iterator[http.client.HTTPConnection]:
+def serving(model: Path, *options: str) -> Iterator[http.client.HTTPConnection]:
     """A connection to `reidkit serve` in a process of its own."""
-    command = [sys.executable, "-m", "reidkit", "serve", str(model), "--port", "0"]
-    with subprocess.Popen(
-        [*command, "--device", device], stderr=subprocess.PIPE, text=True
-    ) as server:
+    command = [sys.executable, "-m", "reidkit", "serve", str(model), "--port", "0", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         lines = []
         for line in server.stderr:
@@ -52,8 +53,8 @@ def serving(model: Path, device: str) -> Iterator[http.client.HTTPConnection]:
         server.terminate()
 
 
-def post(connection: http.client.HTTPConnection, images: list[bytes]) -> np.ndarray:
-    """Embeddings of images from the server: float32 [N, D]."""
+def post(connection: http.client.HTTPConnection, path: str, images: list[bytes]) -> bytes:
+    """The server's answer about images."""
     kind, body = "image/jpeg", images[0]
     if len(images) > 1:
         kind = f"multipart/form-data; boundary={BOUNDARY}"
@@ -63,12 +64,23 @@ def post(connection: http.client.HTTPConnection, images: list[bytes]) -> np.ndar
         ).encode()
         body = b"".join(head + image + b"\r\n" for image in images) + f"--{BOUNDARY}--".encode()
     headers = {"Content-Type": kind, "Accept": "application/octet-stream"}
-    connection.request("POST", "/embed", body, headers)
+    connection.request("POST", path, body, headers)
     answer = connection.getresponse()
     content = answer.read()
     if answer.status != 200:
         raise SystemExit(content.decode())
-    return np.frombuffer(content, "<f4").reshape(len(images), -1)
+    return content
+
+
+def embed(connection: http.client.HTTPConnection, images: list[bytes]) -> np.ndarray:
+    """Embeddings of images from the server: float32 [N, D]."""
+    return np.frombuffer(post(connection, "/embed", images), "<f4").reshape(len(images), -1)
+
+
+def search(connection: http.client.HTTPConnection, images: list[bytes]) -> np.ndarray:
+    """Distances of the nearest entries from the server: float [N, 10]."""
+    queries = json.loads(post(connection, "/search", images))["queries"]
+    return np.array([[hit["distance"] for hit in query["hits"]] for query in queries])
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -80,6 +92,7 @@ def seconds(call: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
+    parser.add_argument("--index")
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--crops", type=int, nargs="+", default=[1, 8, 20])
     parser.add_argument("--device", default="cpu")
@@ -89,18 +102,28 @@ def main() -> None:
     paths = write_crops(Path(folder.name), max(given.crops))
     images = [path.read_bytes() for path in paths]
 
-    def local(count: int) -> np.ndarray:
-        return runtime.embed(paths[:count])
+    gallery = open_index(given.index) if given.index else None
 
-    print(f"{given.model}, {given.pairs} pairs; milliseconds")
+    def local(count: int) -> np.ndarray:
+        rows = runtime.embed(paths[:count])
+        if gallery is None:
+            return rows
+        return np.array([[hit.distance for hit in hits] for hits in gallery.search(rows, 10)])
+
+    options = ["--device", given.device]
+    remote = embed
+    if gallery is not None:
+        options, remote = [*options, "--index", given.index], search
+    entries = f", index of {len(gallery):,}" if gallery is not None else ""
+    print(f"{given.model}{entries}, {given.pairs} pairs; milliseconds")
     print("crops  local p50    p95  served p50    p95  p50 ratio  p95 ratio  difference")
-    with serving(given.model, given.device) as connection:
+    with serving(given.model, *options) as connection:
         for count in given.crops:
-            served = post(connection, images[:count])
+            served = remote(connection, images[:count])
             difference = float(np.abs(served - local(count)).max())
             times: list[list[float]] = [[], []]
             for pair in range(given.pairs):
-                calls = [partial(local, count), partial(post, connection, images[:count])]
+                calls = [partial(local, count), partial(remote, connection, images[:count])]
                 for which in (0, 1) if pair % 2 else (1, 0):
                     times[which].append(1000 * seconds(calls[which]))
             here, there = (

@@ -205,8 +205,11 @@ def create_model(
         options: of the architecture, such as {"backbone": "resnet18"}.
 
     Raises:
-        ConfigError: for an unknown architecture or option, or a size it cannot take.
+        ConfigError: for an unknown architecture or option, a size it cannot take, or a negative
+            number of identities.
     """
+    if num_ids < 0:
+        raise ConfigError(f"found num_ids={num_ids}, expected 0 (no classifier) or more")
     spec = get_arch(arch)
     config: Any = from_table(spec.config, options or {}, where=f"{arch} options")
     model: ReidModel = spec.build(config, num_ids=num_ids, input_size=input_size or spec.input_size)

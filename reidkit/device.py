@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+USE_CPU = 'use --device cpu (in Python: device="cpu")'
+"""Advice at the end of messages, for the command line and for Python."""
+
 MIN_BF16_SIDE = 64
 """Pixels of an image's shorter side from which bf16 is right on CPUs with AMX."""
 
@@ -63,8 +66,8 @@ def check_device(name: str) -> None:
     if index >= count:
         found = f"only {', '.join(f'cuda:{i}' for i in range(count))}" if count else "none"
         raise RuntimeMissing(
-            f"--device {name}: no such CUDA device, the driver found {found}. Check nvidia-smi, or "
-            "use --device cpu"
+            f"device {name}: no such CUDA device, the driver found {found}. Check nvidia-smi, or "
+            f"{USE_CPU}"
         )
 
 
@@ -85,8 +88,8 @@ def torch_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         built = torch.version.cuda or "no CUDA"
         raise RuntimeMissing(
-            f"--device {name}: this PyTorch ({torch.__version__}, built with {built}) found no "
-            "CUDA device. Check nvidia-smi, or use --device cpu"
+            f"device {name}: this PyTorch ({torch.__version__}, built with {built}) found no "
+            f"CUDA device. Check nvidia-smi, or {USE_CPU}"
         )
     return torch.device(name)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from reidkit.errors import ConfigError, DataError
 from reidkit.feature_tables import import_pyarrow, is_csv, is_parquet, write_csv, write_parquet
-from reidkit.files import atomic, check_regular
+from reidkit.files import atomic, check_regular, user_path
 from reidkit.hdf5 import map_array, open_hdf5, read_attributes, read_strings
 from reidkit.npz import NpzFile
 from reidkit.types import ROLES
@@ -105,7 +105,7 @@ def read_features(path: str | Path) -> Features:
     Raises:
         DataError: the file is missing or of another format, or an array is missing or invalid.
     """
-    path = Path(path)
+    path = user_path(path)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".parquet"):
         raise DataError(f"{path}: features are read from .h5 and .npz files only")

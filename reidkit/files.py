@@ -51,6 +51,11 @@ def check_regular(path: Path, error: type[ReidkitError] = ReidkitError) -> None:
         raise error(f"{path} is {_KINDS.get(kind, 'a special file')}, expected a file{advice}")
 
 
+def user_path(path: str | Path) -> Path:
+    """A path that a user passes to the library, with ~ expanded, as a shell does."""
+    return Path(path).expanduser()
+
+
 def printable(text: str) -> str:
     """Text for a terminal, a message or a picture: control characters and others that cannot be
     shown, which a file name may contain, as \\x0a."""

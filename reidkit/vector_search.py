@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from reidkit.data.readers.rows import IMAGE_SUFFIXES
 from reidkit.errors import ConfigError, DataError
 from reidkit.features import Features, read_features
+from reidkit.files import user_path
 from reidkit.index.filling import header_of
 from reidkit.index.opening import open_index
-from reidkit.index.records import Hit, Record, is_index
+from reidkit.index.records import Hit, Record, is_index, is_qdrant
 from reidkit.index.searching import record_of, search_index
 from reidkit.retrieval import JUNK, Embeddings, RankingConfig, RerankConfig, top_n
 from reidkit.retrieval.ranking import open_distances
@@ -82,6 +83,8 @@ def search(
     """
     if top < 1:
         raise ConfigError(f"found top={top}, expected at least 1")
+    if isinstance(gallery, str | Path) and not is_qdrant(str(gallery)):
+        gallery = user_path(gallery)
     if isinstance(gallery, str | Path) and is_index(str(gallery)):
         if rerank:
             raise ConfigError(
@@ -174,7 +177,7 @@ def _read(vectors: Vectors, name: str) -> Any:
     """Features for the path of a features file; anything else as it is."""
     if not isinstance(vectors, str | Path):
         return vectors
-    path = Path(vectors)
+    path = user_path(vectors)
     if is_index(str(path)):
         raise DataError(
             f"{name}: {path} is an index, expected vectors or a features file. Search it: "

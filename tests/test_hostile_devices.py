@@ -53,8 +53,8 @@ def test_every_command_that_computes_has_a_device() -> None:
 @pytest.mark.parametrize(
     ("device", "error", "message"),
     [
-        ("cuda", RuntimeMissing, "--device cuda: no such CUDA device, the driver found none"),
-        ("cuda:7", RuntimeMissing, "--device cuda:7: no such CUDA device"),
+        ("cuda", RuntimeMissing, "device cuda: no such CUDA device, the driver found none"),
+        ("cuda:7", RuntimeMissing, "device cuda:7: no such CUDA device"),
         ("nonsense", ConfigError, "unknown device 'nonsense'"),
     ],
 )
@@ -91,7 +91,7 @@ def test_the_demo_refuses_a_device_without_importing_torch(tmp_path: Path) -> No
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: --device cuda") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: device cuda") and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -65,6 +65,37 @@ def features(model: Path, dataset: Dataset) -> tuple[Features, Features]:
     return extract_split(runtime, dataset, "query"), extract_split(runtime, dataset, "gallery")
 
 
+def test_a_path_may_begin_with_the_home_folder(
+    model: Path, market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "run").symlink_to(model.parent)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "Market-1501-v15.09.15").symlink_to(market)
+    image = sorted((market / "query").glob("*.jpg"))[0]
+    (tmp_path / "who.jpg").symlink_to(image)
+    runtime = reidkit.load("~/run/model.safetensors", device="cpu")
+    row = runtime.embed("~/who.jpg")
+    assert np.array_equal(row, runtime.embed(image))
+    dataset = reidkit.open_dataset("market1501", "~/data")
+    write_features(tmp_path / "q.h5", extract_split(runtime, dataset, "query"))
+    stored = reidkit.read_features("~/q.h5")
+    create_index(str(tmp_path / "q.index"), header_of(stored)).add(
+        stored.features, feature_records(stored, where=Path("q.h5"))
+    )
+    for gallery in ("~/q.h5", "~/q.index"):
+        (records,) = reidkit.search(row, gallery, 1).records
+        assert records[0].path == f"query/{image.name}"
+
+
+def test_a_negative_number_of_identities_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"found num_ids=-3, expected 0 \(no classifier\) or more"
+    ):
+        reidkit.create_model("baseline", num_ids=-3)
+
+
 def run_python(code: str, *arguments: object) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import typer
 from reidkit.cli.options import DataRootOption, DatasetOption, DeviceOption, JsonOption
 from reidkit.cli.output import print_json, progress
 from reidkit.types import Split
+
+log = logging.getLogger(__name__)
 
 
 def attention(
@@ -51,6 +54,7 @@ def attention(
     store = MaskStore.open(masks, dataset=data, parts=PARTS)
     network, header = checkpoint.load(path)
     samples = [item for item in getattr(data, split) if isinstance(item, Sample)]
+    log.info("comparing the part maps of %d %s images with %s", len(samples), split, masks)
     with progress("attention") as on_progress:
         found = part_agreement(
             network,

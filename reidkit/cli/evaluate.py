@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -12,6 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from reidkit.choices import ApRule, Metric, ProtocolName
+from reidkit.cli.evaluation_output import (
+    print_means,
+    print_results,
+    with_distinct_names,
+    write_all_failures,
+    write_results,
+)
 from reidkit.cli.options import (
     THIRD_PARTY,
     ChannelsOption,
@@ -35,12 +40,11 @@ from reidkit.cli.options import (
     TrustOption,
     open_data,
 )
-from reidkit.cli.output import mean_cell, print_json, print_table, stage_progress
+from reidkit.cli.output import print_json, stage_progress
 from reidkit.cli.runs import (
     TABLE_SUFFIXES,
     find_model,
     run_folder,
-    store_results,
     trained_on,
     warn_if_data_changed,
 )
@@ -48,12 +52,10 @@ from reidkit.errors import ConfigError
 from reidkit.files import check_regular
 
 if TYPE_CHECKING:
-    from reidkit.evaluation import Evaluation, EvaluationResult, EvaluationSettings, RunStatistics
+    from reidkit.evaluation import Evaluation, EvaluationResult, EvaluationSettings
     from reidkit.features import Features
     from reidkit.runtime.embedder import Embedder
     from reidkit.types import Dataset
-
-log = logging.getLogger(__name__)
 
 PANELS = {
     "Data": ("dataset", "data_root", "query_features", "gallery_features", "multi_query"),
@@ -216,6 +218,12 @@ def evaluate(
     )
     files = [] if from_files else [find_model(path) for path in models or (None,)]
     check_distinct("model", files, [path.resolve() for path in files])
+    names = {path: dataset or [trained_on(path)] for path in files}
+    for name in dict.fromkeys(name for of_model in names.values() for name in of_model):
+        locate(name, data_root)
+    require(
+        multi_query is None or multi_query.is_dir(), f"--multi-query {multi_query}: no such folder"
+    )
 
     from reidkit.device import torch_device
     from reidkit.evaluation import EvaluationSettings, evaluate_features, run_statistics
@@ -269,7 +277,7 @@ def evaluate(
             )
             found = [
                 evaluate_model(embedder, name, data_root, settings, options, multi_query)
-                for name in dataset or [trained_on(path)]
+                for name in names[path]
             ]
             for on_one in found:
                 warn_if_data_changed(path, on_one.dataset, on_one.dataset_fingerprint)
@@ -304,20 +312,6 @@ def check_distinct(what: str, names: Sequence[object], meant: Sequence[object]) 
             earlier = names[meant.index(meant[number])]
             same = "" if earlier == name else f", as {earlier}"
             raise ConfigError(f"{what} {name} is given more than once{same}. Leave one of them out")
-
-
-def write_all_failures(file: Path, results: Sequence[EvaluationResult]) -> None:
-    """Writes the queries of one evaluation.
-
-    Raises:
-        ConfigError: there are several, or it is a classification.
-    """
-    from reidkit.evaluation import Evaluation
-    from reidkit.query_results import write_failures
-
-    if len(results) != 1 or not isinstance(results[0], Evaluation):
-        raise ConfigError("--failures takes one model on one re-identification data set")
-    write_failures(file, results[0].queries)
 
 
 def evaluate_model(
@@ -386,86 +380,3 @@ def read_folder(folder: Path, name: str, data_root: Path | None) -> Dataset:
     manifest, _ = locate(name, data_root)
     splits = {"train": SplitSpec(folder=folder.name)}
     return read_dataset(dataclasses.replace(manifest, splits=splits), folder.resolve().parent)
-
-
-def with_distinct_names(results: Sequence[EvaluationResult]) -> list[EvaluationResult]:
-    """Results with the start of the fingerprint appended to the name if data sets share it."""
-    fingerprints: dict[str, set[str]] = {}
-    for result in results:
-        fingerprints.setdefault(result.dataset, set()).add(result.dataset_fingerprint)
-    return [
-        dataclasses.replace(result, dataset=f"{result.dataset}-{result.dataset_fingerprint[:8]}")
-        if len(fingerprints[result.dataset]) > 1
-        else result
-        for result in results
-    ]
-
-
-def write_results(folder: Path, results: Sequence[EvaluationResult]) -> None:
-    """Adds to metrics.json, and for retrieval writes curves-<data set>.png, with the file's name
-    in it for an exported model, which lies beside its checkpoint."""
-    from reidkit.evaluation import Evaluation
-    from reidkit.visualize.plots import plot_curves
-
-    store_results(folder, results)
-    for result in results:
-        if isinstance(result, Evaluation):
-            model = Path(result.model)
-            exported = f"-{model.stem}-onnx" if model.suffix == ".onnx" else ""
-            path = folder / f"curves-{result.dataset}{exported}.png"
-            title = f"{result.model or 'features'} on {result.dataset}"
-            plot_curves(result.rankings, path, title=title)
-            log.info("%s", path)
-
-
-def print_results(results: Sequence[EvaluationResult]) -> None:
-    """Prints one table per task, and what the numbers are based on."""
-    from reidkit.evaluation import Evaluation
-    from reidkit.retrieval.metrics import AP_NAMES
-
-    first = results[0]
-    source = first.query_features if isinstance(first, Evaluation) else ""
-    models = list(dict.fromkeys(result.model for result in results))
-    for columns in dict.fromkeys(result.columns for result in results):
-        shown = [result for result in results if result.columns == columns]
-        if len(models) == 1:
-            rows = [row for result in shown for row in result.rows()]
-            print_table(list(columns), rows, title=source or first.model)
-        else:
-            rows = [[result.model, *row] for result in shown for row in result.rows()]
-            print_table(["model", *columns], rows, title=f"{len(models)} models")
-    for result in results:
-        if isinstance(result, Evaluation):
-            plain, point = result.plain, result.operating_point
-            print(
-                f"{result.dataset}: protocol {plain.protocol}, {plain.metric}, "
-                f"{AP_NAMES[plain.ap]}; {plain.queries:,} queries "
-                f"({plain.queries_without_match} without a match), "
-                f"{plain.gallery_size:,} gallery items and {plain.junk:,} junk"
-            )
-            if point is not None:
-                print(
-                    f"{result.dataset}: same identity below distance {point.threshold:.4f}: true "
-                    f"positive rate {100 * point.tpr:.2f} %, false {100 * point.fpr:.4f} %"
-                )
-        if result.synthetic:
-            print("synthetic data: not comparable with published numbers", file=sys.stderr)
-
-
-def print_means(means: Sequence[RunStatistics]) -> None:
-    """Prints mean and standard deviation of several runs, one table per set of metrics."""
-    from reidkit.evaluation import mean_and_std
-
-    for metrics in dict.fromkeys(tuple(mean.values) for mean in means):
-        rows = [
-            [
-                mean.dataset,
-                mean.ranking,
-                str(len(next(iter(mean.values.values())))),
-                *(mean_cell(*mean_and_std(mean.values[name])) for name in metrics),
-            ]
-            for mean in means
-            if tuple(mean.values) == metrics
-        ]
-        title = "mean ± standard deviation"
-        print_table(["data set", "", "runs", *metrics], rows, title=title)

@@ -1,4 +1,4 @@
-"""reidkit index: build, add, remove, expire, info."""
+"""reidkit index: build, add, remove, expire; info and list from their own file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reidkit.choices import ApproximateSearch
+from reidkit.cli import index_contents
+from reidkit.cli.conditions import MAX_CAMERA
+from reidkit.cli.index_contents import IndexArgument
 from reidkit.cli.options import (
     BatchOption,
     DeviceOption,
@@ -29,16 +32,15 @@ log = logging.getLogger(__name__)
 
 app = typer.Typer(help="Keep a gallery to search in.", no_args_is_help=True)
 
-IndexArgument = Annotated[
-    str, typer.Argument(help="Index directory, or qdrant://HOST:6333/COLLECTION.")
-]
 ImagesArgument = Annotated[
     list[str] | None, typer.Argument(help="Images: folders, files or globs.", show_default=False)
 ]
 FeaturesOption = Annotated[
     Path | None, typer.Option(help="Features file (.h5, .npz) to add instead of images.")
 ]
-CameraOption = Annotated[int | None, typer.Option(min=0, help="Camera number of these images.")]
+CameraOption = Annotated[
+    int | None, typer.Option(min=0, max=MAX_CAMERA, help="Camera number of these images.")
+]
 MetadataOption = Annotated[
     Path | None,
     typer.Option(help="CSV file with the columns path and any of person, camera and time."),
@@ -103,7 +105,9 @@ def build(
         first = extract_images(embedder, [[Path(records[0].path)]], settings)
         gallery = create_index(index, header_of(first, model=str(path.resolve())))
         added = _add(gallery, embedder, records, settings)
-    _report(index, gallery, added, len(records) - added, approximate, json=json)
+    facts = camera is not None or metadata is not None
+    skipped = len(records) - added
+    _report(index, gallery, added, skipped, approximate, facts_stated=facts, json=json)
 
 
 @app.command()
@@ -134,7 +138,7 @@ def add(
     """
     if not (approximate and images is None and features is None):
         _check_sources(images, features)
-    gallery = _open(index)
+    gallery = open_gallery(index)
     records: list[Record] = []
     added = 0
     if features is not None:
@@ -153,7 +157,9 @@ def add(
         added = _add(
             gallery, embedder, records, ExtractionSettings(gallery.header.flip, batch=batch)
         )
-    _report(index, gallery, added, len(records) - added, approximate, json=json)
+    facts = camera is not None or metadata is not None
+    skipped = len(records) - added
+    _report(index, gallery, added, skipped, approximate, facts_stated=facts, json=json)
 
 
 @app.command()
@@ -172,7 +178,7 @@ def remove(
     """
     from reidkit.errors import DataError
 
-    gallery = _open(index)
+    gallery = open_gallery(index)
     names: set[str] = set()
     for path in paths:
         names |= {path, str(Path(path).resolve())}
@@ -206,27 +212,15 @@ def expire(
       reidkit index expire people.index --older-than 30d
     """
     limit = parse_limit(older_than, before)
-    gallery = _open(index)
+    gallery = open_gallery(index)
     _print_removed(index, gallery, gallery.expire(limit), json=json)
 
 
-@app.command()
-def info(index: IndexArgument, json: JsonOption = False) -> None:
-    """Show what an index holds.
-
-    \b
-    Examples:
-      reidkit index info people.index
-    """
-    facts = _open(index).info()
-    if json:
-        print_json(facts)
-        return
-    for name, value in facts.items():
-        print(f"{name:13} {_text(name, value)}")
+app.command()(index_contents.info)
+app.command("list")(index_contents.list_)
 
 
-def _open(index: str) -> Gallery:
+def open_gallery(index: str) -> Gallery:
     """The index, which is refused before torch is imported if there is none."""
     from reidkit.errors import DataError
     from reidkit.index.records import is_index
@@ -247,23 +241,32 @@ def open_model(gallery: Gallery, model: Path | None, device: str, trust: bool) -
         ConfigError: the file is no longer there.
         DataError: it is another model.
     """
-    from reidkit.errors import DataError
     from reidkit.runtime.embedder import load_embedder
 
-    header = gallery.header
-    path = model or Path(header.model)
-    if model is None and not (header.model and path.is_file()):
-        raise ConfigError(
-            f"{gallery.name} was built with {header.model or 'features of another tool'}, which "
-            "is not there. Add --model FILE"
-        )
+    path = find_index_model(gallery, model)
     embedder = load_embedder(path, device=device, trust=trust)
-    if embedder.source_hash != header.model_sha256:
-        raise DataError(
-            f"{path} is not the model that {gallery.name} was built with ({header.model}). Use "
-            "that one, or build a new index"
-        )
+    gallery.header.check_model(embedder.source_hash, model=path, where=gallery.name)
     return embedder
+
+
+def find_index_model(gallery: Gallery, model: Path | None) -> Path:
+    """The file of an index's model: `model`, or the one that the index remembers.
+
+    Raises:
+        CheckpointError: `model` is not a model.
+        ConfigError: the file that the index remembers is no longer there.
+    """
+    from reidkit.cli.runs import find_model
+
+    remembered = Path(gallery.header.model)
+    if model is not None:
+        return find_model(model)
+    if not (gallery.header.model and remembered.is_file()):
+        raise ConfigError(
+            f"{gallery.name} was built with {gallery.header.model or 'features of another tool'}, "
+            "which is not there. Pass the model's file (index add: --model FILE)"
+        )
+    return remembered
 
 
 def parse_limit(older_than: str | None, before: str | None) -> float:
@@ -271,7 +274,7 @@ def parse_limit(older_than: str | None, before: str | None) -> float:
     if (older_than is None) == (before is None):
         raise ConfigError("give exactly one of --older-than AGE and --before TIME")
     if before is not None:
-        from reidkit.index.filling import parse_time
+        from reidkit.index.records import parse_time
 
         return parse_time(before, where="--before")
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([dhms])", older_than or "")
@@ -311,9 +314,14 @@ def _report(
     skipped: int,
     approximate: ApproximateSearch | None,
     *,
+    facts_stated: bool,
     json: bool,
 ) -> None:
-    """Builds the approximate index, if requested, and prints what was done."""
+    """Builds the approximate index, if requested, and prints what was done.
+
+    Args:
+        facts_stated: whether person, camera or time of the images were stated.
+    """
     approximation = None
     if approximate:
         from dataclasses import asdict
@@ -330,6 +338,11 @@ def _report(
         print_json({**document, "approximate": approximation})
         return
     print(f"{index}: {added:,} added, {skipped:,} already there, {total:,} vectors")
+    if skipped and facts_stated:
+        print(
+            f"person, camera and time of the {skipped:,} are unchanged. To change them, remove the "
+            f"images and add them again: reidkit index remove {index} IMAGES"
+        )
     if approximation:
         print(
             f"{approximation['kind']}: recall at 10 is {approximation['recall']:.3f}, measured on "
@@ -343,13 +356,3 @@ def _print_removed(index: str, gallery: Gallery, removed: int, *, json: bool) ->
         print_json({"index": index, "vectors": total, "removed": removed})
     else:
         print(f"{index}: {removed:,} removed, {total:,} vectors")
-
-
-def _text(name: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    if name in ("oldest", "newest"):
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(value))
-    if name == "approximate":
-        return f"{value['kind']}, recall at 10 {value['recall']:.3f}"
-    return f"{value:,}" if type(value) is int else str(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -147,6 +147,7 @@ OfflineOption = Annotated[
         help="Download nothing; as REIDKIT_OFFLINE=1.",
     ),
 ]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 
 
@@ -184,6 +185,19 @@ def option_panels(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
             return option
 
     return PanelCommand
+
+
+def check_new(files: Iterable[Path | None], *, overwrite: bool) -> None:
+    """Passes if no file to write exists, or all may be replaced; None is no file.
+
+    Raises:
+        ConfigError: naming the first one that exists.
+    """
+    found = [file for file in files if file is not None and file.exists()]
+    if found and not overwrite:
+        raise ConfigError(
+            f"{found[0]} exists. Add --overwrite to replace it, or choose another name"
+        )
 
 
 def _unknown_choice(error: typer.BadParameter) -> ConfigError | None:
@@ -226,11 +240,13 @@ def open_data(dataset: str, data_root: Path | None) -> Dataset:
     data = read_dataset(manifest, root)
     wrong = [check for check in verify(manifest, data) if not check.passed]
     if wrong:
-        first = wrong[0]
+        first, *others = wrong
+        more = {0: "", 1: " (and another difference)"}
         log.warning(
-            "%s differs from its manifest: [%s] found %d %s, expected %d (and %d more "
-            "differences). Run: reidkit datasets verify %s",
-            *(data.name, first.split, first.found, first.what, first.expected, len(wrong) - 1),
+            "%s differs from its manifest: [%s] found %d %s, expected %d%s. "
+            "Run: reidkit datasets verify %s",
+            *(data.name, first.split, first.found, first.what, first.expected),
+            more.get(len(others), f" (and {len(others)} more differences)"),
             dataset,
         )
     return data

@@ -163,7 +163,8 @@ def write_card(path: Path, target: Path | None) -> None:
 
 
 def find_training_manifest(path: Path, header: Header) -> Manifest | None:
-    """The manifest of a checkpoint's training data; None with a warning if it is not there."""
+    """The manifest of a checkpoint's training data; None if it is not there, with a warning that
+    its licence is missing, which synthetic data do not have."""
     from reidkit.cli.runs import trained_on
     from reidkit.data.manifest import find_manifest, load_manifest
     from reidkit.errors import ReidkitError
@@ -173,7 +174,8 @@ def find_training_manifest(path: Path, header: Header) -> Manifest | None:
     try:
         manifest = load_manifest(find_manifest(trained_on(path)))
     except ReidkitError as error:
-        log.warning("the licence of the training data is not stated: %s", error)
+        if not header.synthetic:
+            log.warning("the licence of the training data is not stated: %s", error)
         return None
     # A synthetic data set can have the name of a published one, but not its licence.
     return manifest if manifest.synthetic == header.synthetic else None

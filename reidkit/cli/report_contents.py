@@ -163,7 +163,11 @@ def _open(path: Path, name: str, options: ReportOptions) -> Dataset | None:
     try:
         return open_data(name, options.data_root)
     except DataError as error:
-        raise DataError(f"{error}. A report without images needs no data: --no-images") from error
+        folder = path.parent if run_folder(path) else path
+        raise DataError(
+            f"{error}. Pass the data set's folder: reidkit report {folder} --dataset FOLDER. A "
+            "report without images needs none: --no-images"
+        ) from error
 
 
 def _load(path: Path, device: str) -> TorchEmbedder:

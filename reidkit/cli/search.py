@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reidkit.cli.conditions import (
+    AfterOption,
+    BeforeOption,
+    CamerasOption,
+    PeopleOption,
+    read_filter,
+)
 from reidkit.cli.options import (
     BatchOption,
     DeviceOption,
     FlipOption,
     JsonOption,
+    OverwriteOption,
     TrustOption,
+    check_new,
 )
 from reidkit.cli.output import print_json, progress
 from reidkit.errors import ConfigError
@@ -20,15 +29,15 @@ from reidkit.files import check_regular, printable
 
 if TYPE_CHECKING:
     from reidkit.features import Features
-    from reidkit.index.records import Filter, Gallery, Hit
+    from reidkit.index.records import Gallery, Hit
     from reidkit.index.searching import RankedQuery
 
 PANELS = {
     "Query and gallery": ("query", "gallery", "images_root"),
     "Search": ("top", "threshold", "rerank", "exclude_self", "exact"),
-    "Conditions": ("camera", "after", "before"),
+    "Conditions": ("camera", "person", "after", "before"),
     "Embedding": ("flip", "batch", "device", "trust"),
-    "Output": ("png", "html", "csv", "json"),
+    "Output": ("png", "html", "csv", "overwrite", "json"),
 }
 
 FEATURES = (".h5", ".hdf5", ".npz")
@@ -65,13 +74,10 @@ def search(
         bool, typer.Option("--exclude-self", help="Leave out the query's own file.")
     ] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Ignore an index's FAISS index.")] = False,
-    camera: Annotated[
-        list[int] | None, typer.Option(help="Search this camera only; repeatable.")
-    ] = None,
-    after: Annotated[
-        str | None, typer.Option(help="Search from this time on, such as 2026-05-17T09:30.")
-    ] = None,
-    before: Annotated[str | None, typer.Option(help="Search before this time.")] = None,
+    camera: CamerasOption = None,
+    person: PeopleOption = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
     flip: FlipOption = False,
     batch: BatchOption = 64,
     device: DeviceOption = "auto",
@@ -79,6 +85,7 @@ def search(
     png: Annotated[Path | None, typer.Option(help="Write the ranked lists as a picture.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write them as one HTML page.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write them as CSV.")] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Find the nearest gallery images of a query.
@@ -92,25 +99,35 @@ def search(
       reidkit search --query query.h5 --gallery gallery.h5 --rerank --csv hits.csv
     """
     _check(query, gallery, model, rerank=rerank, png=png, html=html)
-    from reidkit.index.opening import open_index
+    check_new((png, html, csv), overwrite=overwrite)
     from reidkit.index.records import is_index
+
+    condition = read_filter(camera, person, after, before)
+    query_images = _find_images(query)
+    gallery_images = None if is_index(gallery) else _find_images(gallery)
+    if gallery_images is not None and condition:
+        raise ConfigError(
+            "--camera, --person, --after and --before need an index, which stores them with every "
+            f"image. Build one: reidkit index build people.index {gallery}"
+        )
+    timed = condition.after is not None or condition.before is not None
+    if timed and not is_index(gallery):
+        raise ConfigError("--after and --before need an index, which stores times")
+
+    from reidkit.index.opening import open_index
     from reidkit.index.searching import ranked_queries, search_features, search_index
     from reidkit.retrieval import RerankConfig
 
-    condition = _condition(camera, after, before)
     wanted = top + 1 if exclude_self else top
     if is_index(gallery):
         index = open_index(gallery, exact=exact)
         embedder = None if _is_features(query) else _index_model(index, model, device, trust)
-        queries = _features(query, embedder, flip=index.header.flip, batch=batch)
+        queries = _features(query, query_images, embedder, flip=index.header.flip, batch=batch)
         lists = search_index(queries, index, wanted, condition)
     else:
-        if condition.after is not None or condition.before is not None:
-            raise ConfigError("--after and --before need an index, which stores times")
-        images = [name for name in (query, gallery) if not _is_features(name)]
-        embedder = _model(model, device, trust) if images else None
-        queries = _features(query, embedder, flip=flip, batch=batch)
-        stored = _features(gallery, embedder, flip=flip, batch=batch)
+        embedder = _model(model, device, trust) if query_images or gallery_images else None
+        queries = _features(query, query_images, embedder, flip=flip, batch=batch)
+        stored = _features(gallery, gallery_images, embedder, flip=flip, batch=batch)
         config = RerankConfig() if rerank else None
         lists = search_features(queries, stored, wanted, rerank=config, condition=condition)
     ranked = ranked_queries(queries, lists, top=top, threshold=threshold, exclude_self=exclude_self)
@@ -171,30 +188,26 @@ def _index_model(index: Gallery, model: Path | None, device: str, trust: bool) -
     return open_model(index, model, device, trust)
 
 
-def _features(name: str, embedder: Any, *, flip: bool, batch: int) -> Features:
+def _find_images(name: str) -> list[Path] | None:
+    """The images of a query or a gallery; None for a features file."""
+    from reidkit.cli.extract import find_images
+
+    return None if _is_features(name) else find_images(name)
+
+
+def _features(
+    name: str, images: list[Path] | None, embedder: Any, *, flip: bool, batch: int
+) -> Features:
     """The features file, or the embeddings of images."""
     from reidkit.features import read_features
-
-    if _is_features(name):
-        return read_features(Path(name))
-    from reidkit.cli.extract import find_images
     from reidkit.runtime.extraction import ExtractionSettings, extract_images
 
-    files = [[path] for path in find_images(name)]
+    if images is None:
+        return read_features(Path(name))
+    files = [[path] for path in images]
     with progress(f"embedding {name}") as on_progress:
         settings = ExtractionSettings(flip, batch=batch)
         return extract_images(embedder, files, settings, on_progress=on_progress)
-
-
-def _condition(camera: list[int] | None, after: str | None, before: str | None) -> Filter:
-    from reidkit.index.filling import parse_time
-    from reidkit.index.records import Filter
-
-    return Filter(
-        frozenset(camera) if camera else None,
-        None if after is None else parse_time(after, where="--after"),
-        None if before is None else parse_time(before, where="--before"),
-    )
 
 
 def _write(
@@ -226,7 +239,7 @@ def _row(item: RankedQuery, root: Path | None) -> Any:
     hits = tuple(
         Tile(
             base / hit.record.path,
-            (f"{k}. {hit.distance:.3f}", hit_text(hit)),
+            (f"{k}. {hit.distance:.3f}", *hit_facts(hit)),
             camera=hit.record.camera,
         )
         for k, hit in enumerate(item.hits, start=1)
@@ -234,19 +247,16 @@ def _row(item: RankedQuery, root: Path | None) -> Any:
     return RankedRow(Tile(base / item.path, ("query", Path(item.path).name)), hits, item.path)
 
 
-def hit_text(hit: Hit) -> str:
+def hit_facts(hit: Hit) -> list[str]:
     """Person and camera of a hit, else its file's name."""
     record = hit.record
     words = [f"person {record.person}"] if record.person else []
     words += [f"camera {record.camera}"] if record.camera is not None else []
-    return ", ".join(words) or Path(record.path).name
+    return words or [Path(record.path).name]
 
 
 def _as_dict(item: RankedQuery) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    hits = [{**asdict(hit.record), "distance": hit.distance} for hit in item.hits]
-    return {"query": item.path, "hits": hits}
+    return {"query": item.path, "hits": [hit.to_dict() for hit in item.hits]}
 
 
 def _print(ranked: list[RankedQuery]) -> None:
@@ -256,5 +266,5 @@ def _print(ranked: list[RankedQuery]) -> None:
             print("  nothing found")
         for rank, hit in enumerate(item.hits, start=1):
             record = hit.record
-            extra = hit_text(hit) if record.person or record.camera is not None else ""
+            extra = ", ".join(hit_facts(hit)) if record.person or record.camera is not None else ""
             print(f"  {rank:>3}  {hit.distance:.4f}  {printable(record.path)}  {extra}".rstrip())

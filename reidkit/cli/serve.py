@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +12,6 @@ from reidkit.cli.options import (
     ChannelsOption,
     DeviceOption,
     MeanOption,
-    ModelArgument,
     OutputNameOption,
     PrecisionOption,
     PreprocessOption,
@@ -27,6 +27,7 @@ from reidkit.cli.options import (
 
 PANELS = {
     "Address": ("host", "port", "token", "name"),
+    "Search": ("index",),
     "Batches": ("batch", "max_wait", "max_queue"),
     "Execution": ("device", "threads", "provider", "precision"),
     "Limits": ("max_body", "max_images", "max_pixels", "timeout"),
@@ -35,7 +36,20 @@ PANELS = {
 
 
 def serve(
-    model: ModelArgument = None,
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Checkpoint, run folder or ONNX file.",
+            show_default="the index's model, or the newest run",
+        ),
+    ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            help="Index directory, or qdrant://HOST:6333/COLLECTION, that /search searches.",
+            show_default=False,
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: a free one.")] = 8000,
     token: Annotated[
@@ -78,23 +92,26 @@ def serve(
     resize: ResizeOption = None,
     output: OutputNameOption = None,
 ) -> None:
-    """Serve embeddings over HTTP.
+    """Serve embeddings, and search in an index, over HTTP.
 
-    Answers POST /embed with images, the Open Inference Protocol v2 under /v2, and Prometheus
-    metrics at /metrics. Only this machine can connect; any other --host needs a token. Needs the
-    packages of the extra "serve".
+    Answers POST /embed and, with --index, POST /search with images, the Open Inference Protocol
+    v2 under /v2, and Prometheus metrics at /metrics. Only this machine can connect; any other
+    --host needs a token. Needs the packages of the extra "serve".
 
     \b
     Examples:
       reidkit serve model.onnx
       curl -F image=@person.jpg http://127.0.0.1:8000/embed
+      reidkit serve --index people.index
+      curl -F image=@person.jpg 'http://127.0.0.1:8000/search?k=5&camera=3'
       REIDKIT_TOKEN=$(cat token) reidkit serve model.onnx --host 0.0.0.0
     """
+    from reidkit.cli.index import find_index_model, open_gallery
     from reidkit.cli.runs import find_model
     from reidkit.config import require
     from reidkit.errors import RuntimeMissing
 
-    path = find_model(model)
+    path = find_model(model) if index is None else find_index_model(open_gallery(index), model)
     name = path.stem if name is None else name
     require(
         name.isascii() and name.replace("-", "").replace("_", "").replace(".", "").isalnum(),
@@ -114,6 +131,7 @@ def serve(
         from reidkit.serve.app import create_app
         from reidkit.serve.batching import BatchLimits
         from reidkit.serve.guard import check_access
+        from reidkit.serve.search import IndexSearch
         from reidkit.serve.server import serve_app
         from reidkit.serve.service import ServeSettings
     except ModuleNotFoundError as error:
@@ -127,6 +145,9 @@ def serve(
 
     execution = Execution(provider, threads, "latency", precision)
     embedder = load_embedder(path, device=device, inputs=inputs, execution=execution, trust=trust)
+    searched = None
+    if index is not None:
+        searched = IndexSearch(index, embedder, model=path, max_queue=max_queue)
     settings = ServeSettings(
         name=name,
         token=token,
@@ -136,4 +157,4 @@ def serve(
         timeout=timeout,
         batches=BatchLimits(batch, max_wait / 1000, max_queue, embedder.concurrency),
     )
-    serve_app(create_app(embedder, settings), host=host, port=port, timeout=timeout)
+    serve_app(create_app(embedder, settings, index=searched), host=host, port=port, timeout=timeout)

@@ -17,7 +17,9 @@ from reidkit.cli.options import (
     JsonOption,
     ModelArgument,
     OptionalDatasetOption,
+    OverwriteOption,
     TrustOption,
+    check_new,
     open_data,
     option_panels,
 )
@@ -33,7 +35,7 @@ EMBEDDING_PANELS = {
     "Data": ("dataset", "data_root", "split", "images_root"),
     "Map": ("method", "colour", "count"),
     "Embedding": ("batch", "device", "trust"),
-    "Output": ("png", "html"),
+    "Output": ("png", "html", "overwrite"),
 }
 
 app = typer.Typer(help="See what a model finds and looks at.", no_args_is_help=True)
@@ -67,6 +69,7 @@ def ranks(
     trust: TrustOption = False,
     png: Annotated[Path, typer.Option(help="Picture to write.")] = Path("ranks.png"),
     html: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Show ranked lists, right and wrong hits marked.
@@ -84,6 +87,7 @@ def ranks(
 
     if png.suffix.lower() != ".png":
         raise ConfigError(f"--png {png}: choose a name that ends in .png")
+    check_new((png, html), overwrite=overwrite)
     path = find_model(model)
     name = dataset or trained_on(path)
     locate(name, data_root)
@@ -170,6 +174,7 @@ def embedding(
     trust: TrustOption = False,
     png: Annotated[Path, typer.Option(help="Picture to write.")] = Path("embedding.png"),
     html: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Show embeddings as a map of images.
 
@@ -194,6 +199,7 @@ def embedding(
 
     if png.suffix.lower() != ".png":
         raise ConfigError(f"--png {png}: choose a name that ends in .png")
+    check_new((png, html), overwrite=overwrite)
     if method == "tsne":
         import_tsne()
     if source is not None and source.suffix.lower() in FEATURES:

@@ -12,6 +12,8 @@ from reidkit.cli.options import (
     DataRootOption,
     DeviceOption,
     JsonOption,
+    OverwriteOption,
+    check_new,
     open_data,
 )
 from reidkit.cli.output import print_json
@@ -23,7 +25,7 @@ PANELS = {
         *("image", "tracklet", "dataset", "data_root", "split", "count", "query", "frames"),
     ),
     "Figures": ("figure", "at", "channel", "compare"),
-    "Output": ("device", "out", "json"),
+    "Output": ("device", "out", "overwrite", "json"),
 }
 
 
@@ -81,6 +83,7 @@ def attention(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write PNG files to.")] = Path(
         "attention"
     ),
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Plot what a network looks at, as in the papers' figures.
@@ -110,6 +113,10 @@ def attention(
         compare is None or not figure or AttentionFigure.GRAD_CAM in figure,
         "--compare is for the figure grad-cam. Add --figure grad-cam",
     )
+    kinds = tuple(figure or AttentionFigure)
+    existing = [out / f"{kind}.png" for kind in kinds]
+    existing += [file for kind in kinds for file in sorted(out.glob(f"{kind}-*.png"))]
+    check_new(existing, overwrite=overwrite)
     positions = [_position(text) for text in at or ()]
     name = None if own else dataset or trained_on(path, command="visualize attention")
     if name is not None:

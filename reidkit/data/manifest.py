@@ -20,7 +20,7 @@ from reidkit.data.readers import READERS
 from reidkit.data.readers.rows import build_splits, raise_problems
 from reidkit.data.schema import Manifest
 from reidkit.errors import DataError, suggest
-from reidkit.files import check_regular
+from reidkit.files import check_regular, user_path
 from reidkit.types import SPLITS, Dataset, Item, frames
 
 MANIFEST = "manifest.toml"
@@ -129,7 +129,8 @@ def find_manifest(dataset: str) -> Path:
     else:
         raise DataError(
             f"{path} has no {MANIFEST}. For a published data set use "
-            f"--dataset NAME --data-root {path}; for your own images run: "
+            f"--dataset NAME --data-root {path} (in Python: open_dataset(NAME, {str(path)!r})); "
+            "for your own images run: "
             f"reidkit datasets init {path}"
         )
     raise DataError(
@@ -195,7 +196,7 @@ def find_root(
     Raises:
         DataError: if there is none; names the expected folder.
     """
-    root = data_root or Path(os.environ.get("REIDKIT_DATA", "data"))
+    root = data_root or user_path(os.environ.get("REIDKIT_DATA", "data"))
     places = [*(root / name for name in manifest.folders), root, *([beside] if beside else [])]
     found = [f for f in places if any((f / mark).exists() for mark in _marks(manifest))]
     own = manifest.variants.get(variant, {}).values()
@@ -205,7 +206,8 @@ def find_root(
     raise DataError(
         f"{manifest.name} is not under {root}: expected {root / published}"
         f" with {next(iter(_marks(manifest)), 'its splits')} inside. "
-        "Set the folder of your data sets with --data-root DIR or REIDKIT_DATA"
+        "Set the folder of your data sets with --data-root DIR (in Python: data_root=DIR) or "
+        "REIDKIT_DATA"
     )
 
 
@@ -220,7 +222,7 @@ def choose_variant(manifest: Manifest, variant: str, root: Path) -> Manifest:
     """
     if not manifest.variants:
         if variant:
-            raise DataError(f"{manifest.name} has no variants. Use --dataset {manifest.name}")
+            raise DataError(f"{manifest.name} has no variants. Use {manifest.name}")
         return manifest
     if variant and variant not in manifest.variants:
         raise DataError(
@@ -312,7 +314,7 @@ def open_dataset(dataset: str | Path, data_root: str | Path | None = None) -> Da
     Raises:
         DataError: there is none, or with all problems found in it (`read_dataset`).
     """
-    root = None if data_root is None else Path(data_root)
+    root = None if data_root is None else user_path(data_root)
     return read_dataset(*locate(str(dataset), root))
 
 

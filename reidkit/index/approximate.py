@@ -22,7 +22,7 @@ from reidkit.config import from_table
 from reidkit.errors import ConfigError, DataError, RuntimeMissing
 from reidkit.files import atomic
 from reidkit.index.directory import IndexDirectory
-from reidkit.index.records import ANY, Filter, Hit, check_vectors
+from reidkit.index.records import Filter
 
 log = logging.getLogger(__name__)
 
@@ -66,27 +66,27 @@ class ApproximateDirectory(IndexDirectory):
     """An index directory that is searched by FAISS if it has a FAISS index."""
 
     _loaded: tuple[Approximation, Any] | None = None
+    out_of_date: Approximation | None = None
+    """The FAISS index that was last reported as out of date."""
 
-    def search(
-        self, queries: NDArray[np.float32], n: int, condition: Filter = ANY
-    ) -> list[list[Hit]]:
+    def search_unit(
+        self, unit: NDArray[np.float32], n: int, condition: Filter
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         approximation = read_approximation(self)
         if approximation is None:
-            return super().search(queries, n, condition)
-        unit = check_vectors(queries, self.header, name=self.name)
-        with self.snapshot():
-            allowed = self.allowed(condition)
-            index = self._load(approximation)
-            kind, effort = approximation.kind, approximation.effort
-            try:
-                found = _search(index, unit, n, allowed, kind=kind, effort=effort)
-            except (RuntimeError, MemoryError) as error:
-                raise self._unreadable(approximation, "be searched") from error
-            rest = self.nearest(unit, n, allowed, first=approximation.slots)
-            return self.hits(*_merge(found, rest, n))
+            return super().search_unit(unit, n, condition)
+        allowed = self.allowed(condition)
+        index = self._load(approximation)
+        kind, effort = approximation.kind, approximation.effort
+        try:
+            found = _search(index, unit, n, allowed, kind=kind, effort=effort)
+        except (RuntimeError, MemoryError) as error:
+            raise self._unreadable(approximation, "be searched") from error
+        return _merge(found, self.nearest(unit, n, allowed, first=approximation.slots), n)
 
     def info(self) -> dict[str, Any]:
-        approximation = read_approximation(self)
+        with self.snapshot():
+            approximation = read_approximation(self)
         return super().info() | {"approximate": approximation and asdict(approximation)}
 
     def _unreadable(self, approximation: Approximation, what: str) -> DataError:
@@ -113,9 +113,9 @@ class ApproximateDirectory(IndexDirectory):
         return index
 
 
-def read_approximation(directory: IndexDirectory) -> Approximation | None:
+def read_approximation(directory: ApproximateDirectory) -> Approximation | None:
     """The FAISS index of a directory; None if there is none, or if compaction has renumbered the
-    vectors since, which is logged."""
+    vectors since, which is logged once."""
     text = directory.meta(_KEY)
     if text is None:
         return None
@@ -127,11 +127,13 @@ def read_approximation(directory: IndexDirectory) -> Approximation | None:
         raise DataError(f"{directory.name}: the record of its FAISS index is damaged") from error
     file, slots = directory.file_and_slots()
     if approximation.vectors != file or approximation.slots > slots:
-        log.warning(
-            "%s: its FAISS index is out of date, so the search is exact. Build it again: "
-            "reidkit index add %s --approximate %s",
-            *(directory.name, directory.path, approximation.kind),
-        )
+        if directory.out_of_date != approximation:
+            log.warning(
+                "%s: its FAISS index is out of date, so the search is exact. Build it again: "
+                "reidkit index add %s --approximate %s",
+                *(directory.name, directory.path, approximation.kind),
+            )
+        directory.out_of_date = approximation
         return None
     return approximation
 

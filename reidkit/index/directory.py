@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from reidkit.errors import DataError, ReidkitError
 from reidkit.files import atomic_folder, check_regular, exclusive_lock, os_error_text
+from reidkit.index.exact import search_exact
 from reidkit.index.records import (
     ANY,
     DATABASE,
@@ -38,7 +39,6 @@ from reidkit.index.records import (
     check_vectors,
     new_rows,
 )
-from reidkit.retrieval.exact import search_exact
 
 REBUILD = "Build the index again: reidkit index build"
 COMPACT_ABOVE = 0.25
@@ -154,8 +154,13 @@ class IndexDirectory:
     ) -> list[list[Hit]]:
         unit = check_vectors(queries, self.header, name=self.name)
         with self.snapshot():
-            slots, cosines = self.nearest(unit, n, self.allowed(condition))
-            return self.hits(slots, cosines)
+            return self.hits(*self.search_unit(unit, n, condition))
+
+    def search_unit(
+        self, unit: NDArray[np.float32], n: int, condition: Filter
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Slots and cosines [Q, n] for unit vectors, as `search_exact`, within a snapshot."""
+        return self.nearest(unit, n, self.allowed(condition))
 
     def nearest(
         self,
@@ -256,6 +261,21 @@ class IndexDirectory:
             query = "SELECT slot, path, person, camera, time FROM records ORDER BY slot"
             for slot, *rest in self._database.execute(query):
                 yield slot, self._record(*rest)
+
+    def count(self, condition: Filter = ANY) -> int:
+        where, values = _where(condition)
+        with self._errors():
+            query = f"SELECT count(*) FROM records WHERE {where}"
+            return int(self._database.execute(query, values).fetchone()[0])
+
+    def find(self, condition: Filter = ANY, *, limit: int | None = None) -> list[Record]:
+        where, values = _where(condition)
+        query = (
+            f"SELECT path, person, camera, time FROM records WHERE {where} ORDER BY path LIMIT ?"
+        )
+        with self._errors():
+            rows = self._database.execute(query, [*values, -1 if limit is None else limit])
+            return [self._record(*row) for row in rows]
 
     def info(self) -> dict[str, Any]:
         with self._errors():
@@ -403,19 +423,8 @@ class IndexDirectory:
             yield from self._database.execute(f"{query} ({marks})", part)
 
     def _slots_within(self, condition: Filter) -> list[int]:
-        clauses: list[str] = ["1"]
-        values: list[float] = []
-        if condition.cameras is not None:
-            marks = ",".join("?" * len(condition.cameras))
-            clauses.append(f"camera IN ({marks})")
-            values += sorted(condition.cameras)
-        if condition.after is not None:
-            clauses.append("time >= ?")
-            values.append(condition.after)
-        if condition.before is not None:
-            clauses.append("time < ?")
-            values.append(condition.before)
-        query = f"SELECT slot FROM records WHERE {' AND '.join(clauses)}"
+        where, values = _where(condition)
+        query = f"SELECT slot FROM records WHERE {where}"
         return [slot for (slot,) in self._database.execute(query, values)]
 
     def _block_reader(self, vectors: NDArray[np.float32]) -> Any:
@@ -432,6 +441,23 @@ class IndexDirectory:
             return vectors[start:stop]
 
         return read
+
+
+def _where(condition: Filter) -> tuple[str, list[float | str]]:
+    """A condition in SQL, and the values of its placeholders."""
+    clauses: list[str] = ["1"]
+    values: list[float | str] = []
+    for column, wanted in (("camera", condition.cameras), ("person", condition.people)):
+        if wanted is not None:
+            clauses.append(f"{column} IN ({','.join('?' * len(wanted))})")
+            values += sorted(wanted)
+    if condition.after is not None:
+        clauses.append("time >= ?")
+        values.append(condition.after)
+    if condition.before is not None:
+        clauses.append("time < ?")
+        values.append(condition.before)
+    return " AND ".join(clauses), values
 
 
 def _cause(error: sqlite3.Error) -> str:

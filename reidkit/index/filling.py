@@ -8,13 +8,12 @@ import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from reidkit.errors import DataError
 from reidkit.features import Features
 from reidkit.files import check_regular
-from reidkit.index.records import Gallery, Header, Record
+from reidkit.index.records import Gallery, Header, Record, parse_time
 from reidkit.runtime.embedder import Embedder
 from reidkit.runtime.extraction import ExtractionSettings, extract_images
 
@@ -128,26 +127,6 @@ def _metadata_record(row: Mapping[str, str | None], *, where: str) -> Record:
         int(camera) if camera else None,
         parse_time(time, where=where) if time else None,
     )
-
-
-def parse_time(text: str, *, where: str) -> float:
-    """Seconds since 1970 of an ISO 8601 date or time (UTC unless it states its zone), or of a
-    number of seconds.
-
-    Raises:
-        DataError: it is neither.
-    """
-    try:
-        return float(text) if text.strip().replace(".", "", 1).isdecimal() else _iso(text)
-    except ValueError as error:
-        raise DataError(
-            f"{where}: time {text!r}, expected one such as 2026-05-17T09:30 or seconds since 1970"
-        ) from error
-
-
-def _iso(text: str) -> float:
-    time = datetime.fromisoformat(text.strip())
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
 def add_images(

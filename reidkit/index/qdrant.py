@@ -22,6 +22,9 @@ SCHEME = "qdrant://"
 BATCH = 512
 """Points of one request."""
 
+PAYLOAD_INDEXES = {"camera": "integer", "person": "keyword", "time": "float"}
+"""Types of the fields by which searches are restricted."""
+
 _SPACE = uuid.UUID("6f0a5d1e-6c0f-4c1f-9f43-1d5c3f1c7a10")
 """Point ids are name-based UUIDs of paths, so adding a path again is without effect."""
 _HEADER_ID = str(uuid.uuid5(_SPACE, "\0header"))
@@ -74,7 +77,7 @@ class QdrantCollection:
                 collection, vectors_config=models.VectorParams(size=size, distance=cosine)
             )
             if not _is_local(client):  # local mode has no payload indexes
-                for field, kind in (("camera", "integer"), ("time", "float")):
+                for field, kind in PAYLOAD_INDEXES.items():
                     client.create_payload_index(collection, field, field_schema=kind)
             vector = [1.0] + [0.0] * (size - 1)
             point = models.PointStruct(
@@ -147,6 +150,28 @@ class QdrantCollection:
                 lists.append([_hit(point) for point in response.points])
         return lists
 
+    def count(self, condition: Filter = ANY) -> int:
+        with self._errors():
+            chosen = _as_filter(condition)
+            count = self.client.count(self.collection, count_filter=chosen, exact=True).count
+        return int(count)
+
+    def find(self, condition: Filter = ANY, *, limit: int | None = None) -> list[Record]:
+        found: list[Record] = []
+        following = None
+        with self._errors():
+            while limit is None or len(found) < limit:
+                points, following = self.client.scroll(
+                    self.collection,
+                    scroll_filter=_as_filter(condition),
+                    limit=BATCH if limit is None else min(BATCH, limit - len(found)),
+                    offset=following,
+                )
+                found += [_record(point) for point in points]
+                if following is None:
+                    break
+        return found
+
     def info(self) -> dict[str, Any]:
         return {
             "index": self.name,
@@ -201,19 +226,27 @@ def _as_filter(condition: Filter) -> Any:
     from qdrant_client import models
 
     must: list[Any] = []
-    if condition.cameras is not None:
-        cameras = sorted(condition.cameras)
-        must.append(models.FieldCondition(key="camera", match=models.MatchAny(any=cameras)))
+    wanted: dict[str, frozenset[Any] | None] = {
+        "camera": condition.cameras,
+        "person": condition.people,
+    }
+    for key, values in wanted.items():
+        if values is not None:
+            match = models.MatchAny(any=sorted(values))
+            must.append(models.FieldCondition(key=key, match=match))
     if condition.after is not None or condition.before is not None:
         span = models.Range(gte=condition.after, lt=condition.before)
         must.append(models.FieldCondition(key="time", range=span))
     return models.Filter(must=must, must_not=[models.HasIdCondition(has_id=[_HEADER_ID])])
 
 
-def _hit(point: Any) -> Hit:
+def _record(point: Any) -> Record:
     payload = point.payload
-    record = Record(payload["path"], payload["person"], payload["camera"], payload["time"])
-    return Hit(record, 1 - float(point.score))
+    return Record(payload["path"], payload["person"], payload["camera"], payload["time"])
+
+
+def _hit(point: Any) -> Hit:
+    return Hit(_record(point), 1 - float(point.score))
 
 
 def _is_local(client: Any) -> bool:

@@ -8,6 +8,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError
+from reidkit.vectors import checked_norms, unit_rows
 
 FORMAT = 1
 DATABASE = "records.sqlite"
@@ -71,6 +73,14 @@ class Header:
             raise DataError(f"{where}: the header is damaged. Build the index again")
         return cls(**table)
 
+    def check_model(self, source_hash: str, *, model: Path, where: str) -> None:
+        """Raises DataError: the model of this hash is not the one that embedded the vectors."""
+        if source_hash != self.model_sha256:
+            raise DataError(
+                f"{model} is not the model that {where} was built with "
+                f"({self.model or 'features of another tool'}). Use that one, or build a new index"
+            )
+
     def check_same_model(self, other: Header, *, where: str) -> None:
         """Raises DataError: `other` was computed with another model or in another way."""
         for name in ("dimension", "model_sha256", "preprocess", "flip"):
@@ -107,10 +117,12 @@ class Filter:
 
     Attributes:
         cameras: their numbers.
+        people: their names or numbers, as `Record.person`.
         after, before: seconds since 1970; after <= time < before.
     """
 
     cameras: frozenset[int] | None = None
+    people: frozenset[str] | None = None
     after: float | None = None
     before: float | None = None
 
@@ -127,6 +139,10 @@ class Hit:
 
     record: Record
     distance: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in JSON: path, person, camera, time and distance."""
+        return {**dataclasses.asdict(self.record), "distance": self.distance}
 
 
 class Gallery(Protocol):
@@ -160,6 +176,15 @@ class Gallery(Protocol):
         """Removes the records with a time before `before`; returns how many."""
         ...
 
+    def count(self, condition: Filter = ANY) -> int:
+        """The number of records that meet a condition."""
+        ...
+
+    def find(self, condition: Filter = ANY, *, limit: int | None = None) -> list[Record]:
+        """The records that meet a condition, by path, or as the server gives them; at most
+        `limit`."""
+        ...
+
     def search(
         self, queries: NDArray[np.float32], n: int, condition: Filter = ANY
     ) -> list[list[Hit]]:
@@ -188,14 +213,32 @@ def check_vectors(
     Raises:
         DataError: they have another length, or there are NaN, infinite or zero vectors.
     """
-    from reidkit.retrieval.embeddings import Embeddings
-    from reidkit.retrieval.exact import unit_rows
-
     if len(vectors) == 0:
         return np.empty((0, header.dimension), np.float32)
     if vectors.ndim != 2 or vectors.shape[1] != header.dimension:
         raise DataError(
             f"{name} holds vectors of length {header.dimension}, found {list(vectors.shape[1:])}"
         )
-    unknown = np.zeros(len(vectors), np.int64)
-    return unit_rows(Embeddings(vectors, unknown, unknown, name="vectors").features)
+    rows = np.ascontiguousarray(vectors, np.float32)
+    checked_norms(rows, "vectors")
+    return unit_rows(rows)
+
+
+def parse_time(text: str, *, where: str) -> float:
+    """Seconds since 1970 of an ISO 8601 date or time (UTC unless it states its zone), or of a
+    number of seconds.
+
+    Raises:
+        DataError: it is neither.
+    """
+    try:
+        return float(text) if text.strip().replace(".", "", 1).isdecimal() else _iso(text)
+    except (ValueError, OverflowError) as error:
+        raise DataError(
+            f"{where}: time {text!r}, expected one such as 2026-05-17T09:30 or seconds since 1970"
+        ) from error
+
+
+def _iso(text: str) -> float:
+    time = datetime.fromisoformat(text.strip())
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()

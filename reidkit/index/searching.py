@@ -60,8 +60,11 @@ def search_features(
     keep = gallery.roles != JUNK
     if condition.cameras is not None:
         keep &= np.isin(gallery.camids, sorted(condition.cameras))
+    if condition.people is not None:
+        pids = np.unique(gallery.pids[gallery.pids >= 0]).tolist()
+        keep &= np.isin(gallery.pids, [pid for pid in pids if str(pid) in condition.people])
     if not keep.any():
-        raise DataError("the gallery has no vector that may be found")
+        raise DataError("the gallery has no vector that meets the conditions")
     roles = np.where(keep, 0, JUNK).astype(np.uint8)
     lists = top_n(
         Embeddings(query.features, query.pids, query.camids, name="queries"),

@@ -14,17 +14,10 @@ from torch import Tensor
 
 from reidkit.errors import DataError
 from reidkit.types import ROLES
+from reidkit.vectors import checked_norms
 
 PERSON, JUNK, DISTRACTOR = range(len(ROLES))
 """A role's code is its position in `ROLES`."""
-
-MAX_NORM = 1e18
-"""Vectors must be shorter, so that squared distances fit float32."""
-
-MIN_NORM = 1e-18
-"""Vectors must be at least as long, so that their squares and the inverse of their norm fit."""
-
-_CHUNK = 1024  # rows whose squares are summed in float64 at a time: 16 MiB at D = 2048
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,7 @@ class Embeddings:
             "pids": _as_labels(self.pids, N, "pids", self.name),
             "camids": _as_labels(self.camids, N, "camids", self.name),
             "roles": roles,
-            "norms": _checked_norms(features, self.name),
+            "norms": checked_norms(features, self.name),
         }
         for key, value in values.items():
             object.__setattr__(self, key, value)
@@ -155,30 +148,3 @@ def _as_codes(roles: Any, N: int, name: str) -> NDArray[np.uint8]:
             f"expected {', '.join(ROLES)}"
         )
     return values.astype(np.uint8)
-
-
-def _checked_norms(features: NDArray[Any], name: str) -> NDArray[np.float64]:
-    norms = np.empty(len(features))
-    for start in range(0, len(features), _CHUNK):
-        rows = features[start : start + _CHUNK].astype(np.float64)
-        norms[start : start + _CHUNK] = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    bad = np.flatnonzero(~np.isfinite(norms))
-    if len(bad):
-        raise DataError(
-            f"{name}: {len(bad)} of {len(norms)} vectors contain NaN or infinity, the first at "
-            f"index {bad[0]}: extract them again (half precision overflows at 65504)"
-        )
-    too_long = np.flatnonzero(norms > MAX_NORM)
-    if len(too_long):
-        raise DataError(
-            f"{name}: {len(too_long)} of {len(norms)} vectors are longer than {MAX_NORM:g}, the "
-            f"first at index {too_long[0]}: their squares overflow float32. Scale them down"
-        )
-    short = np.flatnonzero(norms < MIN_NORM)
-    if len(short):
-        kind = "zero" if norms[short[0]] == 0 else f"shorter than {MIN_NORM:g}"
-        raise DataError(
-            f"{name}: {len(short)} of {len(norms)} vectors are {kind}, the first at index "
-            f"{short[0]}: they have no direction. Extract them again"
-        )
-    return norms

@@ -20,6 +20,7 @@ from PIL import Image
 
 from reidkit.choices import ChannelOrder, EmbeddingPrecision, Provider, RuntimeMode
 from reidkit.errors import ConfigError, DataError
+from reidkit.files import user_path
 from reidkit.image import to_rgb
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.embedder import Embedder, load_embedder
@@ -81,7 +82,7 @@ class Runtime:
     ) -> None:
         execution = Execution(provider, threads, mode, precision)
         self.embedder = load_embedder(
-            Path(path), device=device, inputs=inputs, execution=execution, trust=trust
+            user_path(path), device=device, inputs=inputs, execution=execution, trust=trust
         )
         self.preprocess: Preprocess = self.embedder.preprocess
         self.frames: int = self.embedder.frames
@@ -180,7 +181,7 @@ class Runtime:
 
     def _resized(self, crop: Any, index: int, *, channels: ChannelOrder) -> NDArray[np.uint8]:
         if isinstance(crop, str | Path):
-            return self.preprocess.pixels(read_crop(Path(crop)))
+            return self.preprocess.pixels(read_crop(user_path(crop)))
         if isinstance(crop, Image.Image):
             return self.preprocess.pixels(to_rgb(crop))
         array = to_array(crop, f"images[{index}]")
@@ -219,7 +220,7 @@ def as_embedder(model: Embedder | Runtime | str | Path) -> Embedder:
     if isinstance(model, Runtime):
         return model.embedder
     if isinstance(model, str | Path):
-        return load_embedder(Path(model))
+        return load_embedder(user_path(model))
     if not hasattr(model, "preprocess"):
         raise ConfigError(
             f"found a {type(model).__name__}, expected a model from reidkit.load, or its path. A "

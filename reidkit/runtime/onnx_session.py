@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reidkit.choices import Provider
-from reidkit.device import cuda_device_count, cuda_index
+from reidkit.device import USE_CPU, cuda_device_count, cuda_index
 from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
 from reidkit.files import check_regular
 
@@ -64,7 +64,7 @@ def open_session(
     import onnxruntime as ort
 
     check_model_file(path)
-    requested = f"--provider {provider}" if provider else f"--device {device}"
+    requested = f"provider {provider}" if provider else f"device {device}"
     provider, index = choose_provider(device, provider, ort.get_available_providers())
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -78,7 +78,7 @@ def open_session(
         if index >= cuda_device_count():
             raise RuntimeMissing(
                 f"{requested}: the driver found {cuda_device_count()} CUDA devices. Check "
-                "nvidia-smi, or use --device cpu"
+                f"nvidia-smi, or {USE_CPU}"
             )
         with contextlib.redirect_stdout(io.StringIO()):  # it prints to stdout
             ort.preload_dlls()
@@ -90,7 +90,7 @@ def open_session(
         raise RuntimeMissing(
             f"{requested}: ONNX Runtime could not load its {provider} provider and fell back to "
             f"the CPU. Run: pip uninstall -y onnxruntime && pip install {_PACKAGES[provider]}. Or "
-            "use --device cpu"
+            f"{USE_CPU}"
         )
     return session
 
@@ -133,9 +133,9 @@ def choose_provider(
         )
     needs_cuda = provider in ("cuda", "tensorrt")
     if needs_cuda and index is None:
-        raise ConfigError(f"--provider {provider} needs a CUDA device, not --device {device}")
+        raise ConfigError(f"provider {provider} needs a CUDA device, not device {device}")
     if not needs_cuda and device.startswith("cuda"):
-        raise ConfigError(f"--provider {provider} does not run on --device {device}")
+        raise ConfigError(f"provider {provider} does not run on device {device}")
     return provider, index or 0
 
 

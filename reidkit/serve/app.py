@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -23,9 +23,11 @@ from reidkit.serve import protocol
 from reidkit.serve.batching import QueueFull
 from reidkit.serve.guard import Guard
 from reidkit.serve.metrics import MeasureRequests, Metrics
+from reidkit.serve.search import IndexSearch, SearchFailed, SearchQuery
 from reidkit.serve.service import EmbeddingService, ServeSettings
 
 if TYPE_CHECKING:
+    from reidkit.index.records import Hit
     from reidkit.runtime.embedder import Embedder
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -35,11 +37,13 @@ IMAGE_TYPES = {"image/jpeg", "image/png", "image/webp", "image/bmp", RAW}
 """Content types of a body that is one image. Its bytes say which format it is."""
 
 
-def create_app(embedder: Embedder, settings: ServeSettings) -> Starlette:
-    """The ASGI application that serves `embedder`."""
+def create_app(
+    embedder: Embedder, settings: ServeSettings, *, index: IndexSearch | None = None
+) -> Starlette:
+    """The ASGI application that serves `embedder`, and searches in `index`."""
     metrics = Metrics()
     service = EmbeddingService(embedder, settings, metrics)
-    answers = Answers(service, settings, metrics)
+    answers = Answers(service, settings, metrics, index)
     limited = functools.partial(_within, settings.timeout)
     model = f"/v2/models/{settings.name}"
     routes = [
@@ -50,13 +54,18 @@ def create_app(embedder: Embedder, settings: ServeSettings) -> Starlette:
         Route(f"{model}/ready", answers.model_ready),
         Route(f"{model}/infer", limited(answers.infer), methods=["POST"]),
         Route("/embed", limited(answers.embed), methods=["POST"]),
+        Route("/search", limited(answers.search), methods=["POST"]),
         Route("/metrics", answers.metrics),
     ]
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with service.running():
-            yield
+            try:
+                yield
+            finally:
+                if index is not None:
+                    index.close()
 
     return Starlette(
         routes=routes,
@@ -69,6 +78,7 @@ def create_app(embedder: Embedder, settings: ServeSettings) -> Starlette:
             HTTPException: _http_error,
             ReidkitError: _user_error,
             QueueFull: _queue_full,
+            SearchFailed: _search_failed,
             TimeoutError: functools.partial(_timed_out, settings.timeout),
             ClientDisconnect: _disconnected,
             Exception: _internal_error,
@@ -80,11 +90,16 @@ class Answers:
     """What each path answers."""
 
     def __init__(
-        self, service: EmbeddingService, settings: ServeSettings, metrics: Metrics
+        self,
+        service: EmbeddingService,
+        settings: ServeSettings,
+        metrics: Metrics,
+        index: IndexSearch | None,
     ) -> None:
         self._service = service
         self._settings = settings
         self._metrics = metrics
+        self._index = index
 
     async def server(self, request: Request) -> Response:
         extensions = ["binary_tensor_data"]
@@ -134,6 +149,17 @@ class Answers:
             )
         return JSONResponse({"model": self._settings.name, "embeddings": rows.tolist()})
 
+    async def search(self, request: Request) -> Response:
+        index = self._index
+        if index is None:
+            advice = "Start it with one: reidkit serve --index DIR"
+            raise HTTPException(404, f"this server has no index. {advice}")
+        query = SearchQuery.parse(request.query_params)
+        images = await _read_images(request, self._settings.max_images)
+        rows = await self._service.embed_images(images, flip=index.flip)
+        lists = await index.search(rows, query, on_search=self._metrics.search.observe)
+        return await asyncio.to_thread(_hits_response, self._settings.name, lists)
+
     async def metrics(self, request: Request) -> Response:
         content = generate_latest(self._metrics.registry)
         return Response(content, media_type=CONTENT_TYPE_LATEST)
@@ -170,6 +196,11 @@ async def _read_images(request: Request, max_images: int) -> list[bytes]:
     return images
 
 
+def _hits_response(model: str, lists: Sequence[Sequence[Hit]]) -> JSONResponse:
+    queries = [{"hits": [hit.to_dict() for hit in hits]} for hits in lists]
+    return JSONResponse({"model": model, "queries": queries})
+
+
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
@@ -182,6 +213,11 @@ async def _user_error(request: Request, error: Exception) -> Response:
 async def _queue_full(request: Request, error: Exception) -> Response:
     text = "too many requests are waiting; try again"
     return JSONResponse({"error": text}, 503, {"Retry-After": "1"})
+
+
+async def _search_failed(request: Request, error: Exception) -> Response:
+    text = "the index cannot be searched now; see the server's log"
+    return JSONResponse({"error": text}, 503)
 
 
 async def _timed_out(seconds: float, request: Request, error: Exception) -> Response:

@@ -43,6 +43,12 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.search = Histogram(
+            "reidkit_search_seconds",
+            "Time of the index for one request.",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
         self.queue = Gauge(
             "reidkit_queue_crops", "Crops that wait for the network.", registry=self.registry
         )

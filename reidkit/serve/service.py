@@ -85,10 +85,14 @@ class EmbeddingService:
             await self.batcher.stop()
             self._decoding.shutdown()
 
-    async def embed_images(self, images: Sequence[bytes]) -> NDArray[np.float32]:
+    async def embed_images(
+        self, images: Sequence[bytes], *, flip: bool = False
+    ) -> NDArray[np.float32]:
         """Encoded images -> float32 [n, D]; for a network that takes clips they are the frames of
         one: [1, D].
 
+        Args:
+            flip: add the embedding of the mirrored image.
         Raises:
             DataError: if one cannot be read.
             QueueFull: if there is no room in the queue.
@@ -100,7 +104,12 @@ class EmbeddingService:
                 for number, data in enumerate(images, 1)
             ]
             pixels = np.stack(await asyncio.gather(*decoded))
-        return await self.batcher.embed(pixels[None] if self.embedder.frames else pixels)
+        if self.embedder.frames:
+            pixels = pixels[None]
+        if not flip:
+            return _normalised(await self.batcher.embed(pixels))
+        rows = await self.batcher.embed(np.concatenate([pixels, pixels[..., ::-1, :]]))
+        return _normalised(rows[: len(pixels)] + rows[len(pixels) :])
 
     async def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 RGB [n, H, W, 3], or clips [n, T, H, W, 3] -> float32 [n, D].
@@ -110,7 +119,7 @@ class EmbeddingService:
         """
         if self.embedder.preprocess.channels == "bgr":
             pixels = pixels[..., ::-1]
-        return await self.batcher.embed(pixels)
+        return _normalised(await self.batcher.embed(pixels))
 
     def _decode(self, data: bytes, name: str) -> NDArray[np.uint8]:
         with open_image(
@@ -122,6 +131,10 @@ class EmbeddingService:
         start = time.perf_counter()
         rows = self.embedder.embed(pixels)
         self.metrics.embedding.observe(time.perf_counter() - start)
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        normalised: NDArray[np.float32] = rows / np.maximum(norms, np.float32(1e-12))
-        return normalised
+        return rows
+
+
+def _normalised(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    normalised: NDArray[np.float32] = rows / np.maximum(norms, np.float32(1e-12))
+    return normalised

@@ -195,8 +195,9 @@ def rule_of(metrics: Mapping[str, Any]) -> str:
         return str(metrics["rule"])
     if "protocol" not in metrics:
         return "one view"
-    protocol, metric, ap = (metrics.get(name, "?") for name in ("protocol", "metric", "ap"))
-    return f"protocol {protocol}, {metric}, {ap} AP"
+    parts = [f"protocol {metrics['protocol']}", metrics.get("metric", "")]
+    parts.append(f"{metrics['ap']} AP" if metrics.get("ap") else "")
+    return ", ".join(part for part in parts if part)
 
 
 def results_of_training(header: checkpoint.Header) -> list[dict[str, Any]]:
@@ -286,6 +287,8 @@ def _data_name(source: CardSource) -> str:
 
 def _data_licence(source: CardSource) -> str:
     stated = source.manifest.licence if source.manifest else ""
+    if source.header.synthetic:
+        return stated or "synthetic images, rendered by reidkit"
     return stated or f"{UNKNOWN}; ask the owner of the data"
 
 

@@ -49,7 +49,8 @@ class Tile:
 
     Attributes:
         image: the file; None where the list has an empty place.
-        lines: at most two short lines below it.
+        lines: short texts below it: the first in a line of its own, the others in one line of a
+            picture, and in a line each of a page, where they would wrap.
         verdict: of a hit; "unknown" for queries.
         camera: its number, None where unknown.
     """
@@ -164,7 +165,7 @@ def _draw_tile(sheet: Image.Image, tile: Tile, *, left: int, top: int) -> None:
         pen.ellipse((corner[0] + 4, corner[1] + 4, corner[0] + 28, corner[1] + 28), fill=colour)
         centre = (corner[0] + 16, corner[1] + 16)
         pen.text(centre, SIGNS[tile.verdict], _PAPER, font(18), anchor="mm")
-    for k, line in enumerate(tile.lines[:2]):
+    for k, line in enumerate([*tile.lines[:1], ", ".join(tile.lines[1:])]):
         text = shortened(printable(line), font(12), width + 2 * _FRAME)
         y = top + height + 2 * _FRAME + 4 + 17 * k
         pen.text((left, y), text, _INK if k == 0 else _FAINT, font(12))

@@ -53,11 +53,11 @@ def ranked_rows(
             verdict: Verdict = "junk" if hit.excluded else "right" if hit.match else "wrong"
             place = "junk" if hit.excluded else f"{counted}."
             camera = int(camids[hit.index])
-            lines = (f"{place} {hit.distance:.3f}", f"id {pids[hit.index]}, camera {camera}")
+            lines = (f"{place} {hit.distance:.3f}", f"id {pids[hit.index]}", f"camera {camera}")
             tiles.append(Tile(root / paths[hit.index], lines, verdict, camera))
         ap = None if aps is None or np.isnan(aps[row]) else float(aps[row])
         camera = int(query.camids[row])
-        lines = ("query", f"id {query.pids[row]}, camera {camera}")
+        lines = ("query", f"id {query.pids[row]}", f"camera {camera}")
         title = query.paths[row] + ("" if ap is None else f"   AP {100 * ap:.1f}")
         tile = Tile(root / query.paths[row], lines, camera=camera)
         ranked.append(RankedRow(tile, tuple(tiles), title, ap))

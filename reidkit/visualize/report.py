@@ -261,7 +261,8 @@ def _data_rows(source: ReportSource) -> list[tuple[str, str]]:
     rows = [("trained on", header.dataset or "not known")]
     if manifest is not None:
         rows += [("title", manifest.title), ("home page", manifest.home)]
-        rows.append(("licence", manifest.licence or "not known; ask the owner of the data"))
+        unknown = "" if header.synthetic else "not known; ask the owner of the data"
+        rows.append(("licence", manifest.licence or unknown))
     rows.append(("synthetic", "yes, rendered by reidkit" if header.synthetic else "no"))
     rows.append(("training identities", f"{header.num_ids:,}" if header.num_ids else ""))
     rows.append(("fingerprint", header.fingerprint))

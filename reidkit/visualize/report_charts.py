@@ -31,10 +31,12 @@ def training_charts(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """Losses, learning rate and scores over epochs; empty without a history.
 
     Args:
-        history: the records of metrics.jsonl.
+        history: the records of metrics.jsonl; the first one is epoch 1, whatever it is called.
     """
     if not history:
         return []
+    before = history[0]["epoch"] - 1
+    history = [{**record, "epoch": record["epoch"] - before} for record in history]
     chosen = np.unique(np.linspace(0, len(history) - 1, MAX_EPOCHS).round().astype(int))
     shown = [history[k] for k in chosen]
     return [_losses(shown), _scores(history, shown), _learning_rate(shown)]
@@ -87,8 +89,10 @@ def _plot(
     axes: Any, records: Sequence[Mapping[str, Any]], values: Sequence[float], **style: Any
 ) -> None:
     """A curve over epochs, with a point for every epoch if there are few."""
-    style = {"marker": "." if len(records) < 25 else "", **style}
+    style = {"marker": "." if len(records) < 25 else "", "clip_on": False, **style}
     axes.plot([record["epoch"] for record in records], values, **style)
+    axes.margins(x=0)  # else the axis begins before epoch 1
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _curve(k: int) -> dict[str, Any]:

@@ -63,14 +63,15 @@ def test_json_contains_the_numbers_of_a_clip(
 
 
 def test_images_of_a_data_set_are_chosen_by_name_or_number(
-    model: Path, market: Path, run: Callable[..., str]
+    model: Path, market: Path, run: Callable[..., str], refuse: Callable[..., str]
 ) -> None:
     query = sorted(path.name for path in (market / "query").iterdir())[3]
     base = ("visualize", "attention", model, "--dataset", market, "--figure", "grad-cam")
     base = (*base, "--device", "cpu", "--json")
     (figure,) = json.loads(run(*base, "--query", query))["figures"]
     assert [Path(file).name for row in figure["numbers"] for (file,) in row["images"]] == [query]
-    (figure,) = json.loads(run(*base, "--count", 2))["figures"]
+    assert "grad-cam.png exists. Add --overwrite" in refuse(*base, "--count", 2)
+    (figure,) = json.loads(run(*base, "--count", 2, "--overwrite"))["figures"]
     assert len(figure["numbers"]) == 2
 
 

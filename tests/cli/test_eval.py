@@ -317,6 +317,16 @@ def test_multi_query_averages_the_images_of_each_querys_identity_and_camera(
     assert pooled["mAP"] != plain["mAP"]
 
 
+def test_missing_data_are_refused_before_the_model_is_loaded(
+    market: Path, trained: Path, refuse: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reidkit.runtime.embedder.load_embedder", None)
+    given = ("eval", trained / "runs/one", "--dataset", market, "--multi-query", "nothing")
+    assert "--multi-query nothing: no such folder" in refuse(*given)
+    shutil.copy(trained / "runs/one/model.safetensors", "alone.safetensors")
+    assert "unknown data set 'synth-market1501'" in refuse("eval", "alone.safetensors")
+
+
 def test_embeddings_before_or_after_batch_norm_can_be_evaluated(
     market: Path, trained: Path, run: Run, refuse: Run
 ) -> None:

@@ -102,15 +102,30 @@ def test_a_synthetic_data_set_does_not_take_the_licence_of_the_published_one(
     alone = run_copy.parent / "alone.safetensors"
     checkpoint.save(alone, network, dataclasses.replace(header, dataset="market1501"))
     text = run("report", alone, "--card", "-o", "-")
-    assert "academic research only" not in text and "not known; ask the owner" in text
+    assert "academic research only" not in text
+    assert "Licence of the training data: synthetic images, rendered by reidkit." in text
 
 
 def test_a_data_set_without_a_manifest_gives_a_warning(
     run_copy: Path, run: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
     (run_copy / "config.toml").unlink()
+    model = run_copy / "model.safetensors"
+    assert "synthetic images, rendered" in run("report", run_copy, "--card", "-o", "-")
+    assert caplog.text == ""  # synthetic data have no owner to ask
+    network, header = checkpoint.load(model)
+    checkpoint.save(model, network, dataclasses.replace(header, synthetic=False))
     assert "not known; ask the owner" in run("report", run_copy, "--card", "-o", "-")
     assert "the licence of the training data is not stated" in caplog.text
+
+
+def test_a_run_that_was_copied_elsewhere_says_how_to_name_its_data_set(
+    run_copy: Path, refuse: Callable[..., str]
+) -> None:
+    (run_copy / "config.toml").write_text("")
+    message = refuse("report", run_copy)
+    assert "unknown data set 'synth-market1501'" in message
+    assert f"Pass the data set's folder: reidkit report {run_copy} --dataset FOLDER" in message
 
 
 def test_a_checkpoint_is_needed(run_copy: Path, refuse: Callable[..., str]) -> None:
@@ -178,8 +193,11 @@ def test_embeddings_are_shown_as_a_map(
     run("extract", run_copy, "--dataset", market, "--split", "query", "-o", "q.h5")
     run(*map_, "q.h5", "--colour", "camera", "--html", "points.html", "--png", "points.png")
     assert Path("points.png").is_file() and "data:image" not in Path("points.html").read_text()
-    run(*map_, "q.h5", "--images-root", market, "--html", "points.html")
+    again = (*map_, "q.h5", "--images-root", market, "--html", "points.html")
+    assert "embedding.png exists. Add --overwrite" in refuse(*again)
+    run(*again, "--overwrite")
     assert "data:image" in Path("points.html").read_text()
+    map_ = (*map_, "--overwrite")
     assert "leave out --dataset" in refuse(*map_, "q.h5", "--dataset", market)
     assert "ends in .png" in refuse(*map_, "q.h5", "--png", "map.gif")
     assert "belongs to a features file" in refuse(*map_, run_copy, "--images-root", market)

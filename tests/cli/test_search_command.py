@@ -18,6 +18,8 @@ from reidkit.index.records import DATABASE
 
 Run = Callable[..., str]
 
+PICTURE = Path(__file__).parents[2] / "docs" / "images" / "ranked-lists.png"
+
 
 @pytest.fixture
 def model(trained: Path) -> Path:
@@ -129,10 +131,44 @@ def test_metadata_gives_person_camera_and_time_to_search_by(
     (found,) = json.loads(run(*search, "--camera", 1, "--after", "2026-01-03"))
     assert {hit["camera"] for hit in found["hits"]} == {1}
     assert {hit["person"] for hit in found["hits"]} == {"P3", "P5", "P7", "P9", "P11"}
+    (found,) = json.loads(run(*search, "--person", "P2", "--person", "P4"))
+    assert {hit["person"] for hit in found["hits"]} == {"P2", "P4"}
+
+
+def test_an_index_lists_its_images_with_their_facts(run: Run, model: Path, photos: Path) -> None:
+    names = sorted(file.name for file in photos.iterdir())
+    rows = [f"{name},P{k},{k % 2},2026-01-{k + 1:02}" for k, name in enumerate(names)]
+    Path("facts.csv").write_text("\n".join(["path,person,camera,time", *rows]))
+    Path("facts.csv").rename(photos / "facts.csv")
+    build = ("index", "build", "p.index", photos, "--model", model)
+    run(*build, "--metadata", photos / "facts.csv")
+    lines = run("index", "list", "p.index", "--camera", 1, "--limit", 2).splitlines()
+    assert lines[0].split() == ["camera", "person", "time", "path"]
+    assert lines[1].split(maxsplit=3) == ["1", "P1", "2026-01-02T00:00:00Z", str(photos / names[1])]
+    assert lines[-1] == "2 of 6 entries. Show all of them with --limit 0" and len(lines) == 4
+    found = json.loads(run("index", "list", "p.index", "--person", "P3", "--json"))
+    (record,) = found["records"]
+    assert found["matching"] == 1
+    assert record == {
+        **{"path": str(photos / names[3]), "person": "P3", "camera": 1},
+        "time": 1767484800.0,  # 2026-01-04
+    }
+    assert run("index", "list", "p.index", "--camera", 7) == "0 of 0 entries\n"
+
+
+def test_adding_images_again_says_that_their_facts_are_unchanged(
+    run: Run, model: Path, photos: Path
+) -> None:
+    run("index", "build", "p.index", photos, "--model", model, "--camera", 1)
+    assert "unchanged" not in run("index", "add", "p.index", photos)
+    assert "camera and time of the 12 are unchanged" in run(
+        "index", "add", "p.index", photos, "--camera", 2
+    )
+    assert "0 of 0 entries" in run("index", "list", "p.index", "--camera", 2)
 
 
 def test_features_files_are_searched_without_a_model(
-    run: Run, model: Path, market: Path, tmp_path: Path
+    run: Run, refuse: Run, model: Path, market: Path, tmp_path: Path
 ) -> None:
     for split in ("query", "gallery"):
         run("extract", model, "--dataset", market, "--split", split, "-o", f"{split}.h5")
@@ -144,6 +180,11 @@ def test_features_files_are_searched_without_a_model(
     run("index", "build", "g.index", "--features", "gallery.h5")
     kept = json.loads(run("search", "--query", "query.h5", "--gallery", "g.index", "--json"))
     assert len(kept) == len(plain)
+    person = plain[0]["hits"][0]["person"]
+    for gallery in ("gallery.h5", "g.index"):
+        arguments = ("--query", "query.h5", "--gallery", gallery, "--person", person, "--json")
+        (first, *_) = json.loads(run("search", *arguments))
+        assert {hit["person"] for hit in first["hits"]} == {person}
     run(
         *("search", "--query", "query.h5", "--gallery", "gallery.h5", "--images-root", market),
         *("--png", "q.png", "--html", "q.html", "--csv", "q.csv", "--top", 3),
@@ -151,6 +192,8 @@ def test_features_files_are_searched_without_a_model(
     with Image.open("q.png") as picture:
         assert picture.height > 200
     assert "data:image/jpeg" in Path("q.html").read_text()
+    arguments = ("search", "--query", "query.h5", "--gallery", "gallery.h5", "--csv", "q.csv")
+    assert "q.csv exists. Add --overwrite" in refuse(*arguments)
     with Path("q.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert len(rows) == 3 * len(plain) and rows[0]["rank"] == "1"
@@ -178,13 +221,21 @@ def test_failures_list_the_worst_queries_first_with_paths(
         assert in_front == (int(row["first_rank"]) > 1)
 
 
-def test_ranked_lists_of_the_worst_queries_are_shown(run: Run, model: Path, market: Path) -> None:
-    text = run("visualize", "ranks", model, "--dataset", market, "--worst", 2, "--html", "r.html")
+def test_ranked_lists_of_the_worst_queries_are_shown(
+    run: Run, refuse: Run, model: Path, market: Path
+) -> None:
+    page = ("--html", "r.html")
+    text = run("visualize", "ranks", model, "--dataset", market, "--worst", 2, *page)
     assert "mAP" in text and "ranks.png" in text
     assert Path("r.html").read_text().count("<section") == 2
     query = sorted((market / "query").glob("*.jpg"))[0].name
+    message = refuse("visualize", "ranks", model, "--dataset", market, "--png", "new.png", *page)
+    assert (
+        message == "error: r.html exists. Add --overwrite to replace it, or choose another name\n"
+    )
+    again = ("--overwrite",)
     document = json.loads(
-        run("visualize", "ranks", model, "--dataset", market, "--query", query, "--json")
+        run("visualize", "ranks", model, "--dataset", market, "--query", query, *again, "--json")
     )
     assert document["queries"] == [f"query/{query}"]
 
@@ -195,6 +246,13 @@ def test_ranked_lists_of_the_worst_queries_are_shown(run: Run, model: Path, mark
         (("search", "--query", "a.jpg"), "--query IMAGE and --gallery FOLDER"),
         (("search", "--query", "no.h5", "--gallery", "g.h5"), "no.h5: no such features file"),
         (("search", "x.h5", "--query", "a.jpg", "--gallery", "g"), "x.h5 is a features file"),
+        (
+            ("search", "--query", PICTURE, "--gallery", PICTURE, "--person", "3"),
+            "need an index, which stores them with every image. Build one: reidkit index build",
+        ),
+        (("search", "--query", "a.jpg", "--gallery", "."), "no image found: a.jpg"),
+        (("search", "--query", "a.jpg", "--gallery", ".", "--after", "x"), "--after: time 'x'"),
+        (("index", "list", "nothing"), "no index in nothing"),
         (("index", "info", "nothing"), "no index in nothing. Build one: reidkit index build"),
         (("index", "add", "nothing"), "give either images"),
         (("index", "expire", "i"), "exactly one of --older-than AGE and --before TIME"),
@@ -217,6 +275,7 @@ def test_mistakes_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
     )
     mistakes = [
         *("search --query a.jpg", "search --query no.h5 --gallery g.h5"),
+        *("search --query a.jpg --gallery photos", "index list nothing"),
         *(
             "index info nothing",
             "index add nothing a.jpg",

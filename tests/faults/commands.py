@@ -83,6 +83,11 @@ def _extract(suffix: str) -> Command:
     return Command(f"extract-{suffix}", (*arguments, "-o", f"out/features.{suffix}"))
 
 
+def _visualize(kind: str, *options: str) -> Command:
+    arguments = ("visualize", kind, "{inputs}/run", "--dataset", "{inputs}/market", *CPU, *options)
+    return Command(f"visualize-{kind}", arguments, resume=(*arguments, "--overwrite"))
+
+
 _INDEX_BUILD = ("build", "out/people.index", "{inputs}/market/query", "--model")
 _INDEX_MODEL = "{inputs}/run/model.safetensors"
 _INDEX = {"out/people.index": "people.index"}
@@ -181,27 +186,12 @@ COMMANDS = (
         start={"out/run": "run"},
     ),
     Command("report-card", ("report", "out/run", "--card"), start={"out/run": "run"}),
-    Command(
-        "visualize-ranks",
-        (
-            *("visualize", "ranks", "{inputs}/run", "--dataset", "{inputs}/market", *CPU),
-            *("--worst", "2", "--top", "4", "--png", "out/ranks.png", "--html", "out/ranks.html"),
-        ),
+    _visualize(
+        *("ranks", "--worst", "2", "--top", "4"),
+        *("--png", "out/ranks.png", "--html", "out/ranks.html"),
     ),
-    Command(
-        "visualize-attention",
-        (
-            *("visualize", "attention", "{inputs}/run", "--dataset", "{inputs}/market", *CPU),
-            *("--count", "2", "-o", "out/attention"),
-        ),
-    ),
-    Command(
-        "visualize-embedding",
-        (
-            *("visualize", "embedding", "{inputs}/run", "--dataset", "{inputs}/market", *CPU),
-            *("--png", "out/map.png", "--html", "out/map.html"),
-        ),
-    ),
+    _visualize("attention", "--count", "2", "-o", "out/attention"),
+    _visualize("embedding", "--png", "out/map.png", "--html", "out/map.html"),
 )
 """Commands that print only (compare, settings, models, masks show) are not among them."""
 

@@ -154,7 +154,8 @@ class Trial:
 
     def _names_resume(self, ended: Ended) -> bool:
         """Whether an error names the command that continues."""
-        return bool(self.command.resume) and self.command.resume[1] in ended.last_line
+        new = set(self.command.resume) - set(self.command.arguments)
+        return any(word in ended.last_line for word in new)
 
     def check_line(self, ended: Ended, *, names_path: bool = True) -> None:
         """Raises Failure unless a command ended well, or by one line that says what is wrong and

@@ -83,6 +83,14 @@ def test_conditions_on_camera_and_time_combine(index: IndexDirectory) -> None:
     assert set(found) == {"p3", "p5"}
 
 
+def test_records_are_counted_and_listed_by_path_and_condition(index: IndexDirectory) -> None:
+    assert index.count() == 10 and index.find() == records(10)
+    condition = Filter(people=frozenset({"person 0", "person 1"}), after=1004.0)
+    assert [record.path for record in index.find(condition)] == ["p4", "p6", "p7", "p9"]
+    assert index.count(condition) == 4 and len(index.find(condition, limit=2)) == 2
+    assert set(paths(index, vectors(1), people=frozenset({"person 2"}))) == {"p2", "p5", "p8"}
+
+
 def test_compaction_keeps_every_vector_with_its_record(index: IndexDirectory) -> None:
     index.remove([f"p{k}" for k in range(5)])
     assert [file.name for file in index.path.glob("vectors-*")] == ["vectors-2.f32"]

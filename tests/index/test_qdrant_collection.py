@@ -50,6 +50,11 @@ def test_both_kinds_filter_add_remove_and_expire_alike(gallery: Gallery) -> None
     condition = Filter(frozenset({1}), after=1003.0, before=1007.0)
     (hits,) = gallery.search(VECTORS[:1], 10, condition)
     assert {hit.record.path for hit in hits} == {"p3", "p5"}
+    people = Filter(people=frozenset({"0", "2"}), before=1006.0)
+    (hits,) = gallery.search(VECTORS[:1], 10, people)
+    assert {hit.record.path for hit in hits} == {"p0", "p2", "p3", "p5"}
+    assert gallery.count(people) == 4 and len(gallery.find(people, limit=3)) == 3
+    assert sorted(gallery.find(people), key=lambda r: r.path) == [RECORDS[k] for k in (0, 2, 3, 5)]
     assert gallery.add(VECTORS, [*RECORDS[:9], Record("new")]) == 1
     assert gallery.known(["p1", "new", "x"]) == {"p1", "new"}
     assert gallery.remove(["p1", "x"]) == 1

@@ -244,9 +244,9 @@ def test_a_provider_that_does_not_run_on_the_device_is_refused() -> None:
     assert choose_provider("cuda:1", None, available) == ("cuda", 1)
     assert choose_provider("cuda:1", "tensorrt", available) == ("tensorrt", 1)
     assert choose_provider("cpu", None, available) == ("cpu", 0)
-    with pytest.raises(ConfigError, match="--provider tensorrt needs a CUDA device"):
+    with pytest.raises(ConfigError, match="provider tensorrt needs a CUDA device"):
         choose_provider("cpu", "tensorrt", available)
-    with pytest.raises(ConfigError, match="--provider cpu does not run on --device cuda"):
+    with pytest.raises(ConfigError, match="provider cpu does not run on device cuda"):
         choose_provider("cuda", "cpu", available)
     with pytest.raises(ConfigError, match="unknown device 'gpu'"):
         choose_provider("gpu", None, available)
@@ -254,7 +254,7 @@ def test_a_provider_that_does_not_run_on_the_device_is_refused() -> None:
 
 @pytest.mark.skipif(cuda_device_count() > 0, reason="has a CUDA device")
 def test_a_cuda_device_that_is_not_there_is_refused(exported: Path) -> None:
-    with pytest.raises(RuntimeMissing, match="--device cuda: the driver found 0 CUDA devices"):
+    with pytest.raises(RuntimeMissing, match="device cuda: the driver found 0 CUDA devices"):
         open_session(exported, "cuda")
 
 

@@ -7,13 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 
 @contextmanager
-def serving(model: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The server's process and its address."""
-    command = [sys.executable, "-m", "reidkit", "serve", str(model), "--port", "0", *options]
+    command = [sys.executable, "-m", "reidkit", "serve", *arguments, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:

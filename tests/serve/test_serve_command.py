@@ -9,14 +9,20 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from fake_embedder import encoded
 from server_process import serving
 from tiny_onnx import write_mean_channels
 
 from reidkit.cli import main
+from reidkit.index.directory import IndexDirectory
+from reidkit.index.records import Header, Record
 from reidkit.runtime import Runtime
+from reidkit.runtime.embedder import load_embedder
 
 for package in ("prometheus_client", "python_multipart", "starlette", "uvicorn"):
     pytest.importorskip(package)
@@ -28,13 +34,25 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_mean_channels(tmp_path_factory.mktemp("serve") / "means.onnx")
 
 
-def post_image(address: str) -> list[float]:
+@pytest.fixture(scope="module")
+def index(model: Path) -> Path:
+    """An index of two images and their embeddings by `model`."""
+    embedder = load_embedder(model, device="cpu")
+    preprocess = embedder.preprocess.to_json()
+    header = Header(str(model), embedder.source_hash, preprocess, flip=False, dimension=3)
+    path = model.parent / "people.index"
+    records = [Record("green.png"), Record("red.png")]
+    vectors = np.array([[-2, 2, -2], [2, -2, -2]], np.float32)
+    IndexDirectory.create(path, header).add(vectors, records)
+    return path
+
+
+def post_image(address: str, path: str = "/embed") -> dict[str, Any]:
     request = urllib.request.Request(
-        f"{address}/embed", encoded((255, 0, 0)), {"Content-Type": "image/png"}
+        f"{address}{path}", encoded((255, 0, 0)), {"Content-Type": "image/png"}
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
-        (row,) = json.load(answer)["embeddings"]
-    return list(row)
+        return dict(json.load(answer))
 
 
 def test_the_process_serves_the_local_embedding_and_ends_by_a_signal_with_status_0(
@@ -43,18 +61,39 @@ def test_the_process_serves_the_local_embedding_and_ends_by_a_signal_with_status
     (tmp_path / "a.png").write_bytes(encoded((255, 0, 0)))
     local = Runtime(model, "cpu", size=[8, 4]).embed(tmp_path / "a.png")[0]
     for number in (signal.SIGTERM, signal.SIGINT):
-        with serving(model, "--size", "8x4", "--device", "cpu") as (process, address):
+        with serving(str(model), "--size", "8x4", "--device", "cpu") as (process, address):
             assert address.startswith("http://127.0.0.1:")
-            assert post_image(address) == pytest.approx(local, abs=1e-7)
+            (row,) = post_image(address)["embeddings"]
+            assert row == pytest.approx(local, abs=1e-7)
             process.send_signal(number)
             assert process.wait(30) == 0
 
 
-def test_serving_imports_no_pytorch(model: Path) -> None:
+def test_an_index_is_served_with_the_model_that_it_remembers(index: Path) -> None:
+    with serving("--index", str(index), "--device", "cpu") as (_, address):
+        found = post_image(address, "/search?k=1")
+    assert found["model"] == "means"
+    assert found["queries"][0]["hits"][0]["path"] == "red.png"
+
+
+def test_an_index_of_another_model_is_refused(
+    model: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, changed = tmp_path / "other.onnx", onnx.load(model)
+    changed.doc_string = "another file"
+    onnx.save(changed, other)
+    message = refused(other, "--index", str(index), capsys=capsys)
+    assert f"{other} is not the model that {index} was built with" in message
+    assert "no index in nothing" in refused(other, "--index", "nothing", capsys=capsys)
+
+
+def test_serving_imports_no_pytorch(model: Path, index: Path) -> None:
     code = (
         "import sys\nimport reidkit.cli.serve, reidkit.serve.app, reidkit.serve.server\n"
         "from pathlib import Path\nfrom reidkit.runtime.embedder import load_embedder\n"
-        f"load_embedder(Path({str(model)!r}), device='cpu')\n"
+        "from reidkit.serve.search import IndexSearch\n"
+        f"embedder = load_embedder(Path({str(model)!r}), device='cpu')\n"
+        f"IndexSearch({str(index)!r}, embedder, model=Path('means.onnx'), max_queue=1)\n"
         "print(sorted({'torch', 'onnx', 'matplotlib', 'scipy', 'h5py'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -24,17 +24,22 @@ TOKEN = "0123456789abcdef"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with a model and two images."""
+    """A working folder with a model, two images and an index of them."""
     folder = tmp_path_factory.mktemp("docs")
     write_mean_channels(folder / "model.onnx", size=(256, 128))
-    for name in ("person.jpg", "other.jpg"):
+    build = ["index", "build", "people.index", "--model", "model.onnx"]
+    for name, arguments in (("person.jpg", build), ("other.jpg", ["index", "add", "people.index"])):
         (folder / name).write_bytes(encoded((200, 100, 50), kind="JPEG"))
+        camera = ["--camera", "0"] if name == "other.jpg" else []
+        command = [sys.executable, "-m", "reidkit", *arguments, name, *camera, "--device", "cpu"]
+        subprocess.run(command, cwd=folder, check=True)
     return folder
 
 
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    with serving(folder / "model.onnx", "--device", "cpu") as (_, found):
+    index = str(folder / "people.index")
+    with serving(str(folder / "model.onnx"), "--index", index, "--device", "cpu") as (_, found):
         yield found
 
 
@@ -54,18 +59,20 @@ def curl(line: str, address: str, folder: Path) -> str:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_documented_requests_are_answered(address: str, folder: Path) -> None:
     answers = [curl(line, address, folder) for line in commands(token=False)]
-    assert len(answers) == 5
+    assert len(answers) == 7
     assert answers[0].startswith('{"model":"model","embeddings":[[')
     assert answers[1].count("[") == 3
     assert (folder / "row.bin").stat().st_size == 3 * 4
-    assert '"shape":[-1,256,128,3]' in answers[3] and "reidkit_requests_total" in answers[4]
+    assert answers[3].count('"path":') == 2 and "other.jpg" in answers[3]
+    assert answers[4].count('"path":') == 1 and '"camera":0' in answers[4]
+    assert '"shape":[-1,256,128,3]' in answers[5] and "reidkit_requests_total" in answers[6]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_documented_token_is_accepted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = commands(token=True)
     monkeypatch.setenv("REIDKIT_TOKEN", TOKEN)
-    with serving(folder / "model.onnx", "--device", "cpu") as (_, address):
+    with serving(str(folder / "model.onnx"), "--device", "cpu") as (_, address):
         assert '"embeddings"' in curl(line, address, folder)
         with pytest.raises(subprocess.CalledProcessError):
             curl(line.replace("$REIDKIT_TOKEN", "wrong"), address, folder)
@@ -83,5 +90,5 @@ def test_the_metrics_of_the_page_exist(address: str, folder: Path) -> None:
 
     documented = set(re.findall(r"`(reidkit_\w+)(?:\{.*?\})?` \|", PAGE))
     existing = {metric.name for metric in Metrics().registry.collect()}
-    assert len(documented) == 5
+    assert len(documented) == 6
     assert {name.removesuffix("_total") for name in documented} <= existing

@@ -12,7 +12,7 @@ from reidkit.checkpoint import Header
 from reidkit.data.manifest import list_manifests, load_manifest
 from reidkit.models.cost import count_parameters
 from reidkit.preprocess import Preprocess
-from reidkit.visualize.model_card import CardSource, model_card
+from reidkit.visualize.model_card import CardSource, model_card, rule_of
 
 HEADER = Header(
     arch="iaunet",
@@ -47,6 +47,11 @@ def card(header: Header = HEADER, **fields: Any) -> str:
 
 def with_metrics(**changes: Any) -> Header:
     return dataclasses.replace(HEADER, metrics={**HEADER.metrics, **changes})
+
+
+def test_the_rule_of_metrics_names_only_what_they_state() -> None:
+    assert rule_of({"protocol": "market", "metric": "cosine"}) == "protocol market, cosine"
+    assert rule_of({"protocol": "market", "ap": "step"}) == "protocol market, step AP"
 
 
 def test_the_card_states_network_input_and_training() -> None:

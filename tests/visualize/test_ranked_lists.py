@@ -44,7 +44,7 @@ def test_verdicts_are_those_of_the_evaluation_protocol() -> None:
         *(("a", "junk"), ("b", "junk"), ("c", "wrong"), ("d", "right"), ("e", "wrong")),
         *(("f", "wrong"), ("g", "wrong")),
     ]
-    assert row.hits[3].lines == ("2. 0.002", "id 1, camera 2")
+    assert row.hits[3].lines == ("2. 0.002", "id 1", "camera 2")
 
 
 def test_a_list_has_the_requested_number_of_hits_that_count() -> None:
@@ -103,6 +103,7 @@ def test_a_page_escapes_names_and_needs_no_other_file(
     assert 'a "<b>"' not in page
     assert "http" not in page.replace("http-equiv", "")
     assert page.count("data:image/jpeg") == 5
+    assert page.count("<b>1. 0.1</b><span>id 1</span>") == 4  # a line each, which cannot wrap
     for verdict in ("right", "wrong", "junk"):
         assert f'class="{verdict}"' in page
 

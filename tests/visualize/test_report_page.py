@@ -72,6 +72,14 @@ def evaluation() -> Evaluation:
     return evaluate_features(query, gallery, settings)
 
 
+def test_epochs_are_counted_from_1() -> None:
+    for first in (0, 1):
+        losses, *_ = training_charts([epoch(number) for number in range(first, first + 60)])
+        labels = re.findall(r"<text[^>]*>([\d.]+)</text>", losses.svg)
+        ticks = [int(label) for label in labels if "." not in label]
+        assert 10 in ticks and 60 in ticks and 0 not in ticks
+
+
 def test_a_full_report_has_every_section_and_loads_nothing(
     evaluation: Evaluation, tmp_path: Path
 ) -> None:

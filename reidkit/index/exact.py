@@ -10,7 +10,6 @@ little more than the products, and why its first blocks are small.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,9 +104,3 @@ class _Best:
         chosen = order[first[:, None] + np.arange(n)]
         self.indices[:] = index[chosen]
         self.cosines[:] = cosine[chosen]
-
-
-def unit_rows(features: NDArray[Any]) -> NDArray[np.float32]:
-    """float32 [N, D] divided by their Euclidean norms, which must be finite and not zero."""
-    norms = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
-    return np.asarray(features / norms[:, None], np.float32)

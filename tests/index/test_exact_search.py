@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from reidkit.retrieval import exact
-from reidkit.retrieval.exact import search_exact, unit_rows
+from reidkit.index import exact
+from reidkit.index.exact import search_exact
+from reidkit.vectors import unit_rows
 
 
 def unit_vectors(count: int, *, seed: int, dim: int = 8) -> NDArray[np.float32]:
