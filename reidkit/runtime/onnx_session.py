@@ -44,10 +44,12 @@ def open_session(
     provider: Provider | None = None,
     threads: int | None = None,
     profile: Path | None = None,
+    cuda_graph: bool = False,
 ) -> Any:
     """An ONNX Runtime session that really runs where it is meant to.
 
-    Its threads do not spin while they wait, so that images can be decoded beside it.
+    Its threads do not spin while they wait, so that images can be decoded beside it. A run that
+    fails in a provider is not repeated in another one, as ONNX Runtime does by default.
 
     Args:
         device: auto, cpu, cuda or cuda:N; auto is CUDA where there is a device and ONNX Runtime
@@ -55,9 +57,11 @@ def open_session(
         provider: None is CUDA's or the CPU's, as `device` says.
         threads: number of threads of one run; None: ONNX Runtime's choice.
         profile: folder for a profile of the first runs (`cpu_nodes`); not used on the CPU.
+        cuda_graph: prepare the CUDA provider for CUDA graphs (`onnx_binding.DeviceBinding`).
 
     Raises:
-        CheckpointError: if the file is missing or cannot be loaded.
+        CheckpointError: if the file is missing or cannot be loaded; with `cuda_graph` also if CUDA
+            graphs cannot run it: it has nodes on the CPU, or control flow.
         ConfigError: if the device is unknown or has no such provider.
         RuntimeMissing: if the provider is not there, or ONNX Runtime fell back to the CPU.
     """
@@ -84,7 +88,10 @@ def open_session(
             ort.preload_dlls()
     with session_errors(path, "cannot load it"):
         session = ort.InferenceSession(
-            path, options, providers=_with_fallbacks(provider, index, threads, path)
+            path,
+            options,
+            providers=_with_fallbacks(provider, index, threads, path, cuda_graph=cuda_graph),
+            enable_fallback=0,
         )
     if PROVIDERS[provider] not in session.get_providers():
         raise RuntimeMissing(
@@ -139,10 +146,17 @@ def choose_provider(
     return provider, index or 0
 
 
-def _with_fallbacks(provider: Provider, index: int, threads: int | None, path: Path) -> list[Any]:
+def _with_fallbacks(
+    provider: Provider, index: int, threads: int | None, path: Path, *, cuda_graph: bool
+) -> list[Any]:
     """Providers in order of preference, with their options."""
-    # cuDNN's default tries every algorithm for every new shape; its heuristic costs nothing.
-    cuda = (PROVIDERS["cuda"], {"device_id": index, "cudnn_conv_algo_search": "HEURISTIC"})
+    cuda_options: dict[str, Any] = {
+        "device_id": index,
+        # cuDNN's default tries every algorithm for every new shape; its heuristic costs nothing.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "enable_cuda_graph": cuda_graph,
+    }
+    cuda = (PROVIDERS["cuda"], cuda_options)
     if provider == "cuda":
         return [cuda, CPU]
     options: dict[str, Any]
