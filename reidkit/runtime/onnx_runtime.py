@@ -156,14 +156,14 @@ class OnnxEmbedder:
             if cosine >= MIN_GRAPH_COSINE:
                 return
             reason = f"{self.path}: cosine {cosine:.4f} with the embedding without it"
-        log.warning("runs without a CUDA graph: %s", reason)
+        log.info("no CUDA graph: %s", reason)
         self.session, self.binding = plain
 
     def _description(self, cores: int) -> str:
         import onnxruntime as ort
 
         parts = [f"ONNX Runtime {ort.__version__}, {_TITLES[self.provider]}"]
-        if self.provider == "cpu":
+        if self.provider in ("cpu", "openvino"):
             threads = f"{cores} thread{'s' if cores > 1 else ''}"
             parts.append(threads if self.concurrency == 1 else f"{threads} with a batch each")
         if self.binding is not None and self.binding.graph:
@@ -206,10 +206,9 @@ class OnnxEmbedder:
         return rows
 
     def _check(self, found: Any, batch: int) -> None:
-        shape = list(getattr(found, "shape", []))
+        shape = list(found.shape) if isinstance(found, np.ndarray) else []
         flat = len(shape) >= 2 and all(size == 1 for size in shape[2:])
-        numbers = isinstance(found, np.ndarray) and found.dtype.kind == "f"
-        if not numbers or not flat or shape[0] != batch or shape[1] == 0:
+        if not shape or found.dtype.kind != "f" or not flat or shape[0] != batch or shape[1] == 0:
             what = f"{found.dtype} {shape}" if shape else type(found).__name__
             raise CheckpointError(
                 f"{self.path}: output {self.contract.output} is {what} for {batch} images, "

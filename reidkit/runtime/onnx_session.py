@@ -171,7 +171,8 @@ def _with_fallbacks(
         }
         return [(PROVIDERS["tensorrt"], options), cuda, CPU]
     if provider == "openvino":
-        # Its own default is bf16 where the processor has it, which changes the embeddings.
+        # OpenVINO's own default is bf16 where the processor has it, which changes embeddings; its
+        # provider in ONNX Runtime 1.24 has float32 as default.
         options = {"device_type": "CPU", "precision": "FP32"}
         if threads is not None:
             options["num_of_threads"] = str(threads)
