@@ -108,7 +108,15 @@ class TorchEmbedder:
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings [B, D] of normalised images or clips, compiled if that was chosen."""
-        return self.model.embed(images) if self._forward is None else self._forward(images)
+        if self._forward is None:
+            return self.model.embed(images)
+        # Compiled once for all batch sizes and lengths of clips. torch.compile would compile again
+        # for a batch of one, as for every dimension of size 1.
+        B = len(images)
+        images = images if B > 1 else torch.cat([images, images])
+        for dimension in range(images.ndim - 3):
+            torch._dynamo.maybe_mark_dynamic(images, dimension)
+        return self._forward(images)[:B]
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
