@@ -35,13 +35,15 @@ step() {
 
 # results TITLE NAME: what a benchmark printed, below a title
 results() {
-    test -s "$log/$2.log" && printf '\n%s\n' "$1" && grep -v 'WARNING\|Warning\|^loading\|^warning' "$log/$2.log"
+    test -s "$log/$2.log" || return
+    printf '\n%s\n' "$1"
+    grep -v 'WARNING\|Warning\|^loading\|^warning\|no preprocessing' "$log/$2.log"
 }
 
 printf '%-22s %-12s %7s  %s\n' step result time log
 if has_gpu; then
     nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv >"$log/device.log" 2>&1
-    step models 90 "$python" benchmarks/models.py "$models"
+    step models 60 "$python" benchmarks/models.py "$models"
     step gpu-tests 150 "$python" -m pytest -q -m gpu
     # The network alone and from files on, float32 and float16, pixels normalised here or there
     step extraction-cuda 110 "$python" benchmarks/extraction.py --device cuda --images 2048 --rounds 3 \
@@ -54,7 +56,7 @@ if has_gpu; then
 else
     printf '%-22s %-12s\n' gpu-tests "no GPU"
     step runtime-tests 240 "$python" -m pytest -q tests/runtime/test_onnx_binding.py tests/runtime/test_runtime.py
-    step extraction-cpu 240 "$python" benchmarks/extraction.py --images 64 --rounds 2 ${model:+"$model"}
+    step extraction-cpu 300 "$python" benchmarks/extraction.py --images 64 --rounds 2 ${model:+"$model"}
 fi
 results 'Device' device
 results 'GPU tests' gpu-tests
