@@ -100,8 +100,9 @@ class OnnxEmbedder:
             self.concurrency = 1
             if throughput and (on_cpu or self.provider in BOUND_DEVICES):
                 self.concurrency = cores if on_cpu else CALLERS
-            # Threads normalise the images of one batch; several batches have a thread each already.
-            self._pool = ThreadPoolExecutor(cores) if cores > 1 and not throughput else None
+            # Threads share the normalisation of a batch, unless each has a batch of its own
+            busy = cores == 1 or (on_cpu and throughput)
+            self._pool = None if busy else ThreadPoolExecutor(cores)
             with session_errors(path, "cannot read what it takes and gives"):
                 self.contract: OnnxContract = read_contract(self.session, path, inputs or {})
             self.preprocess = self.contract.preprocess
@@ -247,7 +248,7 @@ class OnnxEmbedder:
         pixels: NDArray[np.uint8],
         images: NDArray[np.float32],
     ) -> None:
-        """`Preprocess.normalise_into`, by several threads in latency mode."""
+        """`Preprocess.normalise_into`, by several threads where they are free."""
         if self._pool is None or len(pixels) < MIN_IMAGES:
             preprocess.normalise_into(pixels, images)
             return

@@ -63,7 +63,7 @@ def open_session(
         CheckpointError: if the file is missing or cannot be loaded; with `cuda_graph` also if CUDA
             graphs cannot run it: it has nodes on the CPU, or control flow.
         ConfigError: if the device is unknown or has no such provider.
-        RuntimeMissing: if the provider is not there, or ONNX Runtime fell back to the CPU.
+        RuntimeMissing: if the provider is not there, or ONNX Runtime cannot load it.
     """
     import onnxruntime as ort
 
@@ -86,19 +86,24 @@ def open_session(
             )
         with contextlib.redirect_stdout(io.StringIO()):  # it prints to stdout
             ort.preload_dlls()
+    missing = RuntimeMissing(
+        f"{requested}: ONNX Runtime could not load its {provider} provider. Run: pip uninstall -y "
+        f"onnxruntime && pip install {_PACKAGES[provider]}. Or use --device cpu"
+    )
     with session_errors(path, "cannot load it"):
-        session = ort.InferenceSession(
-            path,
-            options,
-            providers=_with_fallbacks(provider, index, threads, path, cuda_graph=cuda_graph),
-            enable_fallback=0,
-        )
-    if PROVIDERS[provider] not in session.get_providers():
-        raise RuntimeMissing(
-            f"{requested}: ONNX Runtime could not load its {provider} provider and fell back to "
-            f"the CPU. Run: pip uninstall -y onnxruntime && pip install {_PACKAGES[provider]}. Or "
-            "use --device cpu"
-        )
+        try:
+            session = ort.InferenceSession(
+                path,
+                options,
+                providers=_with_fallbacks(provider, index, threads, path, cuda_graph=cuda_graph),
+                enable_fallback=0,
+            )
+        except RuntimeError as error:  # TensorRT's, where its libraries are missing
+            if provider == "cpu":
+                raise
+            raise missing from error
+    if PROVIDERS[provider] not in session.get_providers():  # CUDA's, then
+        raise missing
     return session
 
 
@@ -198,7 +203,8 @@ def session_errors(path: Path, what: str) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path}: ONNX Runtime {what}: a name in it is not UTF-8") from error
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
-        if not type(error).__module__.startswith("onnxruntime"):
+        # Those of its C++ that have no class in Python, such as of memory, are RuntimeError itself
+        if type(error) is not RuntimeError and not type(error).__module__.startswith("onnxruntime"):
             raise
         raise CheckpointError(f"{path}: {_reason(str(error), what)}") from error
 

@@ -138,6 +138,21 @@ def test_a_run_that_fails_is_reported_and_the_next_one_works(exported: Path) -> 
     assert binding.run(np.ones((1, 3, *SIZE), np.float32)).tolist() == [[1, 1, 1]]
 
 
+def test_a_device_without_memory_is_an_error_of_the_model(
+    exported: Path, bound: Callable[..., OnnxEmbedder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    def full(*arguments: Any) -> None:
+        raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer")
+
+    found = bound(exported)
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_shape_and_type", full)
+    message = r"m\.onnx: ONNX Runtime failed on an input of shape \[16, .*: .*Failed to allocate"
+    with pytest.raises(CheckpointError, match=message):
+        found.embed(pixels(12))
+
+
 def test_a_provider_that_fails_is_not_replaced_by_another(
     exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
