@@ -13,6 +13,7 @@ import json
 import math
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -149,11 +150,12 @@ class _Worker:
     def __init__(self, result: BenchResult, crops: Sequence[Path], mode: str) -> None:
         self.result = result
         self.rates: dict[int, float] = {}  # crops per second of the network, by batch size
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from reidkit.runtime.bench_worker import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._log,
             text=True,
         )
         loaded = self._exchange(
@@ -179,15 +181,25 @@ class _Worker:
         line = self._process.stdout.readline()
         reply: dict[str, Any] = json.loads(line) if line else {}
         if not line:
-            self.result.error = f"its process ended with status {self._process.wait()}"
+            status = self._process.wait()
+            reason = self._last_line() if status > 0 else ""  # of an exception, not of a signal
+            self.result.error = f"its process ended with status {status}{reason}"
         elif "error" in reply:
             self.result.error = reply.pop("error")
         return reply
+
+    def _last_line(self) -> str:
+        """What the process wrote to standard error last, after a colon; "" if it wrote nothing."""
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").split("\n")
+        written = [line.strip() for line in lines if line.strip()]
+        return f": {written[-1]}" if written else ""
 
     def stop(self) -> None:
         """Ends the process."""
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
+        self._log.close()
 
 
 @contextlib.contextmanager

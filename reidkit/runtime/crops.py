@@ -8,7 +8,7 @@ rows = runtime.embed(frame, boxes=detections, channels="bgr")      # float32 [N,
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -88,6 +88,8 @@ class Runtime:
         self.frames: int = self.embedder.frames
         self.dimension: int = self.embedder.dimension
         self._pool = ThreadPoolExecutor(execution.cores)
+        # Threads that resize the crops of one batch; several batches have one each already.
+        self._resizers = execution.cores if self.embedder.concurrency == 1 else 1
 
     def __repr__(self) -> str:
         height, width = self.preprocess.size
@@ -162,10 +164,14 @@ class Runtime:
             raise DataError(f"found clips of {lengths} frames in one batch, expected one length")
         frames = [image for clip in clips for image in clip]
         owners = [first + b for b, clip in enumerate(clips) for _ in clip]
-        # Threads resize the crops of one batch; several batches have a thread each already.
-        spread = self._pool.map if self.embedder.concurrency == 1 else map
-        resized = functools.partial(self._resized, channels=channels)
-        pixels = np.stack(list(spread(resized, frames, owners)))
+        pixels = np.empty((len(frames), *self.preprocess.size, 3), np.uint8)
+
+        def resize(start: int) -> None:
+            for row in range(start, min(start + step, len(frames))):
+                pixels[row] = self._resized(frames[row], owners[row], channels)
+
+        step = math.ceil(len(frames) / self._resizers)
+        list((map if step == len(frames) else self._pool.map)(resize, range(0, len(frames), step)))
         return pixels.reshape(len(clips), -1, *pixels.shape[1:]) if self.frames else pixels
 
     def _frames(self, crop: Any, index: int) -> Sequence[Any]:
@@ -179,15 +185,16 @@ class Runtime:
             )
         return list(crop)
 
-    def _resized(self, crop: Any, index: int, *, channels: ChannelOrder) -> NDArray[np.uint8]:
+    def _resized(self, crop: Any, index: int, channels: ChannelOrder) -> NDArray[np.uint8]:
         if isinstance(crop, str | Path):
             return self.preprocess.pixels(read_crop(user_path(crop)))
         if isinstance(crop, Image.Image):
             return self.preprocess.pixels(to_rgb(crop))
-        array = to_array(crop, f"images[{index}]")
-        # Resizing treats channels alike, so that their order can be changed afterwards.
-        pixels = self.preprocess.pixels(Image.fromarray(np.ascontiguousarray(array)))
-        return pixels if channels == "rgb" else pixels[..., ::-1]
+        array = np.ascontiguousarray(to_array(crop, f"images[{index}]"))
+        H, W, _ = array.shape
+        return self.preprocess.pixels(
+            Image.frombuffer("RGB", (W, H), array, "raw", channels.upper(), 0, 1)
+        )
 
 
 def load(

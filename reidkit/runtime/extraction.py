@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,10 @@ from reidkit.features import Features
 from reidkit.runtime.crops import Runtime, as_embedder
 from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from reidkit.runtime.embedder import Embedder
+from reidkit.runtime.onnx_runtime import OnnxEmbedder
 from reidkit.types import ROLES, Dataset, Item, Split, frames
+
+Work = TypeVar("Work")
 
 Progress = Callable[[int, int], None]
 """on_progress(done, total), in images or tracklets of this process."""
@@ -178,8 +181,13 @@ class _Batch(NamedTuple):
 
 
 def default_batch(embedder: Embedder) -> int:
-    """Images or frames per batch: 64, or 16 where several batches are embedded at once."""
-    return 16 if embedder.concurrency > 1 else 64
+    """Images or frames per batch: 64, or 16 where each thread decodes and embeds whole batches."""
+    return 64 if embedder.concurrency == 1 or _has_binding(embedder) else 16
+
+
+def _has_binding(embedder: Embedder) -> bool:
+    """Whether a device computes, by ONNX Runtime, so that all cores are free to decode."""
+    return isinstance(embedder, OnnxEmbedder) and embedder.binding is not None
 
 
 def _embed_batches(
@@ -187,11 +195,17 @@ def _embed_batches(
 ) -> Iterator[NDArray[np.float32]]:
     """float32 [B, D] of each batch, in order, whatever the number of threads.
 
-    Where `embed` may be called by several threads, each of them decodes and embeds whole batches:
-    no thread waits for another one, and at most one batch per thread is in memory.
+    Where several threads may call `embed` and the CPU computes, each of them decodes and embeds
+    whole batches: no thread waits for another one, and at most one batch per thread is in memory.
+    Otherwise all cores decode, for one thread or several that embed.
     """
-    if embedder.concurrency > 1:
-        yield from _parallel(embedder, batches, flip)
+    if embedder.concurrency > 1 and not _has_binding(embedder):
+
+        def read_and_embed(batch: _Batch) -> NDArray[np.float32]:
+            pixels = read_pixels(batch.paths, embedder.preprocess)
+            return _embed(embedder, batch.arrange(pixels), flip)
+
+        yield from _parallel(read_and_embed, batches, embedder.concurrency)
         return
     planned: deque[_Batch] = deque()
 
@@ -200,23 +214,27 @@ def _embed_batches(
             planned.append(batch)
             yield batch.paths
 
-    for pixels in pixel_batches(paths(), embedder.preprocess):
-        yield _embed(embedder, planned.popleft().arrange(pixels), flip)
+    def embed(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return _embed(embedder, pixels, flip)
+
+    decoded = pixel_batches(paths(), embedder.preprocess)
+    arranged = (planned.popleft().arrange(pixels) for pixels in decoded)
+    if embedder.concurrency == 1:
+        yield from map(embed, arranged)
+    else:
+        yield from _parallel(embed, arranged, embedder.concurrency)
 
 
 def _parallel(
-    embedder: Embedder, batches: Iterable[_Batch], flip: bool
+    work: Callable[[Work], NDArray[np.float32]], items: Iterable[Work], threads: int
 ) -> Iterator[NDArray[np.float32]]:
-    def run(batch: _Batch) -> NDArray[np.float32]:
-        pixels = read_pixels(batch.paths, embedder.preprocess)
-        return _embed(embedder, batch.arrange(pixels), flip)
-
+    """`work` on each item, in order, by several threads; at most two items of each are waiting."""
     in_flight: deque[Future[NDArray[np.float32]]] = deque()
-    pool = ThreadPoolExecutor(embedder.concurrency)
+    pool = ThreadPoolExecutor(threads)
     try:
-        for batch in batches:
-            in_flight.append(pool.submit(run, batch))
-            if len(in_flight) > 2 * embedder.concurrency:
+        for item in items:
+            in_flight.append(pool.submit(work, item))
+            if len(in_flight) > 2 * threads:
                 yield in_flight.popleft().result()
         while in_flight:
             yield in_flight.popleft().result()

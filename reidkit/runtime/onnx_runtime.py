@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.choices import Provider
+from reidkit.device import cuda_index
 from reidkit.errors import CheckpointError
 from reidkit.files import sha256
+from reidkit.preprocess import Preprocess
 from reidkit.runtime.execution import Execution
+from reidkit.runtime.onnx_binding import DeviceBinding, run_options
 from reidkit.runtime.onnx_contract import MAX_DIMENSION, OnnxContract, read_contract
 from reidkit.runtime.onnx_session import PROVIDERS, cpu_nodes, open_session, session_errors
 
@@ -38,6 +42,18 @@ _TITLES: Mapping[Provider, str] = {
     "openvino": "OpenVINO",
 }
 
+BOUND_DEVICES: Mapping[Provider, str] = {"cuda": "cuda", "tensorrt": "cuda"}
+"""ONNX Runtime's device of the providers that are run in buffers of their own memory."""
+
+CALLERS = 2
+"""Threads that run such a session at once in throughput mode: one copies while one computes."""
+
+MIN_IMAGES = 8
+"""Images of a batch from which several threads normalise them, half as many at a time."""
+
+MIN_GRAPH_COSINE = 0.9999
+"""Bound on the cosine of an embedding by a CUDA graph with the same one without."""
+
 
 class OnnxEmbedder:
     """An ONNX file with one image input and an embedding output; see `embedder.Embedder`.
@@ -46,8 +62,12 @@ class OnnxEmbedder:
     networks. Where the batch size is fixed in the file, batches are padded to it, and on CUDA to
     the next power of two, so that cuDNN meets few shapes.
 
+    On CUDA, in latency mode, a file of fixed batch size is run as a CUDA graph where all of its
+    nodes are there.
+
     Attributes:
         description: provider, threads and precision in one line.
+        binding: runs the session in buffers on its device; None: the provider takes arrays.
 
     Raises:
         CheckpointError: if the file is not such a model.
@@ -65,30 +85,35 @@ class OnnxEmbedder:
     ) -> None:
         execution = execution or Execution()
         cores = execution.cores
+        throughput = execution.mode == "throughput"
         # Several callers with one thread each; other providers have threads of their own.
-        throughput = execution.mode == "throughput" and execution.provider in (None, "cpu")
+        threads = 1 if throughput and execution.provider in (None, "cpu") else cores
+        self.path = path
+        self.buffers = threading.local()
+        self.dimension = 0  # until the first run
         with tempfile.TemporaryDirectory(prefix="reidkit-") as folder:
             self.session = open_session(
-                path,
-                device,
-                provider=execution.provider,
-                threads=1 if throughput else cores,
-                profile=Path(folder),
+                path, device, provider=execution.provider, threads=threads, profile=Path(folder)
             )
-            self.path = path
             self.provider = _provider_of(self.session)
             on_cpu = self.provider == "cpu"
-            self.concurrency = cores if on_cpu and throughput else 1
+            self.concurrency = 1
+            if throughput and (on_cpu or self.provider in BOUND_DEVICES):
+                self.concurrency = cores if on_cpu else CALLERS
+            # Threads share the normalisation of a batch, unless each has a batch of its own
+            busy = cores == 1 or (on_cpu and throughput)
+            self._pool = None if busy else ThreadPoolExecutor(cores)
             with session_errors(path, "cannot read what it takes and gives"):
                 self.contract: OnnxContract = read_contract(self.session, path, inputs or {})
             self.preprocess = self.contract.preprocess
             self.name, self.frames = self.contract.name, self.contract.frames
             self.source_hash = sha256(path)
             self.dtype = _DTYPES[self.contract.input_type]
-            self.buffers = threading.local()
-            self.dimension = 0  # until the first run
+            self._index = cuda_index(device) or 0
+            self.binding = self._bind(cuda_graph=False)
             shape = (1, *([self.frames] if self.frames else []), *self.preprocess.size, 3)
-            self.embed(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+            image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+            self.embed(image)
             fallbacks = Counter() if on_cpu else cpu_nodes(self.session)
         if fallbacks:
             log.warning(
@@ -96,15 +121,54 @@ class OnnxEmbedder:
                 *(path, fallbacks.total(), _TITLES[self.provider]),
                 ", ".join(f"{count} {op}" for op, count in fallbacks.most_common()),
             )
+        elif self.provider == "cuda" and self.contract.fixed_batch and not throughput:
+            self._capture(image, device)
         self.description = self._description(cores)
+
+    def _bind(self, *, cuda_graph: bool) -> DeviceBinding | None:
+        if self.provider not in BOUND_DEVICES:
+            return None
+        return DeviceBinding(
+            self.session,
+            self.contract.input,
+            self.contract.output,
+            device=BOUND_DEVICES[self.provider],
+            index=self._index,
+            callers=self.concurrency,
+            graph=cuda_graph,
+        )
+
+    def _capture(self, image: NDArray[np.uint8], device: str) -> None:
+        """Replaces the session by one that replays a CUDA graph, if that gives the embedding of
+        `image` as well; otherwise the log says why not."""
+        expected = self.embed(image)[0]
+        plain = self.session, self.binding
+        try:
+            self.session = open_session(self.path, device, provider="cuda", cuda_graph=True)
+            self.binding = self._bind(cuda_graph=True)
+            self.embed(image)  # the first run of a shape shows its output, the second one captures
+            self.embed(image)
+            found = self.embed(image)[0]
+        except CheckpointError as error:
+            reason = str(error)
+        else:
+            norms = float(np.linalg.norm(found) * np.linalg.norm(expected))
+            cosine = float(found @ expected) / norms if norms else 1.0
+            if cosine >= MIN_GRAPH_COSINE:
+                return
+            reason = f"{self.path}: cosine {cosine:.4f} with the embedding without it"
+        log.info("no CUDA graph: %s", reason)
+        self.session, self.binding = plain
 
     def _description(self, cores: int) -> str:
         import onnxruntime as ort
 
         parts = [f"ONNX Runtime {ort.__version__}, {_TITLES[self.provider]}"]
-        if self.provider == "cpu":
+        if self.provider in ("cpu", "openvino"):
             threads = f"{cores} thread{'s' if cores > 1 else ''}"
             parts.append(threads if self.concurrency == 1 else f"{threads} with a batch each")
+        if self.binding is not None and self.binding.graph:
+            parts.append(f"CUDA graph of {self.contract.fixed_batch}")
         parts.append(self.contract.precision)
         return f"{self.name}: {', '.join(parts)}"
 
@@ -123,15 +187,15 @@ class OnnxEmbedder:
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        import onnxruntime as ort
-
         B = len(pixels)
         array = self._input(pixels)
-        options = ort.RunOptions()
-        options.log_severity_level = 4  # session_errors reports them
         contract = self.contract
         with session_errors(self.path, f"failed on an input of shape {list(array.shape)}"):
-            (found,) = self.session.run([contract.output], {contract.input: array}, options)
+            if self.binding is not None:
+                found = self.binding.run(array)
+            else:
+                feed = {contract.input: array}
+                (found,) = self.session.run([contract.output], feed, run_options())
         self._check(found, len(array))
         rows: NDArray[np.float32] = found.reshape(len(array), -1)[:B].astype(np.float32)
         wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
@@ -143,10 +207,9 @@ class OnnxEmbedder:
         return rows
 
     def _check(self, found: Any, batch: int) -> None:
-        shape = list(getattr(found, "shape", []))
+        shape = list(found.shape) if isinstance(found, np.ndarray) else []
         flat = len(shape) >= 2 and all(size == 1 for size in shape[2:])
-        numbers = isinstance(found, np.ndarray) and found.dtype.kind == "f"
-        if not numbers or not flat or shape[0] != batch or shape[1] == 0:
+        if not shape or found.dtype.kind != "f" or not flat or shape[0] != batch or shape[1] == 0:
             what = f"{found.dtype} {shape}" if shape else type(found).__name__
             raise CheckpointError(
                 f"{self.path}: output {self.contract.output} is {what} for {batch} images, "
@@ -175,13 +238,27 @@ class OnnxEmbedder:
         if contract.normalisation is None:
             np.copyto(images[: len(source)], source.transpose(0, 3, 1, 2))
         else:
-            contract.normalisation.normalise_into(source, images[: len(source)])
+            self._normalise(contract.normalisation, source, images[: len(source)])
         images[len(source) :] = images[len(source) - 1]
         return array if array.dtype == self.dtype else array.astype(self.dtype)
 
+    def _normalise(
+        self,
+        preprocess: Preprocess,
+        pixels: NDArray[np.uint8],
+        images: NDArray[np.float32],
+    ) -> None:
+        """`Preprocess.normalise_into`, by several threads where they are free."""
+        if self._pool is None or len(pixels) < MIN_IMAGES:
+            preprocess.normalise_into(pixels, images)
+            return
+        chunks = len(pixels) // (MIN_IMAGES // 2)
+        parts = (np.array_split(array, chunks) for array in (pixels, images))
+        list(self._pool.map(preprocess.normalise_into, *parts))
+
     def _bucket(self, batch: int) -> int:
         """The next power of two on CUDA, so that few shapes occur."""
-        return 1 << (batch - 1).bit_length() if self.provider in ("cuda", "tensorrt") else batch
+        return batch if self.binding is None else 1 << (batch - 1).bit_length()
 
     def _buffer(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """This thread's input buffer for pixels [B, ..., H, W, 3] in the layout of the file."""

@@ -44,10 +44,12 @@ def open_session(
     provider: Provider | None = None,
     threads: int | None = None,
     profile: Path | None = None,
+    cuda_graph: bool = False,
 ) -> Any:
     """An ONNX Runtime session that really runs where it is meant to.
 
-    Its threads do not spin while they wait, so that images can be decoded beside it.
+    Its threads do not spin while they wait, so that images can be decoded beside it. A run that
+    fails in a provider is not repeated in another one, as ONNX Runtime does by default.
 
     Args:
         device: auto, cpu, cuda or cuda:N; auto is CUDA where there is a device and ONNX Runtime
@@ -55,11 +57,13 @@ def open_session(
         provider: None is CUDA's or the CPU's, as `device` says.
         threads: number of threads of one run; None: ONNX Runtime's choice.
         profile: folder for a profile of the first runs (`cpu_nodes`); not used on the CPU.
+        cuda_graph: prepare the CUDA provider for CUDA graphs (`onnx_binding.DeviceBinding`).
 
     Raises:
-        CheckpointError: if the file is missing or cannot be loaded.
+        CheckpointError: if the file is missing or cannot be loaded; with `cuda_graph` also if CUDA
+            graphs cannot run it: it has nodes on the CPU, or control flow.
         ConfigError: if the device is unknown or has no such provider.
-        RuntimeMissing: if the provider is not there, or ONNX Runtime fell back to the CPU.
+        RuntimeMissing: if the provider is not there, or ONNX Runtime cannot load it.
     """
     import onnxruntime as ort
 
@@ -82,16 +86,24 @@ def open_session(
             )
         with contextlib.redirect_stdout(io.StringIO()):  # it prints to stdout
             ort.preload_dlls()
+    missing = RuntimeMissing(
+        f"{requested}: ONNX Runtime could not load its {provider} provider. Run: pip uninstall -y "
+        f"onnxruntime && pip install {_PACKAGES[provider]}. Or {USE_CPU}"
+    )
     with session_errors(path, "cannot load it"):
-        session = ort.InferenceSession(
-            path, options, providers=_with_fallbacks(provider, index, threads, path)
-        )
-    if PROVIDERS[provider] not in session.get_providers():
-        raise RuntimeMissing(
-            f"{requested}: ONNX Runtime could not load its {provider} provider and fell back to "
-            f"the CPU. Run: pip uninstall -y onnxruntime && pip install {_PACKAGES[provider]}. Or "
-            f"{USE_CPU}"
-        )
+        try:
+            session = ort.InferenceSession(
+                path,
+                options,
+                providers=_with_fallbacks(provider, index, threads, path, cuda_graph=cuda_graph),
+                enable_fallback=0,
+            )
+        except RuntimeError as error:  # TensorRT's, where its libraries are missing
+            if provider == "cpu":
+                raise
+            raise missing from error
+    if PROVIDERS[provider] not in session.get_providers():  # CUDA's, then
+        raise missing
     return session
 
 
@@ -139,10 +151,17 @@ def choose_provider(
     return provider, index or 0
 
 
-def _with_fallbacks(provider: Provider, index: int, threads: int | None, path: Path) -> list[Any]:
+def _with_fallbacks(
+    provider: Provider, index: int, threads: int | None, path: Path, *, cuda_graph: bool
+) -> list[Any]:
     """Providers in order of preference, with their options."""
-    # cuDNN's default tries every algorithm for every new shape; its heuristic costs nothing.
-    cuda = (PROVIDERS["cuda"], {"device_id": index, "cudnn_conv_algo_search": "HEURISTIC"})
+    cuda_options: dict[str, Any] = {
+        "device_id": index,
+        # cuDNN's default tries every algorithm for every new shape; its heuristic costs nothing.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "enable_cuda_graph": cuda_graph,
+    }
+    cuda = (PROVIDERS["cuda"], cuda_options)
     if provider == "cuda":
         return [cuda, CPU]
     options: dict[str, Any]
@@ -157,7 +176,8 @@ def _with_fallbacks(provider: Provider, index: int, threads: int | None, path: P
         }
         return [(PROVIDERS["tensorrt"], options), cuda, CPU]
     if provider == "openvino":
-        # Its own default is bf16 where the processor has it, which changes the embeddings.
+        # OpenVINO's own default is bf16 where the processor has it, which changes embeddings; its
+        # provider in ONNX Runtime 1.24 has float32 as default.
         options = {"device_type": "CPU", "precision": "FP32"}
         if threads is not None:
             options["num_of_threads"] = str(threads)
@@ -183,7 +203,8 @@ def session_errors(path: Path, what: str) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path}: ONNX Runtime {what}: a name in it is not UTF-8") from error
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
-        if not type(error).__module__.startswith("onnxruntime"):
+        # Those of its C++ that have no class in Python, such as of memory, are RuntimeError itself
+        if type(error) is not RuntimeError and not type(error).__module__.startswith("onnxruntime"):
             raise
         raise CheckpointError(f"{path}: {_reason(str(error), what)}") from error
 

@@ -86,6 +86,18 @@ def test_the_cosine_is_that_of_embeddings_with_the_first_backend(
     assert results[2].cosine == pytest.approx((unit[0] * unit[1]).sum(1).min(), abs=1e-5)
 
 
+def test_a_process_that_fails_is_an_error_with_its_last_message(
+    model: Path, crops: list[Path]
+) -> None:
+    worker = _Worker(BenchResult(backend(model)), crops, "latency")
+    assert worker.ask("no_such_command") == {}
+    assert worker.result.error == (
+        "its process ended with status 1: "
+        "AttributeError: 'BenchWorker' object has no attribute 'no_such_command'"
+    )
+    worker.stop()
+
+
 def test_a_process_that_is_killed_is_an_error_of_its_backend(
     model: Path, crops: list[Path]
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ import torch
 
 from reidkit import checkpoint
 from reidkit.device import cuda_device_count
-from reidkit.export import export_onnx
+from reidkit.export import ExportSettings, export_onnx
 from reidkit.preprocess import Preprocess
 from reidkit.registry import get_arch
 from reidkit.runtime.embedder import Embedder, load_embedder
+from reidkit.runtime.execution import Execution
+from reidkit.runtime.onnx_runtime import OnnxEmbedder
 
 SIZE = (64, 32)
 
@@ -71,6 +75,12 @@ def test_no_images_give_no_rows_of_the_models_dimension(embedder: Embedder) -> N
     assert found.shape == (0, 512) and found.dtype == np.float32
 
 
+def cosine(found: np.ndarray, expected: np.ndarray) -> float:
+    """The lowest one between rows."""
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    return float(((found * expected).sum(1) / norms).min())
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not cuda_device_count(), reason="no CUDA device")
 @pytest.mark.parametrize("suffix", ["safetensors", "onnx"])
@@ -80,6 +90,32 @@ def test_a_gpu_gives_the_embeddings_of_the_cpu_without_nodes_on_the_cpu(
     pixels = random_pixels(5)
     expected = load_embedder(models[suffix], device="cpu").embed(pixels)
     found = load_embedder(models[suffix], device="cuda").embed(pixels)
-    cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1)
-    assert (cosine / np.linalg.norm(expected, axis=1)).min() > 0.9999
+    assert cosine(found, expected) > 0.9999
     assert not [m for m in caplog.messages if "run on the CPU" in m]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not cuda_device_count(), reason="no CUDA device")
+@pytest.mark.parametrize(
+    ("mode", "settings"),
+    [
+        ("latency", ExportSettings(batch=4)),  # a CUDA graph
+        ("throughput", ExportSettings(batch=4)),
+        ("throughput", ExportSettings(pixels="uint8-nhwc")),
+    ],
+)
+def test_threads_share_a_session_on_a_gpu(
+    models: dict[str, Path], tmp_path: Path, mode: Any, settings: ExportSettings
+) -> None:
+    path = tmp_path / "model.onnx"
+    export_onnx(models["safetensors"], path, settings)
+    on_gpu = load_embedder(path, device="cuda", execution=Execution(mode=mode))
+    assert isinstance(on_gpu, OnnxEmbedder) and on_gpu.binding is not None
+    assert on_gpu.binding.graph == (mode == "latency")
+    batches = [np.roll(random_pixels(1 + k % 7), k) for k in range(24)]
+    expected = [load_embedder(models["onnx"], device="cpu").embed(batch) for batch in batches[:7]]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(on_gpu.embed, batches))
+    assert min(map(cosine, found, expected)) > 0.9999
+    again = [on_gpu.embed(batch) for batch in batches]
+    assert min(map(cosine, found, again)) > 0.9999

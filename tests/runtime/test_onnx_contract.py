@@ -16,6 +16,7 @@ from onnx_models import PLAIN, SIZE, export_metadata, mean_nodes
 
 from reidkit.device import cuda_device_count
 from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
+from reidkit.runtime import onnx_session
 from reidkit.runtime.execution import Execution
 from reidkit.runtime.onnx_runtime import OnnxEmbedder
 from reidkit.runtime.onnx_session import choose_provider, cpu_nodes, open_session
@@ -256,6 +257,26 @@ def test_a_provider_that_does_not_run_on_the_device_is_refused() -> None:
 def test_a_cuda_device_that_is_not_there_is_refused(exported: Path) -> None:
     with pytest.raises(RuntimeMissing, match="device cuda: the driver found 0 CUDA devices"):
         open_session(exported, "cuda")
+
+
+def test_a_provider_without_its_libraries_is_refused(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import onnxruntime as ort
+
+    def session(*arguments: Any, **options: Any) -> None:
+        assert not options["enable_fallback"]
+        raise RuntimeError("Please install TensorRT libraries")
+
+    available = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: available)
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnx_session, "cuda_device_count", lambda: 1)
+    monkeypatch.setattr(Path, "home", lambda: exported.parent)
+    with pytest.raises(RuntimeMissing, match="--provider tensorrt: ONNX Runtime could not load"):
+        open_session(exported, "cuda", provider="tensorrt")
+    assert capsys.readouterr().out == ""
 
 
 def test_nodes_that_run_on_the_cpu_are_counted(exported: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -80,3 +81,34 @@ def test_bf16_needs_a_processor_that_has_it(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch_embedder, "has_native_bf16", lambda device: False)
     with pytest.raises(ConfigError, match="cpu has no bf16 instructions"):
         embedder(Execution(precision="bf16"))
+
+
+class Mean(nn.Module):
+    embedding_dim = 3
+
+    def embed(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3))
+
+
+def test_a_network_is_compiled_once_for_all_batch_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch.compile without its C++ compiler, which takes 15 s (benchmarks/precision.py)."""
+    compile_eager = functools.partial(torch.compile, backend="eager")
+    monkeypatch.setattr(torch, "compile", compile_eager)
+    torch._dynamo.reset()
+    counts = torch._dynamo.utils.counters
+    counts.clear()
+    model: Any = Mean()
+    plain, compiled = (
+        TorchEmbedder(
+            model,
+            preprocess=Preprocess(size=(64, 64)),
+            device=torch.device("cpu"),
+            execution=Execution(compile=compile),
+        )
+        for compile in (False, True)
+    )
+    for batch in (1, 4, 3, 1):
+        expected = plain.embed(PIXELS[:batch])
+        np.testing.assert_allclose(compiled.embed(PIXELS[:batch]), expected, rtol=1e-5, atol=1e-6)
+    assert counts["stats"]["unique_graphs"] == 1
+    assert "compiled" in compiled.description
