@@ -124,7 +124,7 @@ class Graph:
         for node in self.nodes("Reshape", "Squeeze", "Unsqueeze"):
             shape = self.shapes.get(node.output[0])
             free = [size for size in shape or [] if isinstance(size, str)]
-            if shape is None or len(free) > 1:
+            if not shape or len(free) > 1:  # of a number: ONNX Runtime cannot infer its reshape
                 continue
             sizes = np.array([-1 if isinstance(size, str) else size for size in shape], np.int64)
             name = self.add_constant(f"{node.output[0]}_shape", sizes)
