@@ -117,8 +117,7 @@ def to_onnx(
         return op.MatMul(op.Softmax(products, axis=-1), value)
 
     def floor_divide(index: Any, count: Any) -> Any:
-        """Of indices, which are not negative; the exporter's own compares booleans, which OpenCV
-        cannot."""
+        """Of indices, never negative; the exporter's own compares booleans, OpenCV 5 cannot."""
         return op.Div(index, count)
 
     last = (*size, 3) if module.pixels == "uint8-nhwc" else (3, *size)

@@ -65,6 +65,29 @@ def test_quantisers_of_onnx_runtime_take_the_default_file(exported: Path, tmp_pa
         assert open_session(file, "cpu").run(["embeddings"], {"images": image})[0].shape == (1, 512)
 
 
+def test_quantisation_preprocessing_takes_clips_of_any_length(
+    exported_iaunet: Path, tmp_path: Path
+) -> None:
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    quant_pre_process(str(exported_iaunet), str(tmp_path / "prepared.onnx"))
+    session = open_session(tmp_path / "prepared.onnx", "cpu")
+    for frames in (1, 3):
+        clips = np.zeros((2, frames, 3, 64, 32), np.float32)
+        assert session.run(["embeddings"], {"images": clips})[0].shape == (2, 512)
+
+
+def test_a_network_of_clips_has_nothing_that_opencv_cannot_run(exported_iaunet: Path) -> None:
+    """OpenCV 5 cannot compare booleans, and gives wrong means over axes that are not adjacent."""
+    inferred = onnx.shape_inference.infer_shapes(onnx.load(exported_iaunet)).graph
+    kinds = {entry.name: entry.type.tensor_type.elem_type for entry in inferred.value_info}
+    compared = [node.input[0] for node in inferred.node if node.op_type == "Equal"]
+    assert compared and {kinds[name] for name in compared} == {onnx.TensorProto.INT64}
+    for node in inferred.node:
+        axes = [a.ints for a in node.attribute if a.name == "axes"]
+        assert all(np.all(np.diff(entry) == 1) for entry in axes)
+
+
 def test_an_export_that_differs_is_not_written(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,23 @@ def test_new_axes_become_reshapes_or_are_inserted_one_at_a_time() -> None:
         assert run(proto, random(3, 4)).shape == (3, 1, 4, 1)
 
 
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_a_mean_over_axes_that_are_not_adjacent_becomes_several(keepdims: int) -> None:
+    """OpenCV 5 gives wrong means over such axes."""
+    node = helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=keepdims)
+    proto = graph(
+        [node],
+        shape=["batch", 2, 3, 4, 5],
+        result=["batch", 1, 3, 1, 1] if keepdims else ["batch", 3],
+        constants={"axes": np.array([1, 3, 4])},
+    )
+    x = random(6, 2, 3, 4, 5)
+    clean(proto)
+    assert types(proto) == ["ReduceMean", "ReduceMean"]
+    expected = x.mean((1, 3, 4), keepdims=bool(keepdims))
+    np.testing.assert_allclose(run(proto, x), expected, rtol=0, atol=1e-6)
+
+
 def test_constants_are_folded_and_unused_ones_removed() -> None:
     proto = graph(
         [
