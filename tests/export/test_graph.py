@@ -10,7 +10,7 @@ from onnx.reference import ReferenceEvaluator
 
 from reidkit.errors import ConfigError
 from reidkit.export.graph import clean, set_ir, set_opset
-from reidkit.export.precision import to_float16
+from reidkit.export.precision import float16_graphs, to_float16
 
 
 def graph(
@@ -193,6 +193,43 @@ def test_products_of_feature_maps_stay_float32() -> None:
     assert kinds["weight_half"] == TensorProto.FLOAT16
     found = run(proto, np.full((1, 1, 1, 2), 300, np.float32))
     assert found.item() == 180_000
+
+
+def gated() -> onnx.ModelProto:
+    """A convolution, times the sigmoid of a second one of equal size."""
+    nodes = [
+        helper.make_node("Conv", ["x", "first"], ["map"]),
+        helper.make_node("Conv", ["map", "second"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["gate"]),
+        helper.make_node("Mul", ["map", "gate"], ["y"]),
+    ]
+    weights = {name: np.ones((1, 1, 1, 1), np.float32) for name in ("first", "second")}
+    return graph(nodes, shape=["batch", 1, 2, 2], result=["batch", 1, 2, 2], constants=weights)
+
+
+def float16_convolutions(proto: onnx.ModelProto) -> list[str]:
+    names = [node.input[1] for node in proto.graph.node if node.op_type == "Conv"]
+    return [name.removesuffix("_half") for name in names if name.endswith("_half")]
+
+
+def test_attention_or_the_first_layers_can_stay_float32() -> None:
+    for options, halves in (
+        ({}, ["first", "second"]),
+        ({"keeps_attention": True}, ["first"]),
+        ({"first_float32": 0.5}, ["second"]),
+    ):
+        proto = gated()
+        share = to_float16(proto, **options)
+        assert float16_convolutions(proto) == halves and share == len(halves) / 2
+        expected = run(gated(), random(3, 1, 2, 2))
+        np.testing.assert_allclose(run(proto, random(3, 1, 2, 2)), expected, atol=2e-3)
+
+
+def test_float16_is_tried_on_everything_first() -> None:
+    proto = gated()
+    shares = [share for _, share in float16_graphs(proto)]
+    assert shares == [1.0, 0.5, 0.5, 0.0, 0.0]
+    assert proto == gated()
 
 
 def test_layers_that_share_a_weight_get_their_own_copy() -> None:
