@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="NETWORK")
     parser.add_argument("--for", dest="consumer", choices=CONSUMERS, default="onnxruntime")
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     networks = {arch: (arch, "resnet18", 0) for arch in list_archs()} | EXTRA
     settings = settings_for(arguments.consumer, precision=arguments.precision)
     arguments.folder.mkdir(parents=True, exist_ok=True)

@@ -248,7 +248,7 @@ def write(proto: ModelProto, path: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def check_replaceable(model: WrittenModel, source: Path, source_hash: str) -> None:
-    """Raises ConfigError if a file that the export would replace may be somebody's own: a file at
+    """Raises ConfigError if a file that the export would replace is not its own: one at
     `model.path` that was not exported from this checkpoint, or an edited configuration."""
     advice = "Add --overwrite to replace it, or choose another file with -o"
     check_regular(model.path, ConfigError)

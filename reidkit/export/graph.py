@@ -175,9 +175,11 @@ class Graph:
                 continue
             ordered = np.sort(axes)
             groups = np.split(ordered, np.flatnonzero(np.diff(ordered) > 1) + 1)
+            sizes = self.shapes.get(node.input[0])
+            averaged = [group for group in groups if not sizes or any(sizes[k] != 1 for k in group)]
+            if len(averaged) < 2:
+                continue  # a mean over an axis of size 1 is correct
             names = [f"{node.output[0]}_group{k}" for k in range(1, len(groups))]
-            if not names:
-                continue
             keepdims = [entry for entry in node.attribute if entry.name == "keepdims"]
             means = []
             for group, source, result in zip(
