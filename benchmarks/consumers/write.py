@@ -4,7 +4,7 @@ Run by hand, in reidkit's environment. The networks have random weights, ResNet-
 architecture has a backbone, and batch norm statistics of random images; two have ResNet-50. Each
 file comes with an .npz: `images` as the file takes them, and `embeddings` of PyTorch.
 
-    python benchmarks/consumers/write.py MODELS [--for boxmot] [NETWORK ...]
+    python benchmarks/consumers/write.py MODELS [--for boxmot] [--precision fp16] [NETWORK ...]
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ SMALL = {(256, 128): (128, 64), (384, 128): (192, 64)}
 
 EXTRA = {
     "iaunet-video": ("iaunet", "resnet18", 4),
+    "baseline-video": ("baseline", "resnet18", 4),
     "baseline-googlenet": ("baseline", "googlenet", 0),
     "baseline-resnet50": ("baseline", "resnet50", 0),
     "iaunet-resnet50": ("iaunet", "resnet50", 0),
@@ -71,16 +72,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("networks", nargs="*", metavar="NETWORK")
     parser.add_argument("--for", dest="consumer", choices=CONSUMERS, default="onnxruntime")
-    arguments = parser.parse_args()
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    arguments = parser.parse_intermixed_args()
     networks = {arch: (arch, "resnet18", 0) for arch in list_archs()} | EXTRA
-    settings = settings_for(arguments.consumer)
+    settings = settings_for(arguments.consumer, precision=arguments.precision)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name in arguments.networks or networks:
         target = arguments.folder / f"{name.replace('/', '-')}.onnx"
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "model.safetensors"
             save_checkpoint(source, *networks[name])
-            report = export_onnx(source, target, settings)
+            report = export_onnx(source, target, settings, overwrite=True)
             model, header = checkpoint.load(source)
         frames = header.frames
         (crops,) = random_crops([(3, frames)], header.preprocess.size)
@@ -89,7 +91,10 @@ def main() -> None:
         )
         embeddings = reference(model, crops, header.preprocess).float().numpy()
         np.savez(target.with_suffix(".npz"), images=feed(crops), embeddings=embeddings, crops=crops)
-        print(f"{name:20} cosine >= {min(p.cosine for p in report.parities):.6f}", flush=True)
+        share = f"  float16 {report.float16_share:.0%}" if arguments.precision == "fp16" else ""
+        print(
+            f"{name:20} cosine >= {min(p.cosine for p in report.parities):.6f}{share}", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reidkit.export import ExportReport, ExportSettings
 
 PANELS = {
-    "File": ("out", "consumer", "input_name", "output_name", "json"),
+    "File": ("out", "overwrite", "consumer", "input_name", "output_name", "json"),
     "Graph": ("input", "outputs", "batch", "frames", "opset", "ir"),
     "Precision and verification": ("precision", "calibrate", "verify", "tolerance", "data_root"),
 }
@@ -39,6 +39,10 @@ def export(
             "--out", "-o", help="ONNX file.", show_default="model.onnx beside the checkpoint"
         ),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace a file that is no export of this checkpoint."),
+    ] = False,
     consumer: Annotated[
         Consumer,
         typer.Option(
@@ -172,6 +176,7 @@ def export(
             settings,
             calibration=crops,
             dataset=None if verify is None else open_data(verify, data_root),
+            overwrite=overwrite,
             on_progress=on_progress,
         )
     if json:
@@ -209,6 +214,7 @@ def report_document(report: ExportReport) -> dict[str, Any]:
         "file": str(report.file),
         "for": report.settings.consumer,
         "precision": report.settings.precision,
+        "float16_share": report.float16_share,
         "parity": [dataclasses.asdict(parity) for parity in report.parities],
         "results": report.results.to_dict() if report.results else None,
         "configuration": [str(path) for path in report.configuration],
@@ -222,6 +228,8 @@ def print_report(report: ExportReport) -> None:
             f"batch {parity.batch}{clips}: cosine >= {parity.cosine:.6f}, "
             f"absolute error <= {parity.error:.1e}"
         )
+    if report.settings.precision == "fp16":
+        print(f"float16: {report.float16_share:.0%} of the convolutions' work")
     if report.results:
         print(f"{report.results.dataset}: {report.results.summary()}")
     for path in (report.file, *report.configuration):

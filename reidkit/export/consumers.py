@@ -233,6 +233,7 @@ CONSUMERS: dict[Consumer, ConsumerSpec] = {
         pixels="0-255",
         rgb=True,
         outputs="embeddings",
+        clips=True,
         precisions=("fp32",),
         feed=feed_opencv,
     ),

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import ModelProto, checker, helper, save
+from onnx import ModelProto, checker, helper, load, save
 
 import reidkit
 from reidkit import checkpoint
@@ -22,7 +23,7 @@ from reidkit.errors import ConfigError, ReidkitError
 from reidkit.export.consumers import CONSUMERS, WrittenModel, check_clips, check_target
 from reidkit.export.graph import clean, set_ir, set_opset
 from reidkit.export.module import ExportModule, to_onnx
-from reidkit.export.precision import crop_batches, to_float16, to_int8
+from reidkit.export.precision import crop_batches, float16_graphs, to_int8
 from reidkit.export.results import ResultComparison, check_results, compare_results
 from reidkit.export.settings import ExportSettings
 from reidkit.export.verification import (
@@ -34,12 +35,15 @@ from reidkit.export.verification import (
     parity_shapes,
     random_crops,
 )
-from reidkit.files import atomic, sha256
+from reidkit.files import atomic, check_regular, sha256
 from reidkit.preprocess import Preprocess
 from reidkit.types import Dataset
 
 FORMAT = 2
 """Version of the metadata in exported files."""
+
+MAX_BYTES = 2**31
+"""Size of the largest ONNX file without external data."""
 
 HELD_OUT = 8
 """Of the images for calibration, each 8th one is left out of it and verifies the int8 file."""
@@ -53,6 +57,7 @@ class ExportReport:
         parities: comparison with PyTorch at each batch size.
         results: comparison of evaluation results, if one was requested.
         configuration: files for the consumer.
+        float16_share: of the convolutions' work; 0 in other precisions.
     """
 
     file: Path
@@ -60,6 +65,7 @@ class ExportReport:
     parities: list[Parity]
     results: ResultComparison | None = None
     configuration: list[Path] = field(default_factory=list)
+    float16_share: float = 0.0
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -73,18 +79,23 @@ def export_onnx(
     *,
     calibration: Sequence[NDArray[np.uint8]] = (),
     dataset: Dataset | None = None,
+    overwrite: bool = False,
     on_progress: Progress = _silent,
 ) -> ExportReport:
     """Exports the checkpoint `source` to `target` and verifies it before `target` is written.
+
+    In float16, as many of the first layers stay float32 as the verification needs.
 
     Args:
         calibration: RGB crops of the network's size, each uint8 [H, W, 3], or clips [T, H, W, 3]
             of equal length, that the ranges for int8 are measured on.
         dataset: to evaluate checkpoint and file on; the file's metadata states the result.
+        overwrite: replaces files that are there.
         on_progress: receives (stage, done, total).
     Raises:
-        ConfigError: the settings do not fit the network or the consumer, or there are no images
-            for int8.
+        ConfigError: the settings do not fit the network or the consumer, there are no images for
+            int8, or, without `overwrite`, `target` is there and is no export of `source`, or a
+            file for the consumer is there and has other contents.
         ReidkitError: ONNX Runtime's embeddings, or results on `dataset`, differ from PyTorch's by
             more than is accepted. Nothing is written.
     """
@@ -99,6 +110,17 @@ def export_onnx(
     clips = takes_clips(header, settings, source)
     check_clips(settings.consumer, clips=clips)
     spec = CONSUMERS[settings.consumer]
+    written = WrittenModel(
+        path=target,
+        name=header.arch,
+        size=header.preprocess.size,
+        dimension=model.embedding_dim,
+        clips=clips,
+        settings=settings,
+    )
+    source_hash = sha256(source)
+    if not overwrite:
+        check_replaceable(written, source, source_hash)
     caller = caller_preprocess(header.preprocess, settings)
     module = ExportModule(
         model,
@@ -119,16 +141,15 @@ def export_onnx(
     )
     clean(proto)
     set_opset(proto, settings.opset)
-    if settings.precision == "fp16":
-        to_float16(proto)
     set_ir(proto, settings.ir)
-    metadata = describe(header, settings, caller, clips=clips) | {"source_sha256": sha256(source)}
+    metadata = describe(header, settings, caller, clips=clips) | {"source_sha256": source_hash}
     on_progress("exporting", 1, 1)
     feed = spec.feed or feed_for(caller, settings.pixels)
+    graphs: Iterable[tuple[ModelProto, float]] = [(proto, 0.0)]
     with atomic(target) as partial:
         if settings.precision == "int8":
             crops = [crop for k, crop in enumerate(calibration) if k % HELD_OUT]
-            proto = to_int8(proto, crops, feed, batch=settings.batch)
+            graphs = [(to_int8(proto, crops, feed, batch=settings.batch), 0.0)]
             batches = list(crop_batches(calibration[::HELD_OUT], settings.batch or HELD_OUT))
         else:
             shapes = parity_shapes(
@@ -138,9 +159,17 @@ def export_onnx(
                 trained_frames=header.frames,
             )
             batches = random_crops(shapes, header.preprocess.size)
-        write(proto, partial, metadata)
-        parities = compare(
-            model, partial, header.preprocess, feed, batches, on_progress=on_progress
+        if settings.precision == "fp16":
+            graphs = float16_graphs(proto)
+
+        def verify(candidate: ModelProto) -> list[Parity]:
+            write(candidate, partial, metadata)
+            return compare(
+                model, partial, header.preprocess, feed, batches, on_progress=on_progress
+            )
+
+        proto, float16_share, parities = first_accepted(
+            graphs, verify, least=MIN_COSINE[settings.precision]
         )
         check_parities(parities, settings, source=source, target=target)
         results = None
@@ -148,15 +177,8 @@ def export_onnx(
             results = compare_results(source, partial, dataset, on_progress=on_progress)
             check_results(results, settings, target=target)
             write(proto, partial, metadata | {"results": results.to_dict()})
-    written = WrittenModel(
-        path=target,
-        name=header.arch,
-        size=header.preprocess.size,
-        dimension=model.embedding_dim,
-        clips=clips,
-        settings=settings,
-    )
-    return ExportReport(target, settings, parities, results, write_configuration(written))
+    configuration = write_configuration(written)
+    return ExportReport(target, settings, parities, results, configuration, float16_share)
 
 
 def takes_clips(header: Header, settings: ExportSettings, source: Path) -> bool:
@@ -225,13 +247,60 @@ def write(proto: ModelProto, path: Path, metadata: Mapping[str, Any]) -> None:
     save(proto, path)
 
 
+def check_replaceable(model: WrittenModel, source: Path, source_hash: str) -> None:
+    """Raises ConfigError if a file that the export would replace is not its own: one at
+    `model.path` that was not exported from this checkpoint, or an edited configuration."""
+    advice = "Add --overwrite to replace it, or choose another file with -o"
+    check_regular(model.path, ConfigError)
+    if model.path.exists() and _source_of(model.path) != source_hash:
+        raise ConfigError(
+            f"{model.path} exists and was not exported from the present {source}. {advice}"
+        )
+    for path, text in configuration_texts(model).items():
+        if path.exists() and path.read_bytes() != text.encode():
+            raise ConfigError(f"{path} exists and has other contents. {advice}")
+
+
+def _source_of(path: Path) -> object:
+    """Hash of the checkpoint that a file was exported from; None if it is no export."""
+    if path.stat().st_size > MAX_BYTES:
+        return None
+    try:
+        proto = load(path, load_external_data=False)
+        (stored,) = (entry.value for entry in proto.metadata_props if entry.key == "reidkit")
+        metadata = json.loads(stored)
+    except (OSError, ValueError, DecodeError):
+        return None
+    return metadata.get("source_sha256") if isinstance(metadata, dict) else None
+
+
+def configuration_texts(model: WrittenModel) -> Mapping[Path, str]:
+    """The files that the consumer reads, by path."""
+    return CONSUMERS[model.settings.consumer].configuration(model)
+
+
 def write_configuration(model: WrittenModel) -> list[Path]:
     """Writes the files that the consumer reads; returns their paths."""
-    texts = CONSUMERS[model.settings.consumer].configuration(model)
+    texts = configuration_texts(model)
     for path, text in texts.items():
         with atomic(path) as partial:
             partial.write_text(text)
     return list(texts)
+
+
+def first_accepted(
+    graphs: Iterable[tuple[ModelProto, float]],
+    verify: Callable[[ModelProto], list[Parity]],
+    *,
+    least: float,
+) -> tuple[ModelProto, float, list[Parity]]:
+    """The first graph whose lowest cosine is at least `least`, with its number and comparisons;
+    else the last one."""
+    for proto, share in graphs:
+        found = proto, share, verify(proto)
+        if min(parity.cosine for parity in found[2]) >= least:
+            break
+    return found
 
 
 def check_parities(

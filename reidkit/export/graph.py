@@ -1,7 +1,7 @@
 """Clean-up of exported graphs, so that runtimes other than the newest ONNX Runtime load them.
 
-The rewrites keep results bit for bit. The shapes that torch's exporter infers decide where one is
-valid; a node whose shapes are unknown stays as it is.
+The rewrites keep results bit for bit, but for the rounding of a mean that is split. The shapes that
+torch's exporter infers decide where one is valid; a node whose shapes are unknown stays as it is.
 """
 
 from __future__ import annotations
@@ -47,11 +47,12 @@ def clean(proto: ModelProto) -> None:
 
     Constant subgraphs are folded. A reshape to at most one size that is not fixed gets a constant
     shape. An Expand whose result is broadcast anyway is removed, a mask of booleans becomes a
-    minimum, and Unsqueeze inserts one axis at a time: OpenCV 4.11 fails on the originals. An output
-    that other nodes use gets an Identity of its own, for float16 converters, and a fully connected
-    layer that is applied twice two copies of its weight, for quantisers. The shapes of
-    intermediate values are removed: those of constants stop ONNX Runtime's quantisers, and
-    runtimes infer the others.
+    minimum, and Unsqueeze inserts one axis at a time: OpenCV 4.11 fails on the originals. A mean
+    over axes that are not adjacent becomes several: OpenCV 5 gives wrong results. An output that
+    other nodes use gets an Identity of its own, for float16 converters, and a fully connected layer
+    that is applied twice two copies of its weight, for quantisers. The shapes of intermediate
+    values are removed: those of constants stop ONNX Runtime's quantisers, and runtimes infer the
+    others.
     """
     _remove_source_info(proto)
     graph = Graph(proto.graph)
@@ -60,6 +61,7 @@ def clean(proto: ModelProto) -> None:
     graph.fix_shapes()
     graph.remove_expands()
     graph.split_unsqueezes()
+    graph.split_means()
     graph.separate_outputs()
     graph.separate_weights()
     graph.remove_unused()
@@ -124,7 +126,7 @@ class Graph:
         for node in self.nodes("Reshape", "Squeeze", "Unsqueeze"):
             shape = self.shapes.get(node.output[0])
             free = [size for size in shape or [] if isinstance(size, str)]
-            if shape is None or len(free) > 1:
+            if not shape or len(free) > 1:  # quant_pre_process fails on a reshape to a number
                 continue
             sizes = np.array([-1 if isinstance(size, str) else size for size in shape], np.int64)
             name = self.add_constant(f"{node.output[0]}_shape", sizes)
@@ -164,6 +166,30 @@ class Graph:
                     for name, source, result in zip(names, results[:-1], results[1:], strict=True)
                 ),
             )
+
+    def split_means(self) -> None:
+        """One mean per group of adjacent axes, the last group first."""
+        for node in self.nodes("ReduceMean"):
+            axes = self.constants.get(node.input[1]) if len(node.input) > 1 else None
+            if axes is None or axes.min() < 0:
+                continue
+            ordered = np.sort(axes)
+            groups = np.split(ordered, np.flatnonzero(np.diff(ordered) > 1) + 1)
+            sizes = self.shapes.get(node.input[0])
+            averaged = [group for group in groups if not sizes or any(sizes[k] != 1 for k in group)]
+            if len(averaged) < 2:
+                continue  # a mean over an axis of size 1 is correct
+            names = [f"{node.output[0]}_group{k}" for k in range(1, len(groups))]
+            keepdims = [entry for entry in node.attribute if entry.name == "keepdims"]
+            means = []
+            for group, source, result in zip(
+                reversed(groups), [node.input[0], *names], [*names, node.output[0]], strict=True
+            ):
+                axis = self.add_constant(f"{result}_axes", group)
+                mean = helper.make_node("ReduceMean", [source, axis], [result])
+                mean.attribute.extend(keepdims)
+                means.append(mean)
+            self.replace(node, means)
 
     def separate_outputs(self) -> None:
         """An output that other nodes use as well becomes an Identity of an inner value."""

@@ -116,6 +116,10 @@ def to_onnx(
         products = op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2]))
         return op.MatMul(op.Softmax(products, axis=-1), value)
 
+    def floor_divide(index: Any, count: Any) -> Any:
+        """Of indices, never negative; the exporter's own compares booleans, OpenCV 5 cannot."""
+        return op.Div(index, count)
+
     last = (*size, 3) if module.pixels == "uint8-nhwc" else (3, *size)
     lengths = (frames or 3,) if clips else ()
     dtype = torch.uint8 if module.pixels == "uint8-nhwc" else torch.float32
@@ -129,7 +133,10 @@ def to_onnx(
         free,
         input_name=input_name,
         output_names=output_names,
-        translations={torch.ops.aten.scaled_dot_product_attention.default: attention},
+        translations={
+            torch.ops.aten.scaled_dot_product_attention.default: attention,
+            torch.ops.aten.floor_divide.default: floor_divide,
+        },
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, load, save
+from onnx import ModelProto, NodeProto, TensorProto, helper, load, save, shape_inference
 
 from reidkit.export.graph import Graph
 from reidkit.export.verification import Feed
@@ -28,15 +29,48 @@ _FOLLOWERS = frozenset(
 
 CALIBRATION_BATCH = 8
 
+FLOAT32_PARTS = ((False, 0.0), (True, 0.0), (True, 0.25), (True, 0.5), (True, 0.75))
+"""What `float16_graphs` leaves in float32: attention or not, and the share of the work of
+convolutions from the input on."""
 
-def to_float16(proto: ModelProto) -> None:
+
+def float16_graphs(proto: ModelProto) -> Iterator[tuple[ModelProto, float]]:
+    """Copies of the graph in float16, with more and more of it left in float32, each with the share
+    of the convolutions' work that is float16.
+
+    Attention from relations multiplies the rounding errors before it, so how much of a network
+    float16 may compute depends on its weights: the caller takes the first copy that is accurate.
+    """
+    for keeps_attention, share in FLOAT32_PARTS:
+        candidate = ModelProto()
+        candidate.CopyFrom(proto)
+        yield (
+            candidate,
+            to_float16(candidate, keeps_attention=keeps_attention, first_float32=share),
+        )
+
+
+def to_float16(
+    proto: ModelProto, *, keeps_attention: bool = False, first_float32: float = 0.0
+) -> float:
     """Makes the convolutional part of the graph float16, in place; input and outputs stay float32.
 
     Convolutions and the elementwise nodes and poolings after them. Matrix products of feature maps
     overflow float16, the softmax of raw products needs float32, and means and norms are a small
     part of the work.
+
+    Args:
+        keeps_attention: leaves the nodes in float32 whose results reach the output only through a
+            sigmoid, a softmax or a product of feature maps.
+        first_float32: share of the convolutions' work, from the input on, that stays float32.
+    Returns:
+        The share of the convolutions' work that is float16.
     """
+    work = _convolution_work(proto)
     graph = Graph(proto.graph)
+    trunk = _trunk(graph) if keeps_attention else None
+    done = 0.0  # share of the work up to this node
+    share = 0.0  # of it in float16
     half: set[str] = set()  # values that exist in float16, as NAME_half
     full = {entry.name for entry in proto.graph.input}  # and in float32
     nodes: list[NodeProto] = []
@@ -57,7 +91,11 @@ def to_float16(proto: ModelProto) -> None:
 
     for node in graph.nodes():
         converted = half.intersection(node.input) - graph.constants.keys()
-        if node.op_type == "Conv" or (node.op_type in _FOLLOWERS and converted):
+        done += work.get(node.output[0], 0.0)
+        starts = node.op_type == "Conv" and done > first_float32
+        follows = node.op_type in _FOLLOWERS and bool(converted)
+        if (starts or follows) and (trunk is None or node.output[0] in trunk):
+            share += work.get(node.output[0], 0.0)
             shape = node.input[1:] if node.op_type == "Reshape" else []
             node.input[:] = [as_half(name) for name in node.input if name not in shape] + shape
             half.update(node.output)
@@ -71,6 +109,46 @@ def to_float16(proto: ModelProto) -> None:
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
     graph.remove_unused()
+    return share
+
+
+def _trunk(graph: Graph) -> set[str]:
+    """Values that reach an output other than through a sigmoid, a softmax or a product of feature
+    maps: all but attention."""
+    makers = {name: node for node in graph.nodes() for name in node.output}
+    found: set[str] = set()
+    waiting = [output.name for output in graph.proto.output]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        node = makers.get(name)
+        if node is None or node.op_type in ("Sigmoid", "Softmax"):
+            continue
+        if node.op_type == "MatMul" and not graph.constants.keys() & set(node.input):
+            continue
+        waiting.extend(node.input)
+    return found
+
+
+def _convolution_work(proto: ModelProto) -> dict[str, float]:
+    """Each convolution's share of the multiplications of all, by the name of its output; sizes that
+    are not known count as one."""
+    inferred = shape_inference.infer_shapes(proto).graph
+    sizes = {
+        value.name: [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim]
+        for value in (*inferred.value_info, *inferred.output)
+    }
+    weights = {entry.name: entry.dims for entry in inferred.initializer}
+    work = {
+        node.output[0]: math.prod(weights[node.input[1]])
+        * math.prod(sizes.get(node.output[0], [])[2:])
+        for node in inferred.node
+        if node.op_type == "Conv"
+    }
+    total = sum(work.values())
+    return {name: own / total for name, own in work.items()}
 
 
 def _cast(source: str, target: str, kind: int) -> NodeProto:
@@ -83,8 +161,8 @@ def to_int8(
     """The float32 graph with convolutions quantised: static, weights signed and per channel,
     activations unsigned, their ranges the extremes over the crops.
 
-    ONNX Runtime fuses ReLU into them; the rest is a small part of the work and a large part of the
-    error.
+    ReLU is quantised with them: its output alone is rounded, and no pair of conversions stays
+    between the two. The rest is a small part of the work and a large part of the error.
 
     Args:
         crops: RGB crops of the network's size, each uint8 [H, W, 3], or clips [T, H, W, 3] of equal
@@ -120,7 +198,7 @@ def to_int8(
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=["Conv"],
+            op_types_to_quantize=["Conv", "Relu"],
         )
         found = load(target)
     found.producer_name, found.producer_version = proto.producer_name, proto.producer_version

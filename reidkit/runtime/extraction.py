@@ -52,6 +52,9 @@ class ExtractionSettings:
 
 _DEFAULTS = ExtractionSettings()
 
+NORM_TOLERANCE = 1e-3
+"""Of L2-normalised rows that a model computed in float16."""
+
 
 def embed_images(
     embedder: Embedder | Runtime,
@@ -272,14 +275,15 @@ def extract_split(
         raise DataError(f"{dataset.name} has no {split} split")
     video = has_tracklets(items)
     paths = [[dataset.root / frame.path for frame in frames([item])] for item in group.shard(items)]
+    rows = _embed_shard(embedder, paths, settings, group, on_progress)
     return Features(
-        features=_embed_shard(embedder, paths, settings, group, on_progress),
+        features=rows,
         pids=np.array([item.pid for item in items], np.int64),
         camids=np.array([item.camid for item in items], np.int64),
         paths=tuple(item.path for item in items),
         roles=np.array([ROLES.index(item.role) for item in items], np.uint8),
         attributes={
-            **_origin(embedder, settings, video=video),
+            **_origin(embedder, settings, rows, video=video),
             "dataset": dataset.name,
             "dataset_fingerprint": dataset.fingerprint,
             "protocol": dataset.protocol,
@@ -310,13 +314,14 @@ def extract_images(
     embedder = as_embedder(embedder)
     video = any(len(tracklet) > 1 for tracklet in tracklets)
     unknown = np.full(len(tracklets), -1, np.int64)
+    rows = _embed_shard(embedder, group.shard(tracklets), settings, group, on_progress)
     return Features(
-        features=_embed_shard(embedder, group.shard(tracklets), settings, group, on_progress),
+        features=rows,
         pids=unknown,
         camids=unknown,
         paths=tuple(tracklet[0].as_posix() for tracklet in tracklets),
         roles=np.zeros(len(tracklets), np.uint8),
-        attributes=_origin(embedder, settings, video=video),
+        attributes=_origin(embedder, settings, rows, video=video),
     )
 
 
@@ -361,9 +366,14 @@ def _embed_items(
 
 
 def _origin(
-    embedder: Embedder, settings: ExtractionSettings, *, video: bool
+    embedder: Embedder, settings: ExtractionSettings, rows: NDArray[np.float32], *, video: bool
 ) -> dict[str, str | bool | int]:
-    """Attributes of a features file: the model and how its rows were computed."""
+    """Attributes of a features file: the model and how its rows were computed.
+
+    Whether rows are L2-normalised is measured: an ONNX file may normalise, and averages over frames
+    or mirrored images are not normalised even then.
+    """
+    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
     return {
         "model": embedder.name,
         "model_sha256": embedder.source_hash,
@@ -371,5 +381,5 @@ def _origin(
         "frames": embedder.frames,
         "clips": settings.clips if video else "",
         "flip": settings.flip,
-        "normalised": False,
+        "normalised": bool(len(rows) and np.abs(norms - 1).max() < NORM_TOLERANCE),
     }

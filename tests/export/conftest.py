@@ -13,13 +13,15 @@ from reidkit.registry import get_arch
 SIZE = (64, 32)
 
 
-def save_network(path: Path, *, preprocess: Preprocess, frames: int = 0) -> Path:
-    spec = get_arch("baseline")
+def save_network(
+    path: Path, *, preprocess: Preprocess, frames: int = 0, arch: str = "baseline"
+) -> Path:
+    spec = get_arch(arch)
     config = spec.config(backbone="resnet18")
     torch.manual_seed(0)
     model = spec.build(config, num_ids=3, input_size=SIZE)
     header = checkpoint.Header(
-        arch="baseline",
+        arch=arch,
         arch_config=dataclasses.asdict(config),
         preprocess=preprocess,
         num_ids=3,
@@ -54,6 +56,16 @@ def bgr_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def video_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("video") / "model.safetensors"
     return save_network(path, preprocess=Preprocess(size=SIZE), frames=4)
+
+
+@pytest.fixture(scope="session")
+def exported_iaunet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network whose parts exchange information over clips of any length."""
+    from reidkit.export import export_onnx
+
+    source = tmp_path_factory.mktemp("iaunet") / "model.safetensors"
+    save_network(source, preprocess=Preprocess(size=SIZE), frames=2, arch="iaunet")
+    return export_onnx(source, source.with_name("model.onnx")).file
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from reidkit import checkpoint
 from reidkit.choices import Consumer
 from reidkit.errors import ConfigError, ReidkitError
 from reidkit.export import ExportSettings, export_onnx, settings_for
-from reidkit.export.exporter import check_parities
+from reidkit.export.exporter import check_parities, first_accepted
+from reidkit.export.precision import float16_graphs
 from reidkit.export.verification import Parity, compare, feed_for, parity_shapes, random_crops
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.embedder import load_embedder
@@ -65,6 +67,29 @@ def test_quantisers_of_onnx_runtime_take_the_default_file(exported: Path, tmp_pa
         assert open_session(file, "cpu").run(["embeddings"], {"images": image})[0].shape == (1, 512)
 
 
+def test_quantisation_preprocessing_takes_clips_of_any_length(
+    exported_iaunet: Path, tmp_path: Path
+) -> None:
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    quant_pre_process(str(exported_iaunet), str(tmp_path / "prepared.onnx"))
+    session = open_session(tmp_path / "prepared.onnx", "cpu")
+    for frames in (1, 3):
+        clips = np.zeros((2, frames, 3, 64, 32), np.float32)
+        assert session.run(["embeddings"], {"images": clips})[0].shape == (2, 512)
+
+
+def test_a_network_of_clips_has_nothing_that_opencv_cannot_run(exported_iaunet: Path) -> None:
+    """OpenCV 5 cannot compare booleans, and gives wrong means over axes that are not adjacent."""
+    inferred = onnx.shape_inference.infer_shapes(onnx.load(exported_iaunet)).graph
+    kinds = {entry.name: entry.type.tensor_type.elem_type for entry in inferred.value_info}
+    compared = [node.input[0] for node in inferred.node if node.op_type == "Equal"]
+    assert compared and {kinds[name] for name in compared} == {onnx.TensorProto.INT64}
+    for node in inferred.node:
+        axes = [a.ints for a in node.attribute if a.name == "axes"]
+        assert all(np.all(np.diff(entry) == 1) for entry in axes)
+
+
 def test_an_export_that_differs_is_not_written(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +106,35 @@ def test_float16_is_allowed_a_lower_cosine_than_float32() -> None:
     check_parities(found, ExportSettings(precision="fp16"), **paths)
     with pytest.raises(ReidkitError, match=r"expected at least 0\.9999"):
         check_parities(found, ExportSettings(), **paths)
+
+
+def test_only_an_export_of_the_same_checkpoint_is_replaced(
+    network: Path, bgr_network: Path, exported: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "m.onnx"
+    shutil.copy(exported, target)
+    with pytest.raises(
+        ConfigError, match=r"m\.onnx exists and was not exported from .*--overwrite"
+    ):
+        export_onnx(bgr_network, target)
+    assert target.read_bytes() == exported.read_bytes()
+    export_onnx(network, target, ExportSettings(outputs="embeddings"))
+    assert metadata(target)["outputs"] == ["embeddings"]
+
+    target.write_text("notes")
+    with pytest.raises(ConfigError, match=r"m\.onnx exists and was not exported from"):
+        export_onnx(network, target)
+    export_onnx(network, target, overwrite=True)
+    assert metadata(target)["arch"] == "baseline"
+
+
+def test_an_edited_configuration_is_not_replaced(network: Path, tmp_path: Path) -> None:
+    edited = tmp_path / "m.botsort.yaml"
+    edited.write_text("track_buffer: 90\n")
+    with pytest.raises(ConfigError, match=r"botsort\.yaml exists and has other contents.*--overw"):
+        export_onnx(network, tmp_path / "m.onnx", settings_for("ultralytics"))
+    assert edited.read_text() == "track_buffer: 90\n"
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_the_verification_detects_a_wrong_weight(network: Path, exported: Path) -> None:
@@ -159,6 +213,32 @@ def test_float16_keeps_float32_input_and_output(network: Path, tmp_path: Path) -
     kinds = {entry.name: entry.data_type for entry in proto.graph.initializer}
     weights = [kinds[node.input[1]] for node in proto.graph.node if node.op_type == "Conv"]
     assert set(weights) == {onnx.TensorProto.FLOAT16}
+
+
+def test_float16_covers_whole_networks_that_tolerate_it(
+    exported: Path, exported_iaunet: Path, tmp_path: Path
+) -> None:
+    for file, shape in ((exported, (2, 3, 64, 32)), (exported_iaunet, (2, 3, 3, 64, 32))):
+        images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        proto, share = next(float16_graphs(onnx.load(file)))
+        onnx.save(proto, tmp_path / "half.onnx")
+        whole, half = (
+            open_session(path, "cpu").run(["embeddings"], {"images": images})[0]
+            for path in (file, tmp_path / "half.onnx")
+        )
+        assert share == pytest.approx(1)
+        assert_same_direction(half, whole, least=0.999)
+
+
+def test_the_first_float16_graph_that_is_accurate_is_written() -> None:
+    cosines = {"all": 0.9, "most": 0.9995, "little": 1.0}
+    graphs = [("all", 1.0), ("most", 0.7), ("little", 0.2)]
+
+    def verify(graph: str) -> list[Parity]:
+        return [Parity(1, 0, 1.0, 0.0), Parity(3, 0, cosines[graph], 0.0)]
+
+    assert first_accepted(graphs, verify, least=0.999)[:2] == ("most", 0.7)
+    assert first_accepted(graphs[:1], verify, least=0.999)[:2] == ("all", 1.0)
 
 
 def test_int8_is_calibrated_and_verified_on_images(network: Path, tmp_path: Path) -> None:

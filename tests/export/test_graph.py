@@ -10,7 +10,7 @@ from onnx.reference import ReferenceEvaluator
 
 from reidkit.errors import ConfigError
 from reidkit.export.graph import clean, set_ir, set_opset
-from reidkit.export.precision import to_float16
+from reidkit.export.precision import float16_graphs, to_float16
 
 
 def graph(
@@ -102,6 +102,26 @@ def test_new_axes_become_reshapes_or_are_inserted_one_at_a_time() -> None:
         assert run(proto, random(3, 4)).shape == (3, 1, 4, 1)
 
 
+@pytest.mark.parametrize(("frames", "means"), [(2, 2), (1, 1)])
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_a_mean_over_axes_that_are_not_adjacent_becomes_several(
+    keepdims: int, frames: int, means: int
+) -> None:
+    """OpenCV 5 gives wrong means over such axes, unless all but one group have the size 1."""
+    node = helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=keepdims)
+    proto = graph(
+        [node],
+        shape=["batch", frames, 3, 4, 5],
+        result=["batch", 1, 3, 1, 1] if keepdims else ["batch", 3],
+        constants={"axes": np.array([1, 3, 4])},
+    )
+    x = random(6, frames, 3, 4, 5)
+    clean(proto)
+    assert types(proto) == ["ReduceMean"] * means
+    expected = x.mean((1, 3, 4), keepdims=bool(keepdims))
+    np.testing.assert_allclose(run(proto, x), expected, rtol=0, atol=1e-6)
+
+
 def test_constants_are_folded_and_unused_ones_removed() -> None:
     proto = graph(
         [
@@ -176,6 +196,43 @@ def test_products_of_feature_maps_stay_float32() -> None:
     assert kinds["weight_half"] == TensorProto.FLOAT16
     found = run(proto, np.full((1, 1, 1, 2), 300, np.float32))
     assert found.item() == 180_000
+
+
+def gated() -> onnx.ModelProto:
+    """A convolution, times the sigmoid of a second one of equal size."""
+    nodes = [
+        helper.make_node("Conv", ["x", "first"], ["map"]),
+        helper.make_node("Conv", ["map", "second"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["gate"]),
+        helper.make_node("Mul", ["map", "gate"], ["y"]),
+    ]
+    weights = {name: np.ones((1, 1, 1, 1), np.float32) for name in ("first", "second")}
+    return graph(nodes, shape=["batch", 1, 2, 2], result=["batch", 1, 2, 2], constants=weights)
+
+
+def float16_convolutions(proto: onnx.ModelProto) -> list[str]:
+    names = [node.input[1] for node in proto.graph.node if node.op_type == "Conv"]
+    return [name.removesuffix("_half") for name in names if name.endswith("_half")]
+
+
+def test_attention_or_the_first_layers_can_stay_float32() -> None:
+    for options, halves in (
+        ({}, ["first", "second"]),
+        ({"keeps_attention": True}, ["first"]),
+        ({"first_float32": 0.5}, ["second"]),
+    ):
+        proto = gated()
+        share = to_float16(proto, **options)
+        assert float16_convolutions(proto) == halves and share == len(halves) / 2
+        expected = run(gated(), random(3, 1, 2, 2))
+        np.testing.assert_allclose(run(proto, random(3, 1, 2, 2)), expected, atol=2e-3)
+
+
+def test_float16_is_tried_on_everything_first() -> None:
+    proto = gated()
+    shares = [share for _, share in float16_graphs(proto)]
+    assert shares == [1.0, 0.5, 0.5, 0.0, 0.0]
+    assert proto == gated()
 
 
 def test_layers_that_share_a_weight_get_their_own_copy() -> None:

@@ -8,12 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
+from onnx_models import SIZE, export_metadata, mean_nodes, write_onnx
 from PIL import Image
 
 from reidkit.errors import DataError
 from reidkit.runtime.distributed import ProcessGroup
 from reidkit.runtime.execution import Execution
-from reidkit.runtime.extraction import embed_images, embed_tracklets, extract_images
+from reidkit.runtime.extraction import (
+    ExtractionSettings,
+    embed_images,
+    embed_tracklets,
+    extract_images,
+)
 from reidkit.runtime.onnx_runtime import OnnxEmbedder
 
 
@@ -24,6 +31,19 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for k in range(50):
         Image.new("RGB", (5, 9), (k, 0, 255)).save(root / f"{k:02d}.png")
     return sorted(root.iterdir())
+
+
+@pytest.fixture
+def unit_rows(tmp_path: Path) -> Path:
+    """An export with one output: the mean of each channel, L2-normalised."""
+    nodes = [
+        *mean_nodes(),
+        helper.make_node("LpNormalization", ["y"], ["unit"], axis=1),
+    ]
+    metadata = export_metadata(outputs=["unit"], features_output="")
+    shape = ["n", 3, *SIZE]
+    path = tmp_path / "unit.onnx"
+    return write_onnx(path, nodes, shape, outputs={"unit": ["n", 3]}, metadata=metadata)
 
 
 def embedder(path: Path, threads: int) -> OnnxEmbedder:
@@ -83,3 +103,20 @@ def test_processes_share_image_files(exported: Path, paths: list[Path]) -> None:
     whole = extract_images(embedder(exported, 1), tracklets).features
     assert [len(part) for part in parts] == [16, 17, 17]
     assert (np.concatenate(parts) == whole).all()
+
+
+def test_features_say_whether_their_rows_are_normalised(
+    unit_rows: Path, exported: Path, paths: list[Path]
+) -> None:
+    """A file that normalises gives unit rows; sums over mirrored images and means are none."""
+
+    def normalised(file: Path, tracklets: Sequence[Sequence[Path]], **options: bool) -> bool:
+        settings = ExtractionSettings(**options)
+        found = extract_images(embedder(file, 1), tracklets, settings)
+        return found.attributes["normalised"]
+
+    single = [[path] for path in paths[40:43]]
+    assert normalised(unit_rows, single) is True
+    assert normalised(unit_rows, single, flip=True) is False
+    assert normalised(unit_rows, [[paths[0], paths[49]]]) is False
+    assert normalised(exported, single) is False
