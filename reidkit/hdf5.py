@@ -197,7 +197,7 @@ def _check_heap(file: h5py.File) -> None:
 
 def _pieces(file: h5py.File) -> Iterator[tuple[int, int]]:
     """First byte of each large array that is stored in one piece, and the byte after it."""
-    for key in (name.encode(errors="surrogateescape") for name in file):
+    for key in file.id:  # bytes: a name need not be UTF-8
         if file.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
             continue
         opened = h5py.h5o.open(file.id, key)

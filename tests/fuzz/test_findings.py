@@ -211,6 +211,16 @@ def test_a_damaged_heap_of_strings(tmp_path: Path, change: str):
         read_features(path)
 
 
+def test_a_data_set_whose_name_is_not_utf_8(tmp_path: Path):
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file["features"] = np.ones((2, 2), np.float32)
+        file["pids"] = file["camids"] = np.arange(2)
+        file[b"x\xe9\xff"] = 0
+        file.attrs["dataset"] = "12345678"
+    assert read_features(path).attributes == {"dataset": "12345678"}
+
+
 def test_a_damaged_heap_of_an_attribute(tmp_path: Path):
     """The HDF5 library looks for the end of free space of no size without end."""
     path = tmp_path / "f.h5"

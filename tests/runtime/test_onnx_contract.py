@@ -274,7 +274,7 @@ def test_a_provider_without_its_libraries_is_refused(
     monkeypatch.setattr(ort, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(onnx_session, "cuda_device_count", lambda: 1)
     monkeypatch.setattr(Path, "home", lambda: exported.parent)
-    with pytest.raises(RuntimeMissing, match="--provider tensorrt: ONNX Runtime could not load"):
+    with pytest.raises(RuntimeMissing, match="provider tensorrt: ONNX Runtime could not load"):
         open_session(exported, "cuda", provider="tensorrt")
     assert capsys.readouterr().out == ""
 
