@@ -303,9 +303,11 @@ class IndexDirectory:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
-            raise ReidkitError(f"{self.name}: {_cause(error)}") from error
         except sqlite3.DatabaseError as error:
+            # Python's module itself raises an OperationalError without a code for text that is not
+            # UTF-8; those of SQLite are about the disk, locks and permissions.
+            if isinstance(error, sqlite3.OperationalError) and hasattr(error, "sqlite_errorcode"):
+                raise ReidkitError(f"{self.name}: {_cause(error)}") from error
             raise DataError(f"{self.path / DATABASE} is damaged ({error}). {REBUILD}") from error
 
     @contextlib.contextmanager

@@ -285,6 +285,7 @@ def test_a_label_folder_whose_description_is_damaged(tmp_path: Path, text: str):
         ("INSERT INTO removed VALUES (4611686018427387904)", "slots beyond its 8"),
         ("UPDATE records SET slot = 77 WHERE slot = 3", "lacks the records of 1 vectors"),
         ("UPDATE meta SET value = '../x.f32' WHERE key = 'vectors'", "no name of a vector file"),
+        ("UPDATE meta SET value = CAST(X'7BFF' AS TEXT) WHERE key = 'header'", "is damaged"),
         (
             "INSERT INTO meta VALUES ('approximate', '{\"slots\": \"x\"}')",
             "its FAISS index is damaged",
