@@ -94,8 +94,8 @@ def export_onnx(
         on_progress: receives (stage, done, total).
     Raises:
         ConfigError: the settings do not fit the network or the consumer, there are no images for
-            int8, or, without `overwrite`, `target` is there and is no export of `source`, or a
-            file for the consumer is there and has other contents.
+            int8, or, without `overwrite`, `target` is there and is no export of `source` (beside
+            it: of any checkpoint), or a file for the consumer is there and has other contents.
         ReidkitError: ONNX Runtime's embeddings, or results on `dataset`, differ from PyTorch's by
             more than is accepted. Nothing is written.
     """
@@ -249,10 +249,13 @@ def write(proto: ModelProto, path: Path, metadata: Mapping[str, Any]) -> None:
 
 def check_replaceable(model: WrittenModel, source: Path, source_hash: str) -> None:
     """Raises ConfigError if a file that the export would replace is not its own: one at
-    `model.path` that was not exported from this checkpoint, or an edited configuration."""
+    `model.path` that was not exported from this checkpoint or, beside it, from an earlier one; or
+    an edited configuration."""
     advice = "Add --overwrite to replace it, or choose another file with -o"
     check_regular(model.path, ConfigError)
-    if model.path.exists() and _source_of(model.path) != source_hash:
+    exported_from = _source_of(model.path) if model.path.exists() else source_hash
+    beside = exported_from is not None and model.path.parent.samefile(source.parent)
+    if exported_from != source_hash and not beside:
         raise ConfigError(
             f"{model.path} exists and was not exported from the present {source}. {advice}"
         )
