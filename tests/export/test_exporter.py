@@ -17,7 +17,8 @@ from reidkit import checkpoint
 from reidkit.choices import Consumer
 from reidkit.errors import ConfigError, ReidkitError
 from reidkit.export import ExportSettings, export_onnx, settings_for
-from reidkit.export.exporter import check_parities, first_accepted
+from reidkit.export.consumers import WrittenModel
+from reidkit.export.exporter import check_parities, check_replaceable, first_accepted
 from reidkit.export.precision import float16_graphs
 from reidkit.export.verification import Parity, compare, feed_for, parity_shapes, random_crops
 from reidkit.preprocess import Preprocess
@@ -108,6 +109,12 @@ def test_float16_is_allowed_a_lower_cosine_than_float32() -> None:
         check_parities(found, ExportSettings(), **paths)
 
 
+def written_model(path: Path, export: Path) -> WrittenModel:
+    """An export of another checkpoint at `path`."""
+    shutil.copy(export, path)
+    return WrittenModel(path, "baseline", (64, 32), 512, False, ExportSettings())
+
+
 def test_only_an_export_of_the_same_checkpoint_is_replaced(
     network: Path, bgr_network: Path, exported: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +127,9 @@ def test_only_an_export_of_the_same_checkpoint_is_replaced(
     assert target.read_bytes() == exported.read_bytes()
     export_onnx(network, target, ExportSettings(outputs="embeddings"))
     assert metadata(target)["outputs"] == ["embeddings"]
+    # a training that went on exports again beside its checkpoint
+    check_replaceable(written_model(bgr_network.parent / "m.onnx", exported), bgr_network, "other")
+    (bgr_network.parent / "m.onnx").unlink()
 
     target.write_text("notes")
     with pytest.raises(ConfigError, match=r"m\.onnx exists and was not exported from"):
