@@ -162,18 +162,41 @@ def _locked(path: Path, target: Path, *, wait: float) -> Iterator[Callable[[], b
     deadline = time.monotonic() + wait
     flags = os.O_RDONLY if path.is_dir() or sys.platform == "win32" else os.O_RDWR | os.O_CREAT
     while sys.platform != "win32":
-        descriptor = os.open(path, flags, 0o666)
-        try:
+        with _opened(path, flags) as descriptor:
             locked = _lock(descriptor)
             if locked and _is_at(descriptor, path):
                 yield bind(_is_at, descriptor, path)
                 return
-        finally:
-            os.close(descriptor)
         if not locked and time.monotonic() >= deadline:
             raise ReidkitError(f"another process is writing {target}. Wait for it to end")
         time.sleep(0.02)
     yield path.exists
+
+
+_opened_descriptors: set[int] = set()
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """A descriptor of a file to lock. Forked processes close their copies: a data loading process
+    would hold the lock for some seconds after this process was killed."""
+    descriptor = os.open(path, flags, 0o666)
+    _opened_descriptors.add(descriptor)
+    try:
+        yield descriptor
+    finally:
+        if descriptor in _opened_descriptors:  # in a forked process it may be another file
+            _opened_descriptors.remove(descriptor)
+            os.close(descriptor)
+
+
+def _close_copies() -> None:
+    while _opened_descriptors:
+        os.close(_opened_descriptors.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_copies)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -209,15 +232,12 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would block
-    try:
+    with _opened(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:  # a pipe would block
         if not _lock(descriptor):
             raise ReidkitError(
                 f"another process is writing to {path}. Wait for it, or choose another folder"
             )
         yield
-    finally:
-        os.close(descriptor)
 
 
 def write_error(path: Path, error: OSError) -> ReidkitError:

@@ -3,6 +3,9 @@
 import errno
 import fcntl
 import os
+import signal
+import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -60,6 +63,27 @@ def test_a_folder_or_file_is_locked_by_one_process_at_a_time(tmp_path: Path, nam
         pytest.fail("locked twice")
     with exclusive_lock(target):
         assert list(tmp_path.iterdir()) == [target]  # there is no lock file
+
+
+def test_a_forked_process_does_not_keep_a_lock(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, of forks with threads
+        with exclusive_lock(tmp_path):
+            receiver, sender = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.write(sender, b"x")
+                time.sleep(60)
+                os._exit(0)
+            os.read(receiver, 1)
+            os.close(receiver)
+            os.close(sender)
+    try:
+        with exclusive_lock(tmp_path):  # the child's data loading goes on, its parent has ended
+            assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_the_cause_is_found_in_the_text_of_hdf5() -> None:

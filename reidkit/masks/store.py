@@ -122,7 +122,7 @@ class MaskStore:
         self.path = path
         with open_hdf5(path, MaskError, "mask file") as file:
             self._load(file)
-        self._bytes = memoryview(np.memmap(path, np.uint8, mode="r").data)
+            self._bytes = memoryview(np.memmap(path, np.uint8, mode="r").data)
 
     @classmethod
     def open(
