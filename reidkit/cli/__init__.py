@@ -116,9 +116,9 @@ for name, function, panels in (
 
 _STORAGE_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EIO, errno.EBUSY, errno.EXDEV, errno.ESTALE),
+    *(errno.EIO, errno.EBUSY, errno.EXDEV, errno.ESTALE, errno.ENOENT),
 }
-"""Errors of the disk or its permissions, not of the program."""
+"""Errors of the disk, its permissions, or what others remove meanwhile, not of the program."""
 
 
 def _print_version(wanted: bool) -> None:

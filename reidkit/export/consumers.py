@@ -302,7 +302,10 @@ def default_target(consumer: Consumer, source: Path, arch: str) -> Path:
 
 
 def check_target(consumer: Consumer, target: Path) -> None:
-    """Raises ConfigError if Triton would not find the file in its repository."""
+    """Raises ConfigError if the name is not that of an ONNX file, by which programs recognise it,
+    or if Triton would not find the file in its repository."""
+    if target.suffix != ".onnx":
+        raise ConfigError(f"-o {target}: expected a name that ends in .onnx")
     found = target.parent.name.isdigit() and target.name == "model.onnx"
     if consumer == "triton" and not found:
         raise ConfigError(

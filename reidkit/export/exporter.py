@@ -253,12 +253,13 @@ def check_replaceable(model: WrittenModel, source: Path, source_hash: str) -> No
     an edited configuration."""
     advice = "Add --overwrite to replace it, or choose another file with -o"
     check_regular(model.path, ConfigError)
-    exported_from = _source_of(model.path) if model.path.exists() else source_hash
-    beside = exported_from is not None and model.path.parent.samefile(source.parent)
-    if exported_from != source_hash and not beside:
-        raise ConfigError(
-            f"{model.path} exists and was not exported from the present {source}. {advice}"
-        )
+    if model.path.exists():
+        exported_from = _source_of(model.path)
+        beside = exported_from is not None and model.path.parent.samefile(source.parent)
+        if exported_from != source_hash and not beside:
+            raise ConfigError(
+                f"{model.path} exists and was not exported from the present {source}. {advice}"
+            )
     for path, text in configuration_texts(model).items():
         if path.exists() and path.read_bytes() != text.encode():
             raise ConfigError(f"{path} exists and has other contents. {advice}")

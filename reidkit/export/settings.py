@@ -9,6 +9,9 @@ from reidkit.errors import ConfigError
 
 OPSET = 16
 """The lowest opset that has all nodes of every network."""
+MIN_OPSET, MAX_OPSET = 7, 30
+MIN_IR, MAX_IR = 3, 20
+"""Bounds of any use; which of them a network and the installed onnx can have is found on export."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,13 @@ class ExportSettings:
             least = 1 if name == "batch" else 0
             if value is not None and value < least:
                 raise ConfigError(f"--{name}: found {value}, expected at least {least}")
+        if not MIN_OPSET <= self.opset <= MAX_OPSET:
+            raise ConfigError(
+                f"--opset: found {self.opset}, expected {MIN_OPSET} to {MAX_OPSET}; {OPSET} has "
+                "all that the networks need"
+            )
+        if self.ir is not None and not MIN_IR <= self.ir <= MAX_IR:
+            raise ConfigError(f"--ir: found {self.ir}, expected {MIN_IR} to {MAX_IR}")
         names = [self.input_name, *self.output_names]
         if len(set(names)) < len(names):
             raise ConfigError(f"input and outputs need different names, found {', '.join(names)}")

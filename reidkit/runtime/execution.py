@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import get_args
 
 from reidkit.choices import EmbeddingPrecision, Provider, RuntimeMode
 from reidkit.errors import ConfigError
@@ -29,8 +30,17 @@ class Execution:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"threads must be at least 1, got {self.threads}")
+        if self.threads is not None and not (isinstance(self.threads, int) and self.threads > 0):
+            raise ConfigError(f"threads must be at least 1, got {self.threads!r}")
+        for name, allowed in (
+            ("provider", (None, *get_args(Provider))),
+            ("mode", get_args(RuntimeMode)),
+            ("precision", get_args(EmbeddingPrecision)),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                names = ", ".join(str(choice) for choice in allowed if choice)
+                raise ConfigError(f"{name} must be one of {names}, got {value!r}")
 
     @property
     def cores(self) -> int:

@@ -288,12 +288,21 @@ def _stated(
     if session.get_inputs()[0].type == "tensor(uint8)" and {"mean", "std"} & set(table):
         raise ConfigError(f"{path} takes uint8 pixels: it normalises them. Remove mean and std")
     preprocess = from_table(Preprocess, table, where=str(sidecar if not inputs else path))
+    if max(*map(abs, preprocess.mean), *preprocess.std) > 1:
+        raise ConfigError(
+            f"{path}: mean {list(preprocess.mean)} and std {list(preprocess.std)} are for values "
+            "in [0, 1]. Divide those for 0 to 255 by 255"
+        )
     _check_size(path, list(preprocess.size), size)
     if not (inputs or sidecar.is_file()):
         height, width = preprocess.size
+        is_uint8 = session.get_inputs()[0].type == "tensor(uint8)"
+        assumed = "" if is_uint8 else ", ImageNet mean and std"
+        options = "" if is_uint8 else "--mean, --std, "
         log.warning(
-            "%s has no preprocessing metadata; assuming %dx%d, %s, ImageNet mean and std, %s. "
-            "Override with --size, --resize, --mean, --std and --channels, or --preprocess FILE",
-            *(path, height, width, preprocess.interpolation, preprocess.channels.upper()),
+            "%s has no preprocessing metadata; assuming %dx%d, %s%s, %s. Override with --size, "
+            "--resize, %s--channels, or --preprocess FILE",
+            *(path, height, width, preprocess.interpolation, assumed, preprocess.channels.upper()),
+            options,
         )
     return output, preprocess

@@ -131,6 +131,12 @@ def test_only_an_export_of_the_same_checkpoint_is_replaced(
     check_replaceable(written_model(bgr_network.parent / "m.onnx", exported), bgr_network, "other")
     (bgr_network.parent / "m.onnx").unlink()
 
+    export_onnx(network, tmp_path / "new" / "m.onnx")
+    with pytest.raises(ConfigError, match=r"expected a name that ends in \.onnx"):
+        export_onnx(network, network, overwrite=True)
+    with pytest.raises(ConfigError, match="--opset: found 99, expected 7 to 30"):
+        ExportSettings(opset=99)
+
     target.write_text("notes")
     with pytest.raises(ConfigError, match=r"m\.onnx exists and was not exported from"):
         export_onnx(network, target)

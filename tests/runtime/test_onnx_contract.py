@@ -47,7 +47,7 @@ def test_without_metadata_the_assumptions_are_stated(
         assert load(path).preprocess.size == (256, 128)
     assert caplog.messages == [
         f"{path} has no preprocessing metadata; assuming 256x128, bicubic, ImageNet mean and std, "
-        "RGB. Override with --size, --resize, --mean, --std and --channels, or --preprocess FILE"
+        "RGB. Override with --size, --resize, --mean, --std, --channels, or --preprocess FILE"
     ]
 
 
@@ -294,3 +294,17 @@ def test_nodes_that_run_on_the_cpu_are_counted(exported: Path, tmp_path: Path) -
 def test_threads_must_be_positive() -> None:
     with pytest.raises(ConfigError, match="threads must be at least 1, got 0"):
         Execution(threads=0)
+
+
+def test_a_mean_for_values_up_to_255_is_refused(write: Write) -> None:
+    path = write(shape=["n", 3, "h", "w"])
+    refuse(path, r"are for values in \[0, 1\]\. Divide those for 0 to 255", mean=(127, 127, 127))
+
+
+@pytest.mark.parametrize(
+    "options", [{"mode": "fast"}, {"provider": "zzz"}, {"threads": "a"}, {"precision": "fp16"}]
+)
+def test_impossible_executions_are_refused_by_name(options: dict[str, Any]) -> None:
+    (name,) = options
+    with pytest.raises(ConfigError, match=f"{name} must be"):
+        Execution(**options)
