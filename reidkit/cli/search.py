@@ -144,8 +144,7 @@ def search(
 
     from reidkit.cli.index import open_model
     from reidkit.index.opening import open_index
-    from reidkit.index.searching import ranked_queries, search_features, search_index
-    from reidkit.retrieval import RerankConfig
+    from reidkit.index.searching import ranked_queries, search_features, search_images, search_index
 
     wanted = top + 1 if exclude_self else top
     if is_index(gallery):
@@ -161,8 +160,13 @@ def search(
             embedder = _model(model, inputs, device, trust)
         queries = _features(query, query_images, embedder, flip=flip, batch=batch)
         stored = _features(gallery, gallery_images, embedder, flip=flip, batch=batch)
-        config = RerankConfig() if rerank else None
-        lists = search_features(queries, stored, wanted, rerank=config, condition=condition)
+        if query_images and gallery_images and not rerank:  # the case without torch
+            lists = search_images(queries, stored, wanted)
+        else:
+            from reidkit.retrieval import RerankConfig
+
+            config = RerankConfig() if rerank else None
+            lists = search_features(queries, stored, wanted, rerank=config, condition=condition)
     ranked = ranked_queries(queries, lists, top=top, threshold=threshold, exclude_self=exclude_self)
     _write(ranked, png=png, html=html, csv=csv, root=images_root)
     if json:

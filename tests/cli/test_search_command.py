@@ -362,6 +362,24 @@ def test_an_index_is_filled_and_searched_with_the_preprocessing_it_was_built_wit
     assert [Path(hit["path"]).stem for hit in found["hits"][:2]] == ["red", "orange"]
 
 
+def test_searching_images_with_an_onnx_file_does_not_import_torch(
+    run: Run, colours: Path, tmp_path: Path
+) -> None:
+    model = write_mean_channels(tmp_path / "theirs.onnx")
+    run("index", "build", "c.index", colours, "--model", model, *RAW)
+    code = (
+        "import sys\nfrom reidkit.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "except SystemExit as stopped:\n    assert stopped.code == 0\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    for gallery in (colours, "c.index"):
+        search = ("search", model, "--query", colours / "red.png", "--gallery", gallery, *RAW)
+        command = [sys.executable, "-c", code, *map(str, search), "--device", "cpu"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 def test_another_model_is_refused_in_an_index(
     run: Run, refuse: Run, model: Path, photos: Path, tmp_path: Path
 ) -> None:
