@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,12 +17,22 @@ from reidkit.cli import index_contents
 from reidkit.cli.conditions import MAX_CAMERA
 from reidkit.cli.index_contents import IndexArgument
 from reidkit.cli.options import (
+    THIRD_PARTY,
     BatchOption,
+    ChannelsOption,
     DeviceOption,
     FlipOption,
     JsonOption,
+    MeanOption,
     ModelOption,
+    OutputNameOption,
+    PreprocessOption,
+    ResizeOption,
+    SizeOption,
+    StdOption,
     TrustOption,
+    external_inputs,
+    option_panels,
 )
 from reidkit.cli.output import print_json, progress
 from reidkit.errors import ConfigError
@@ -31,6 +43,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 app = typer.Typer(help="Keep a gallery to search in.", no_args_is_help=True)
+
+ADD_PANELS = {
+    "Images": ("features", "camera", "metadata"),
+    "Embedding": ("model", "batch", "device"),
+    "Third-party ONNX models": THIRD_PARTY,
+    "Search": ("approximate",),
+    "Output": ("json",),
+}
+BUILD_PANELS = ADD_PANELS | {"Embedding": ("model", "flip", "batch", "device")}
 
 ImagesArgument = Annotated[
     list[str] | None, typer.Argument(help="Images: folders, files or globs.", show_default=False)
@@ -51,7 +72,7 @@ ApproximateOption = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=option_panels(BUILD_PANELS))
 def build(
     index: IndexArgument,
     images: ImagesArgument = None,
@@ -64,6 +85,13 @@ def build(
     batch: BatchOption = 64,
     device: DeviceOption = "auto",
     trust: TrustOption = False,
+    preprocess: PreprocessOption = None,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channels: ChannelsOption = None,
+    resize: ResizeOption = None,
+    output: OutputNameOption = None,
     json: JsonOption = False,
 ) -> None:
     """Build an index of a gallery.
@@ -74,6 +102,7 @@ def build(
     \b
     Examples:
       reidkit index build people.index photos/ --model model.onnx
+      reidkit index build people.index photos/ --model theirs.onnx --size 224x224
       reidkit index build people.index --features gallery.h5
       reidkit index build qdrant://localhost:6333/people photos/
     """
@@ -82,6 +111,15 @@ def build(
 
     if is_index(index) and not is_qdrant(index):
         raise ConfigError(f"{index} exists already. Add to it: reidkit index add {index} IMAGES")
+    inputs = external_inputs(
+        preprocess=preprocess,
+        size=size,
+        mean=mean,
+        std=std,
+        channels=channels,
+        resize=resize,
+        output=output,
+    )
     from reidkit.index.opening import create_index
 
     if features is not None:
@@ -100,7 +138,7 @@ def build(
 
         records = _records(images, camera, metadata)
         path = find_model(model)
-        embedder = load_embedder(path, device=device, trust=trust)
+        embedder = load_embedder(path, device=device, inputs=inputs, trust=trust)
         settings = ExtractionSettings(flip, batch=batch)
         first = extract_images(embedder, [[Path(records[0].path)]], settings)
         gallery = create_index(index, header_of(first, model=str(path.resolve())))
@@ -110,7 +148,7 @@ def build(
     _report(index, gallery, added, skipped, approximate, facts_stated=facts, json=json)
 
 
-@app.command()
+@app.command(cls=option_panels(ADD_PANELS))
 def add(
     index: IndexArgument,
     images: ImagesArgument = None,
@@ -125,6 +163,13 @@ def add(
     batch: BatchOption = 64,
     device: DeviceOption = "auto",
     trust: TrustOption = False,
+    preprocess: PreprocessOption = None,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channels: ChannelsOption = None,
+    resize: ResizeOption = None,
+    output: OutputNameOption = None,
     json: JsonOption = False,
 ) -> None:
     """Add images to an index.
@@ -138,6 +183,15 @@ def add(
     """
     if not (approximate and images is None and features is None):
         _check_sources(images, features)
+    inputs = external_inputs(
+        preprocess=preprocess,
+        size=size,
+        mean=mean,
+        std=std,
+        channels=channels,
+        resize=resize,
+        output=output,
+    )
     gallery = open_gallery(index)
     records: list[Record] = []
     added = 0
@@ -153,7 +207,7 @@ def add(
         from reidkit.runtime.extraction import ExtractionSettings
 
         records = _records(images, camera, metadata)
-        embedder = open_model(gallery, model, device, trust)
+        embedder = open_model(gallery, model, inputs, device, trust)
         added = _add(
             gallery, embedder, records, ExtractionSettings(gallery.header.flip, batch=batch)
         )
@@ -234,18 +288,27 @@ def open_gallery(index: str) -> Gallery:
     return open_index(index)
 
 
-def open_model(gallery: Gallery, model: Path | None, device: str, trust: bool) -> Any:
+def open_model(
+    gallery: Gallery, model: Path | None, inputs: Mapping[str, Any], device: str, trust: bool
+) -> Any:
     """The embedder of an index's vectors: `model`, or the file that the index remembers.
+
+    Args:
+        inputs: from `external_inputs`.
 
     Raises:
         ConfigError: the file is no longer there.
-        DataError: it is another model.
+        DataError: it is another model, or other preprocessing.
     """
     from reidkit.runtime.embedder import load_embedder
 
     path = find_index_model(gallery, model)
-    embedder = load_embedder(path, device=device, trust=trust)
-    gallery.header.check_model(embedder.source_hash, model=path, where=gallery.name)
+    embedder = load_embedder(path, device=device, inputs=inputs, trust=trust)
+    header = gallery.header
+    header.check_model(embedder.source_hash, model=path, where=gallery.name)
+    header.check_same_model(
+        replace(header, preprocess=embedder.preprocess.to_json()), where=gallery.name
+    )
     return embedder
 
 
@@ -324,8 +387,6 @@ def _report(
     """
     approximation = None
     if approximate:
-        from dataclasses import asdict
-
         from reidkit.index.approximate import build_approximation
         from reidkit.index.directory import IndexDirectory
 

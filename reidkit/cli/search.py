@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,13 +16,22 @@ from reidkit.cli.conditions import (
     read_filter,
 )
 from reidkit.cli.options import (
+    THIRD_PARTY,
     BatchOption,
+    ChannelsOption,
     DeviceOption,
     FlipOption,
     JsonOption,
+    MeanOption,
+    OutputNameOption,
     OverwriteOption,
+    PreprocessOption,
+    ResizeOption,
+    SizeOption,
+    StdOption,
     TrustOption,
     check_new,
+    external_inputs,
 )
 from reidkit.cli.output import print_json, progress
 from reidkit.errors import ConfigError
@@ -29,14 +39,15 @@ from reidkit.files import check_regular, printable
 
 if TYPE_CHECKING:
     from reidkit.features import Features
-    from reidkit.index.records import Gallery, Hit
+    from reidkit.index.records import Hit
     from reidkit.index.searching import RankedQuery
 
 PANELS = {
     "Query and gallery": ("query", "gallery", "images_root"),
     "Search": ("top", "threshold", "rerank", "exclude_self", "exact"),
     "Conditions": ("camera", "person", "after", "before"),
-    "Embedding": ("flip", "batch", "device", "trust"),
+    "Embedding": ("flip", "batch", "device"),
+    "Third-party ONNX models": THIRD_PARTY,
     "Output": ("png", "html", "csv", "overwrite", "json"),
 }
 
@@ -82,6 +93,13 @@ def search(
     batch: BatchOption = 64,
     device: DeviceOption = "auto",
     trust: TrustOption = False,
+    preprocess: PreprocessOption = None,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channels: ChannelsOption = None,
+    resize: ResizeOption = None,
+    output: OutputNameOption = None,
     png: Annotated[Path | None, typer.Option(help="Write the ranked lists as a picture.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write them as one HTML page.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write them as CSV.")] = None,
@@ -95,6 +113,7 @@ def search(
     \b
     Examples:
       reidkit search model.onnx --query who.jpg --gallery photos/
+      reidkit search theirs.onnx --query who.jpg --gallery photos/ --size 224x224
       reidkit search --query who.jpg --gallery people.index --png who.png
       reidkit search --query query.h5 --gallery gallery.h5 --rerank --csv hits.csv
     """
@@ -102,6 +121,15 @@ def search(
     check_new((png, html, csv), overwrite=overwrite)
     from reidkit.index.records import is_index
 
+    inputs = external_inputs(
+        preprocess=preprocess,
+        size=size,
+        mean=mean,
+        std=std,
+        channels=channels,
+        resize=resize,
+        output=output,
+    )
     condition = read_filter(camera, person, after, before)
     query_images = _find_images(query)
     gallery_images = None if is_index(gallery) else _find_images(gallery)
@@ -114,22 +142,31 @@ def search(
     if timed and not is_index(gallery):
         raise ConfigError("--after and --before need an index, which stores times")
 
+    from reidkit.cli.index import open_model
     from reidkit.index.opening import open_index
-    from reidkit.index.searching import ranked_queries, search_features, search_index
-    from reidkit.retrieval import RerankConfig
+    from reidkit.index.searching import ranked_queries, search_features, search_images, search_index
 
     wanted = top + 1 if exclude_self else top
     if is_index(gallery):
         index = open_index(gallery, exact=exact)
-        embedder = None if _is_features(query) else _index_model(index, model, device, trust)
+        embedder = None
+        if not _is_features(query):
+            embedder = open_model(index, model, inputs, device, trust)
         queries = _features(query, query_images, embedder, flip=index.header.flip, batch=batch)
         lists = search_index(queries, index, wanted, condition)
     else:
-        embedder = _model(model, device, trust) if query_images or gallery_images else None
+        embedder = None
+        if query_images or gallery_images:
+            embedder = _model(model, inputs, device, trust)
         queries = _features(query, query_images, embedder, flip=flip, batch=batch)
         stored = _features(gallery, gallery_images, embedder, flip=flip, batch=batch)
-        config = RerankConfig() if rerank else None
-        lists = search_features(queries, stored, wanted, rerank=config, condition=condition)
+        if query_images and gallery_images and not rerank:  # the case without torch
+            lists = search_images(queries, stored, wanted)
+        else:
+            from reidkit.retrieval import RerankConfig
+
+            config = RerankConfig() if rerank else None
+            lists = search_features(queries, stored, wanted, rerank=config, condition=condition)
     ranked = ranked_queries(queries, lists, top=top, threshold=threshold, exclude_self=exclude_self)
     _write(ranked, png=png, html=html, csv=csv, root=images_root)
     if json:
@@ -175,17 +212,11 @@ def _is_features(name: str) -> bool:
     return name.lower().endswith(FEATURES)
 
 
-def _model(model: Path | None, device: str, trust: bool) -> Any:
+def _model(model: Path | None, inputs: Mapping[str, Any], device: str, trust: bool) -> Any:
     from reidkit.cli.runs import find_model
     from reidkit.runtime.embedder import load_embedder
 
-    return load_embedder(find_model(model), device=device, trust=trust)
-
-
-def _index_model(index: Gallery, model: Path | None, device: str, trust: bool) -> Any:
-    from reidkit.cli.index import open_model
-
-    return open_model(index, model, device, trust)
+    return load_embedder(find_model(model), device=device, inputs=inputs, trust=trust)
 
 
 def _find_images(name: str) -> list[Path] | None:

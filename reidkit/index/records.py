@@ -86,9 +86,12 @@ class Header:
         for name in ("dimension", "model_sha256", "preprocess", "flip"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
+                use = self.model or "the model that built it"
+                if name == "preprocess":
+                    use += " and its preprocessing (--preprocess FILE, or --size, --mean, ...)"
                 raise DataError(
                     f"{where} holds vectors of another model or setting: {name} is {mine!r} there "
-                    f"and {theirs!r} here. Use {self.model or 'the model that built it'}"
+                    f"and {theirs!r} here. Use {use}"
                     f"{' with --flip' if self.flip else ''}, or build a new index"
                 )
 

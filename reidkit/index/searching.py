@@ -1,4 +1,9 @@
-"""Ranked lists of queries: in an index, or in a gallery of features in memory."""
+"""Ranked lists of queries: in an index, or in a gallery of features in memory.
+
+Imports torch only for `search_features`, so that a search with an ONNX file starts fast.
+"""
+
+# Q queries, G gallery items, n list length
 
 from __future__ import annotations
 
@@ -6,18 +11,21 @@ import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reidkit.errors import DataError
-from reidkit.features import Features
+from reidkit.features import JUNK, Features
 from reidkit.files import atomic
+from reidkit.index.exact import search_exact
 from reidkit.index.filling import header_of
 from reidkit.index.records import ANY, Filter, Gallery, Hit, Record
-from reidkit.retrieval.embeddings import JUNK, Embeddings
-from reidkit.retrieval.ranking import RankingConfig
-from reidkit.retrieval.rerank import RerankConfig
-from reidkit.retrieval.search import top_n
+from reidkit.vectors import checked_norms, unit_rows
+
+if TYPE_CHECKING:
+    from reidkit.retrieval.rerank import RerankConfig
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,29 @@ def search_index(
     return gallery.search(query.features, n, condition)
 
 
+def search_images(query: Features, gallery: Features, n: int) -> list[list[Hit]]:
+    """The nearest embedded images of a gallery for every query, by exact search as in an index.
+
+    Identities and roles play no part: images without labels have none.
+
+    Raises:
+        DataError: the two were embedded by different models, or there are NaN, infinite or zero
+            vectors.
+    """
+    header_of(gallery).check_same_model(header_of(query), where="the gallery")
+    checked_norms(query.features, "queries")
+    checked_norms(gallery.features, "gallery")
+    G = len(gallery.features)
+    rows, cosines = search_exact(
+        unit_rows(query.features),
+        lambda start, stop: unit_rows(gallery.features[start:stop]),
+        G,
+        min(n, G),
+    )
+    distances = np.maximum(1 - cosines, 0)  # rounding can make them negative
+    return _hits(gallery, rows, distances)
+
+
 def search_features(
     query: Features,
     gallery: Features,
@@ -55,6 +86,10 @@ def search_features(
     Raises:
         DataError: the two were embedded by different models; else as `top_n`.
     """
+    from reidkit.retrieval.embeddings import Embeddings
+    from reidkit.retrieval.ranking import RankingConfig
+    from reidkit.retrieval.search import top_n
+
     header = header_of(gallery)
     header.check_same_model(header_of(query), where="the gallery")
     keep = gallery.roles != JUNK
@@ -73,9 +108,16 @@ def search_features(
         RankingConfig("none", rerank=rerank),
         on_progress=on_progress,
     )
+    return _hits(gallery, lists.indices, lists.distances)
+
+
+def _hits(
+    gallery: Features, rows: NDArray[np.int64], distances: NDArray[np.floating[Any]]
+) -> list[list[Hit]]:
+    """Hits of rows [Q, n] of a gallery, -1 for none, and their distances [Q, n]."""
     return [
         [Hit(record_of(gallery, int(k)), float(d)) for k, d in zip(*row, strict=True) if k >= 0]
-        for row in zip(lists.indices, lists.distances, strict=True)
+        for row in zip(rows, distances, strict=True)
     ]
 
 

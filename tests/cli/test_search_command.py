@@ -1,6 +1,7 @@
 """`reidkit search`, `index` and `visualize ranks` as a user types them."""
 
 import csv
+import inspect
 import json
 import os
 import shutil
@@ -12,7 +13,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tiny_onnx import write_mean_channels
+from typer.models import ArgumentInfo
 
+from reidkit.cli import index as index_command
+from reidkit.cli import search as search_command
 from reidkit.index import approximate
 from reidkit.index.records import DATABASE
 
@@ -284,6 +289,95 @@ def test_mistakes_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
     ]
     command = [sys.executable, "-c", code, *mistakes]
     subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "panels"),
+    [
+        (search_command.search, search_command.PANELS),
+        (index_command.build, index_command.BUILD_PANELS),
+        (index_command.add, index_command.ADD_PANELS),
+    ],
+)
+def test_every_option_is_in_a_panel(
+    command: Callable[..., None], panels: dict[str, tuple[str, ...]]
+) -> None:
+    options = {
+        name
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
+        if not isinstance(parameter.annotation.__metadata__[0], ArgumentInfo)
+    }
+    assert {name for names in panels.values() for name in names} == options
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """Images in the colours of their names, in a folder."""
+    folder = tmp_path / "colours"
+    folder.mkdir()
+    for name, colour in {
+        "red": (255, 0, 0),
+        "orange": (255, 120, 0),
+        "green": (0, 255, 0),
+        "blue": (0, 0, 255),
+    }.items():
+        Image.new("RGB", (4, 8), colour).save(folder / f"{name}.png")
+    return folder
+
+
+RAW = ("--mean", "0,0,0", "--std", "1,1,1")
+"""Options by which `write_mean_channels` embeds an image as its mean colour."""
+
+
+def test_preprocessing_of_a_third_party_model_is_set_by_options_and_by_a_file(
+    run: Run, refuse: Run, colours: Path, tmp_path: Path
+) -> None:
+    model = write_mean_channels(tmp_path / "theirs.onnx")
+    search = ("search", model, "--query", colours / "red.png", "--gallery", colours, "--json")
+    (found,) = json.loads(run(*search, *RAW))
+    assert [Path(hit["path"]).stem for hit in found["hits"][:2]] == ["red", "orange"]
+    cosine = 255 / (255**2 + 120**2) ** 0.5  # of red and orange as mean colours
+    assert found["hits"][1]["distance"] == pytest.approx(1 - cosine, abs=1e-4)
+    Path("raw.toml").write_text("mean = [0, 0, 0]\nstd = [1, 1, 1]\n")
+    assert json.loads(run(*search, "--preprocess", "raw.toml")) == [found]
+    assert "only takes images of 8x4, not of 16x8" in refuse(*search, "--size", "16x8")
+
+
+def test_an_index_is_filled_and_searched_with_the_preprocessing_it_was_built_with(
+    run: Run, refuse: Run, colours: Path, tmp_path: Path
+) -> None:
+    model = write_mean_channels(tmp_path / "theirs.onnx")
+    (tmp_path / "new").mkdir()
+    (colours / "orange.png").rename(tmp_path / "new" / "orange.png")
+    run("index", "build", "c.index", colours, "--model", model, *RAW)
+    search = ("search", "--query", colours / "red.png", "--gallery", "c.index", "--json")
+    add = ("index", "add", "c.index", tmp_path / "new")
+    for other in (add, search, (*add, *RAW, "--channels", "bgr")):
+        message = refuse(*other)
+        assert "c.index holds vectors of another model or setting: preprocess is" in message
+        assert "--preprocess FILE, or --size, --mean" in message
+    assert json.loads(run("index", "info", "c.index", "--json"))["vectors"] == 3
+    run(*add, *RAW)
+    (found,) = json.loads(run(*search, *RAW))
+    assert [Path(hit["path"]).stem for hit in found["hits"][:2]] == ["red", "orange"]
+
+
+def test_searching_images_with_an_onnx_file_does_not_import_torch(
+    run: Run, colours: Path, tmp_path: Path
+) -> None:
+    model = write_mean_channels(tmp_path / "theirs.onnx")
+    run("index", "build", "c.index", colours, "--model", model, *RAW)
+    code = (
+        "import sys\nfrom reidkit.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "except SystemExit as stopped:\n    assert stopped.code == 0\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    for gallery in (colours, "c.index"):
+        search = ("search", model, "--query", colours / "red.png", "--gallery", gallery, *RAW)
+        command = [sys.executable, "-c", code, *map(str, search), "--device", "cpu"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 def test_another_model_is_refused_in_an_index(

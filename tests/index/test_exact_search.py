@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from reidkit.errors import DataError
+from reidkit.features import Features
 from reidkit.index import exact
 from reidkit.index.exact import search_exact
+from reidkit.index.searching import search_features, search_images
 from reidkit.vectors import unit_rows
 
 
@@ -59,3 +62,42 @@ def test_the_gallery_is_never_read_whole() -> None:
 
     search_exact(unit_vectors(3, seed=7, dim=64), block, len(gallery), 10)
     assert max(sizes) <= exact.BLOCK_BYTES
+
+
+def unlabelled(features: NDArray[np.float32]) -> Features:
+    N = len(features)
+    labels = np.full(N, -1)
+    paths = tuple(f"{row}.jpg" for row in range(N))
+    return Features(features, labels, labels, paths, np.zeros(N, np.uint8))
+
+
+@pytest.mark.parametrize("n", [1, 10, 60])
+def test_images_are_found_in_the_order_of_a_search_of_their_features(n: int) -> None:
+    rng = np.random.default_rng(8)
+    vectors = rng.standard_normal((50, 16)).astype(np.float32) * 7
+    vectors[20:25] = vectors[3]  # ties: in gallery order
+    query, gallery = unlabelled(vectors[:4]), unlabelled(vectors)
+    found, expected = search_images(query, gallery, n), search_features(query, gallery, n)
+    for hits, others in zip(found, expected, strict=True):
+        assert len(hits) == min(n, 50)
+        assert [hit.record for hit in hits] == [hit.record for hit in others]
+        distances = [hit.distance for hit in hits]
+        assert distances == pytest.approx([hit.distance for hit in others], abs=1e-6)
+        assert min(distances) >= 0
+
+
+def test_images_without_a_direction_are_refused() -> None:
+    vectors = unit_vectors(3, seed=9)
+    zero = vectors * [[1], [0], [1]]
+    nan = np.where(zero == 0, np.nan, zero)
+    for bad, name in ((zero, "vectors are zero"), (nan, "contain NaN or infinity")):
+        with pytest.raises(DataError, match=f"queries: .* {name}"):
+            search_images(unlabelled(bad), unlabelled(vectors), 1)
+        with pytest.raises(DataError, match=f"gallery: .* {name}"):
+            search_images(unlabelled(vectors), unlabelled(bad), 1)
+
+
+def test_images_of_two_models_are_not_compared() -> None:
+    query, gallery = unlabelled(unit_vectors(1, seed=1)), unlabelled(unit_vectors(2, seed=2, dim=9))
+    with pytest.raises(DataError, match="dimension is 9 there and 8 here"):
+        search_images(query, gallery, 1)
