@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 HELD_OUT = " validation"
 """End of the name of the data set that consists of held-out identities."""
 
+MAX_EPOCH = 10**9
 CURVES_SECONDS = 20.0
 """Least time between two plots of the curves."""
 
@@ -232,7 +234,11 @@ def _is_record(record: Any) -> bool:
             percentages(score)
     except (KeyError, TypeError, AttributeError):
         return False
-    return isinstance(record.get("epoch"), int) and all(isinstance(n, int | float) for n in numbers)
+    epoch = record.get("epoch")
+    if not isinstance(epoch, int) or not 0 <= epoch <= MAX_EPOCH:
+        return False
+    # A float32 is below 1e39; matplotlib's ticks overflow near the largest float64
+    return all(isinstance(n, int | float) and not 1e100 < abs(n) < math.inf for n in numbers)
 
 
 def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, float]:

@@ -34,6 +34,7 @@ from reidkit.masks.labels import load_label_set
 from reidkit.runtime.distributed import ProcessGroup
 from reidkit.runtime.onnx_contract import read_contract
 from reidkit.training.checkpoints import load_resume_point
+from reidkit.training.logging import read_history
 
 from .array_targets import _index_seeds
 from .dataset_targets import MANIFEST, TABLE_MANIFEST
@@ -370,3 +371,12 @@ def test_what_a_file_contains_does_not_control_the_terminal(
     message = capsys.readouterr().err
     assert message.startswith("error: ")
     assert not {"\x1b", "\0"} & set(message)
+
+
+@pytest.mark.parametrize("change", [{"epoch": 10**300}, {"losses": {"total": 1e308}}])
+def test_a_history_with_numbers_that_cannot_be_plotted(tmp_path: Path, change: dict[str, object]):
+    record = {"epoch": 1, "lr": 0.1, "accuracy": 0.5, "losses": {"total": 1.0}}
+    lines = [json.dumps(entry) for entry in (record | change, record)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(CheckpointError, match="line 1 is not the record of an epoch"):
+        read_history(tmp_path)
