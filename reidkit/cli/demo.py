@@ -46,7 +46,7 @@ def demo(
         result = Demo(out, seed=seed, device=device, callbacks=callbacks).run()
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, Interrupted) else signal.SIGINT
-        raise Interrupted(number, "Run the same command again to restart") from None
+        raise Interrupted(number, "Run the same command again to restart the demo") from None
     if json:
         print_json(_document(out, result))
     else:
