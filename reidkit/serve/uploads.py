@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-# It warns of every malformed form, of which its client is told: no matter for the server's log.
+# It logs a warning for every malformed form; the client gets the error, and the log stays readable.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 RAW = "application/octet-stream"
@@ -75,6 +75,7 @@ async def _read_form(request: Request, max_images: int) -> list[bytes]:
                 "on_header_end": files.on_header_end,
                 "on_headers_finished": files.on_headers_finished,
                 "on_part_data": files.on_part_data,
+                "on_part_end": files.on_part_end,
                 "on_end": files.on_end,
             },
         )
@@ -89,7 +90,7 @@ async def _read_form(request: Request, max_images: int) -> list[bytes]:
         ) from error
     if not files.complete:
         raise HTTPException(400, "the form ends before its last boundary; send it again")
-    return [bytes(image) for image in files.images]
+    return files.images
 
 
 class _FormFiles:
@@ -101,10 +102,11 @@ class _FormFiles:
     """
 
     def __init__(self, max_images: int) -> None:
-        self.images: list[bytearray] = []
+        self.images: list[bytes] = []
         self.complete = False
         self._max_images = max_images
         self._name, self._value, self._disposition = bytearray(), bytearray(), b""
+        self._data = bytearray()
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
@@ -119,7 +121,7 @@ class _FormFiles:
         self._value.clear()
 
     def on_headers_finished(self) -> None:
-        """Begins a file; the first field that is none, or is one too many, ends the request."""
+        """Refuses a part that is not a file, or is one file too many, before its content."""
         _, options = parse_options_header(self._disposition)
         self._disposition = b""
         if b"filename" not in options:
@@ -129,10 +131,13 @@ class _FormFiles:
             )
         if len(self.images) == self._max_images:
             raise too_many_images(self._max_images)
-        self.images.append(bytearray())
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self.images[-1] += data[start:end]
+        self._data += data[start:end]
+
+    def on_part_end(self) -> None:
+        self.images.append(bytes(self._data))
+        self._data.clear()
 
     def on_end(self) -> None:
         self.complete = True
