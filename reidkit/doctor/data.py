@@ -55,7 +55,7 @@ def _root_findings(root: Path | None) -> list[Finding]:
         except ReidkitError as error:
             findings.append(_invalid_manifest(name, path, error))
             continue
-        folder = _folder(manifest, root, beside=path.parent)
+        folder = _folder(name, manifest, root, beside=path.parent)
         if folder is None:
             absent.append(name)
             continue
@@ -68,7 +68,7 @@ def _root_findings(root: Path | None) -> list[Finding]:
     return findings
 
 
-def _folder(manifest: Manifest, root: Path, *, beside: Path) -> Path | None:
+def _folder(name: str, manifest: Manifest, root: Path, *, beside: Path) -> Path | None:
     """The folder of a data set; None without one.
 
     The data root itself may be the data set. Folders such as `train` or `bounding_box_train` are
@@ -79,13 +79,13 @@ def _folder(manifest: Manifest, root: Path, *, beside: Path) -> Path | None:
     try:
         folder = find_root(manifest, root, beside=beside)
         distractors = [f for split in manifest.splits.values() for f in split.distractors_in]
-        if not all((folder / name).is_dir() for name in distractors):
+        if not all((folder / images).is_dir() for images in distractors):
             return None
         if folder == root and root.resolve().name not in manifest.folders:
             if (root / MANIFEST).is_file():
                 return None  # a data set of another name
-            open_dataset(manifest.name, root)
-    except ReidkitError:
+            open_dataset(name, root)
+    except (ReidkitError, OSError):
         return None
     return folder
 
