@@ -44,6 +44,7 @@ def open_image(
         DataError: if the file is missing, is not a regular file or not an image, is truncated, or
             is above the cap.
     """
+    shown = name or f"image {source}"
     name = name or str(source)
     cap = MAX_PIXELS if max_pixels is None else max_pixels
     if isinstance(source, Path):
@@ -65,9 +66,7 @@ def open_image(
         ) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, MemoryError) as error:
         # Pillow raises the last three for some broken headers and chunks
-        raise DataError(f"cannot read image {name}: {_reason(error)}. Replace or remove it") from (
-            error
-        )
+        raise DataError(f"cannot read {shown}: {_reason(error)}. Replace or remove it") from error
 
 
 def read_image(path: Path) -> Image.Image:

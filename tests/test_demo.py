@@ -1,15 +1,18 @@
 """The demo runs the whole pipeline, and every number in its result is measured in that run."""
 
+import signal
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from reidkit.cli import main
 from reidkit.config import Layer, merge
 from reidkit.demo import RECIPE, UNFINISHED, Demo, DemoCallbacks
 from reidkit.errors import ReidkitError
 from reidkit.evaluation import evaluate_features
 from reidkit.features import read_features
+from reidkit.interrupt import Interrupted
 
 TINY = Layer(
     "tiny",
@@ -64,3 +67,24 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReidkitError, match="is not empty"):
         Demo(tmp_path).run()
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("signal_raised", "status"),
+    [(KeyboardInterrupt(), 130), (Interrupted(signal.SIGTERM), 143)],
+)
+def test_a_demo_that_is_stopped_says_how_to_restart_it(
+    signal_raised: KeyboardInterrupt,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(demo: Demo) -> None:
+        raise signal_raised
+
+    monkeypatch.setattr(Demo, "run", stop)
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "--out", str(tmp_path / "demo")])
+    assert ended.value.code == status
+    assert capsys.readouterr().err == "stopped. Run the same command again to restart the demo\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ import typer
 
 from reidkit.cli.options import DeviceOption, JsonOption
 from reidkit.cli.output import print_json, print_table
+from reidkit.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from reidkit.demo import DemoResult
@@ -40,7 +42,11 @@ def demo(
     callbacks = DemoCallbacks(
         on_stage=on_stage, training=log_callbacks(RECIPE.table["schedule"]["epochs"])
     )
-    result = Demo(out, seed=seed, device=device, callbacks=callbacks).run()
+    try:
+        result = Demo(out, seed=seed, device=device, callbacks=callbacks).run()
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+        raise Interrupted(number, "Run the same command again to restart the demo") from None
     if json:
         print_json(_document(out, result))
     else:

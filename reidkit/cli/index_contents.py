@@ -16,10 +16,28 @@ from reidkit.cli.conditions import (
 )
 from reidkit.cli.options import JsonOption
 from reidkit.cli.output import print_json
+from reidkit.errors import ConfigError
 from reidkit.files import printable
 
+
+def check_index_name(index: str | None) -> str | None:
+    """Callback of arguments and options that name an index; None where one was not given.
+
+    Raises:
+        ConfigError: the name is empty, as of a shell variable that is not set.
+    """
+    if index == "":
+        raise ConfigError(
+            "the name of the index is empty. Pass its directory, or qdrant://HOST:6333/COLLECTION"
+        )
+    return index
+
+
 IndexArgument = Annotated[
-    str, typer.Argument(help="Index directory, or qdrant://HOST:6333/COLLECTION.")
+    str,
+    typer.Argument(
+        help="Index directory, or qdrant://HOST:6333/COLLECTION.", callback=check_index_name
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from reidkit.cli.index_contents import check_index_name
 from reidkit.cli.options import (
     THIRD_PARTY,
     ChannelsOption,
@@ -48,6 +49,7 @@ def serve(
         typer.Option(
             help="Index directory, or qdrant://HOST:6333/COLLECTION, that /search searches.",
             show_default=False,
+            callback=check_index_name,
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

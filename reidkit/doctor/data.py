@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reidkit.doctor.finding import Finding
 from reidkit.doctor.probes import error_line
 from reidkit.errors import ReidkitError
+
+if TYPE_CHECKING:
+    from reidkit.data.schema import Manifest
 
 MASKS = Path("masks")
 
@@ -24,7 +29,7 @@ def data_findings(root: Path | None) -> list[Finding]:
     are not there."""
     findings: list[Finding] = []
     searches: dict[str, Callable[[], list[Finding]]]
-    searches = {"data root": partial(_root_findings, data_root(root)), "mask files": _mask_findings}
+    searches = {"data root": partial(_root_findings, root), "mask files": _mask_findings}
     for name, search in searches.items():
         try:
             findings += search()
@@ -34,31 +39,83 @@ def data_findings(root: Path | None) -> list[Finding]:
     return findings
 
 
-def _root_findings(root: Path) -> list[Finding]:
-    from reidkit.data.manifest import find_root, list_manifests, load_manifest
+def _root_findings(root: Path | None) -> list[Finding]:
+    from reidkit.data.manifest import list_manifests, load_manifest
 
+    option = f" --data-root {shlex.quote(str(root))}" if root else ""
+    root = data_root(root)
     if not root.is_dir():
         fix = "Run: export REIDKIT_DATA=DIR, the folder that contains your data sets"
         return [Finding("Data", "data root", "absent", f"{root} is not a folder", fix)]
     findings = [Finding("Data", "data root", "ok", str(root.absolute()))]
-    absent = []
+    absent, listed = [], set()
     for name, path in list_manifests().items():
         try:
             manifest = load_manifest(path)
         except ReidkitError as error:
-            fix = f"Fix or remove {path}"
-            findings.append(Finding("Data", name, "problem", str(error), fix))
+            findings.append(_invalid_manifest(name, path, error))
             continue
-        try:
-            folder = find_root(manifest, root, beside=path.parent)
-        except ReidkitError:
+        folder = _folder(name, manifest, root, beside=path.parent)
+        if folder is None:
             absent.append(name)
             continue
-        fix = f"To compare its counts, run: reidkit datasets verify {name}"
+        listed.add(folder)
+        fix = f"To compare its counts, run: reidkit datasets verify {name}{option}"
         findings.append(Finding("Data", name, "ok", str(folder), fix))
+    findings += _own_findings(root, listed)
     if absent:
         findings.append(Finding("Data", "not under it", "absent", ", ".join(absent)))
     return findings
+
+
+def _folder(name: str, manifest: Manifest, root: Path, *, beside: Path) -> Path | None:
+    """The folder of a data set; None without one.
+
+    The data root itself may be the data set. Folders such as `train` or `bounding_box_train` are
+    common to several, so it must have the data set's name, or images that are named as in it.
+    """
+    from reidkit.data.manifest import MANIFEST, find_root, open_dataset
+
+    try:
+        folder = find_root(manifest, root, beside=beside)
+        distractors = [f for split in manifest.splits.values() for f in split.distractors_in]
+        if not all((folder / images).is_dir() for images in distractors):
+            return None
+        if folder == root and root.resolve().name not in manifest.folders:
+            if (root / MANIFEST).is_file():
+                return None  # a data set of another name
+            open_dataset(name, root)
+    except (ReidkitError, OSError):
+        return None
+    return folder
+
+
+def _own_findings(root: Path, listed: Collection[Path]) -> list[Finding]:
+    """Data sets with a manifest in their folder, such as synthetic ones, by their own names.
+
+    Args:
+        listed: folders that are in the place of a published data set, to be left out.
+    """
+    from reidkit.data.manifest import MANIFEST, load_manifest
+
+    findings = []
+    for path in (root / MANIFEST, *sorted(root.glob(f"*/{MANIFEST}"))):
+        folder = path.parent
+        if folder in listed or not path.is_file():
+            continue
+        try:
+            name = load_manifest(path).name
+        except ReidkitError as error:
+            findings.append(_invalid_manifest(folder.name, path, error))
+            continue
+        command = f"reidkit datasets verify {shlex.quote(str(folder))}"
+        fix = f"To compare its counts, run: {command}"
+        findings.append(Finding("Data", name, "ok", str(folder), fix))
+    return findings
+
+
+def _invalid_manifest(name: str, path: Path, error: ReidkitError) -> Finding:
+    return Finding("Data", name, "problem", str(error), f"Fix or remove {path}")
 
 
 def _mask_findings() -> list[Finding]:

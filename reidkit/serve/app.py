@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -25,16 +24,13 @@ from reidkit.serve.guard import Guard
 from reidkit.serve.metrics import MeasureRequests, Metrics
 from reidkit.serve.search import IndexSearch, SearchFailed, SearchQuery
 from reidkit.serve.service import EmbeddingService, ServeSettings
+from reidkit.serve.uploads import RAW, read_images, too_many_images
 
 if TYPE_CHECKING:
     from reidkit.index.records import Hit
     from reidkit.runtime.embedder import Embedder
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-
-RAW = "application/octet-stream"
-IMAGE_TYPES = {"image/jpeg", "image/png", "image/webp", "image/bmp", RAW}
-"""Content types of a body that is one image. Its bytes say which format it is."""
 
 
 def create_app(
@@ -128,9 +124,8 @@ class Answers:
         body = await request.body()
         length = request.headers.get(protocol.HEADER_LENGTH)
         wanted = await asyncio.to_thread(protocol.parse_request, body, length, self._service.shape)
-        count, limit = len(wanted.pixels), self._settings.max_images
-        if count > limit:
-            raise HTTPException(413, f"found {count} images, the limit is {limit} a request")
+        if len(wanted.pixels) > self._settings.max_images:
+            raise too_many_images(self._settings.max_images)
         rows = await self._service.embed_pixels(wanted.pixels)
         answer, header = protocol.format_response(
             rows, model=self._settings.name, id=wanted.id, binary=wanted.binary
@@ -140,7 +135,7 @@ class Answers:
         return Response(answer, media_type=RAW, headers={protocol.HEADER_LENGTH: str(header)})
 
     async def embed(self, request: Request) -> Response:
-        images = await _read_images(request, self._settings.max_images)
+        images = await read_images(request, self._settings.max_images)
         rows = await self._service.embed_images(images)
         if RAW in request.headers.get("accept", ""):
             shape = ",".join(map(str, rows.shape))
@@ -155,7 +150,7 @@ class Answers:
             advice = "Start it with one: reidkit serve --index DIR"
             raise HTTPException(404, f"this server has no index. {advice}")
         query = SearchQuery.parse(request.query_params)
-        images = await _read_images(request, self._settings.max_images)
+        images = await read_images(request, self._settings.max_images)
         rows = await self._service.embed_images(images, flip=index.flip)
         lists = await index.search(rows, query, on_search=self._metrics.search.observe)
         return await asyncio.to_thread(_hits_response, self._settings.name, lists)
@@ -173,27 +168,6 @@ def _within(seconds: float, handler: Handler) -> Handler:
             return await handler(request)
 
     return limited
-
-
-async def _read_images(request: Request, max_images: int) -> list[bytes]:
-    """The encoded images of a request: its body, or the files of a multipart form.
-
-    Raises:
-        HTTPException: 400 or 415 if there is none.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        async with request.form(max_files=max_images, max_fields=0) as form:
-            files = [item for _, item in form.multi_items() if isinstance(item, UploadFile)]
-            images = [await file.read() for file in files]
-    elif kind in IMAGE_TYPES:
-        images = [await request.body()]
-    else:
-        expected = f"multipart/form-data or one of {', '.join(sorted(IMAGE_TYPES))}"
-        raise HTTPException(415, f"found Content-Type {kind or 'none'}, expected {expected}")
-    if not images or not all(images):
-        raise HTTPException(400, "an image is empty" if images else "the form contains no file")
-    return images
 
 
 def _hits_response(model: str, lists: Sequence[Sequence[Hit]]) -> JSONResponse:

@@ -35,6 +35,10 @@ log = logging.getLogger(__name__)
 DEFAULT_K = 10
 MAX_K = 1000
 """Entries per query that a client may request."""
+MAX_CAMERA = 10**18 - 1
+"""Numbers of cameras are stored in 64 bits."""
+MAX_DISTANCE = 2
+"""Of two L2-normalised embeddings: 1 - cosine."""
 PARAMETERS = ("k", "camera", "person", "after", "before", "threshold")
 
 
@@ -69,11 +73,9 @@ class SearchQuery:
         for name in ("k", "after", "before", "threshold"):
             if len(parameters.getlist(name)) > 1:
                 raise DataError(f"{name} is given more than once")
-        cameras = [_number("camera", text) for text in parameters.getlist("camera")]
+        cameras = [_number("camera", text, 0, MAX_CAMERA) for text in parameters.getlist("camera")]
         people = parameters.getlist("person")
-        k = _number("k", parameters.get("k", str(DEFAULT_K)))
-        if not 1 <= k <= MAX_K:
-            raise DataError(f"found k={k}, expected 1 to {MAX_K}")
+        k = _number("k", parameters.get("k", str(DEFAULT_K)), 1, MAX_K)
         condition = Filter(
             frozenset(cameras) if cameras else None,
             frozenset(people) if people else None,
@@ -198,17 +200,22 @@ def _dimension(embedder: Embedder) -> int:
     return dimension
 
 
-def _number(name: str, text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise DataError(f"found {name}={text[:40]}, expected a whole number")
-    return int(text)
+def _number(name: str, text: str, least: int, most: int) -> int:
+    value = int(text) if re.fullmatch(r"[0-9]{1,18}", text) else -1
+    if not least <= value <= most:
+        raise DataError(f"found {name}={text[:40]}, expected a whole number from {least} to {most}")
+    return value
 
 
 def _distance(text: str | None) -> float | None:
+    if text is None:
+        return None
     try:
-        distance = None if text is None else float(text)
+        distance = float(text)
     except ValueError:
         distance = math.nan
-    if distance is not None and not math.isfinite(distance):
-        raise DataError(f"found threshold={text!s:.40}, expected a distance from 0 to 2")
+    if not 0 <= distance <= MAX_DISTANCE:  # nor is NaN
+        raise DataError(
+            f"found threshold={text[:40]}, expected a distance from 0 to {MAX_DISTANCE}"
+        )
     return distance

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from reidkit.data.manifest import MANIFEST, load_manifest
 from reidkit.doctor import Finding, Report, examine, machine, probes, runtimes
 from reidkit.doctor.data import data_findings
 from reidkit.doctor.packages import Requirement, package_findings
@@ -186,6 +188,46 @@ def test_data_sets_and_mask_files_are_found(
     assert "parts head, upper body" in found["masks/market.h5"].found
     assert found["masks/mars.h5"].status == "problem"
     assert found["masks/mars.h5"].fix == "Run: reidkit prepare-masks --dataset mars --overwrite"
+
+
+def found_sets(root: Path) -> dict[str, str]:
+    """Folders of the data sets that are found, by name."""
+    findings = data_findings(root)
+    return {f.name: f.found for f in findings if "reidkit datasets verify" in f.fix}
+
+
+def test_a_generated_data_set_is_listed_once_by_its_own_name(market: Path, tmp_path: Path) -> None:
+    (tmp_path / "my data").mkdir()
+    folder = tmp_path / "my data" / "people"
+    folder.symlink_to(market)
+    name = load_manifest(market / MANIFEST).name
+    assert found_sets(tmp_path / "my data") == {name: str(folder)}
+    assert found_sets(folder) == {name: str(folder)}  # the data root is the data set
+    fix = by_name(data_findings(folder))[name].fix
+    assert fix.endswith(f"reidkit datasets verify '{folder}'")
+
+
+def test_a_published_data_set_is_found_by_its_folder_or_its_images(
+    market: Path, tmp_path: Path
+) -> None:
+    named, other = tmp_path / "Market-1501", tmp_path / "other"
+    for folder in (named, other):
+        shutil.copytree(market, folder, ignore=shutil.ignore_patterns(MANIFEST))
+    assert found_sets(tmp_path) == {"market1501": str(named)}  # not the 500,000 distractors
+    assert found_sets(named) == {"market1501": str(named)}
+    assert found_sets(other) == {"market1501": str(other)}  # not dukemtmc-reid, ...
+    (named / "images").mkdir()
+    assert set(found_sets(tmp_path)) == {"market1501", "market1501-500k"}
+    fix = by_name(data_findings(tmp_path))["market1501"].fix
+    assert fix.endswith(f"reidkit datasets verify market1501 --data-root {tmp_path}")
+
+
+def test_an_invalid_manifest_in_a_folder_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "people").mkdir()
+    (tmp_path / "people" / MANIFEST).write_text("format = ")
+    found = by_name(data_findings(tmp_path))["people"]
+    assert found.status == "problem"
+    assert found.fix == f"Fix or remove {tmp_path / 'people' / MANIFEST}"
 
 
 REPORTS = {

@@ -183,7 +183,7 @@ def test_unknown_outputs_are_refused(http: Client) -> None:
     ("content", "kind", "status", "expected"),
     [
         (b"not an image", "image/jpeg", 400, "image 1: it is not an image"),
-        (encoded(RED)[:45], "image/png", 400, "cannot read image image 1"),
+        (encoded(RED)[:45], "image/png", 400, "cannot read image 1: it is"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "image/jpeg", 400, "it is not an image"),
         (b"", "image/jpeg", 400, "an image is empty"),
         (b"{}", "application/json", 415, "found Content-Type application/json"),
@@ -212,16 +212,58 @@ def test_a_body_of_undeclared_length_is_cut_off() -> None:
             assert answer.status_code == 413 and "--max-body" in answer.json()["error"]
 
 
-def test_forms_without_files_or_with_too_many_are_refused() -> None:
+def test_more_images_than_the_limit_are_refused_by_its_name() -> None:
     files = [("file", ("a.png", encoded(RED)))] * 3
+    expected = "more than 2 images. Send fewer, or start the server with a larger --max-images"
     with client(max_images=2) as http:
-        assert http.post("/embed", files=files).status_code == 400
-        assert http.post("/embed", data={"a": "b"}, files=files[:1]).status_code == 400
-        text = "multipart/form-data; boundary=x"
-        empty = http.post("/embed", content=b"--x--\r\n", headers={"content-type": text})
-        assert empty.status_code == 400 and "no file" in empty.json()["error"]
+        assert http.post("/embed", files=files[:2]).status_code == 200
         tensor = request(shape=[3, 8, 4, 3], data=[0] * 288)
-        assert http.post("/v2/models/model/infer", json=tensor).status_code == 413
+        for answer in (
+            http.post("/embed", files=files),
+            http.post("/v2/models/model/infer", json=tensor),
+        ):
+            assert answer.status_code == 413 and expected in answer.json()["error"]
+
+
+FILE = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "boundary", "expected"),
+    [
+        (b"--x--\r\n", "x", "contains no file; expected one such as -F image=@person.jpg"),
+        (
+            FILE.replace(b'; filename="a.png"', b"") + b"hello\r\n--x--\r\n",
+            "x",
+            "the form's field 'image' is text, expected a file: -F image=@person.jpg, with @",
+        ),
+        (FILE + b"\r\n--x--\r\n", "x", "an image is empty"),
+        (FILE + encoded(RED), "x", "the form ends before its last boundary"),
+        (FILE + b"\r\n--x--\r\n", "", "without a boundary, expected multipart/form-data; bound"),
+        (FILE + b"\r\n--x--\r\n", "other", "the boundary in its Content-Type is not the one of"),
+        (FILE + b"\r\n--x--\r\n", "o" * 300, "the form is malformed"),
+        (b"--x\r\nbad header\r\n\r\n--x--\r\n", "x", "the form is malformed"),
+    ],
+)
+def test_forms_that_are_not_files_are_refused_in_words_of_our_own(
+    http: Client, caplog: pytest.LogCaptureFixture, content: bytes, boundary: str, expected: str
+) -> None:
+    kind = "multipart/form-data" + (f"; boundary={boundary}" if boundary else "")
+    answer = http.post("/embed", content=content, headers={"content-type": kind})
+    assert answer.status_code == 400 and expected in answer.json()["error"]
+    assert "python_multipart" not in {record.name.partition(".")[0] for record in caplog.records}
+
+
+def test_a_form_that_arrives_byte_by_byte_gives_the_same_embeddings(http: Client) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for image in (RED, GREEN):
+            for byte in FILE + encoded(image) + b"\r\n":
+                yield bytes([byte])
+        yield b"--x--\r\n"
+
+    headers = {"content-type": 'multipart/form-data; boundary="x"'}
+    rows = http.post("/embed", content=chunks(), headers=headers).json()["embeddings"]
+    assert rows == [[1, 0, 0], [0, 1, 0]]
 
 
 def test_a_token_is_required_everywhere_but_for_health() -> None:

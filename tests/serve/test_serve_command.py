@@ -106,6 +106,7 @@ def test_serving_imports_no_pytorch(model: Path, index: Path) -> None:
         (["--host", "0.0.0.0"], "clients need a token"),
         (["--token", "short"], "expected at least 16"),
         (["--name", "a/b"], "--name a/b"),
+        (["--index", ""], "the name of the index is empty"),
         (["--max-body", "many"], "--max-body many: write a number and a unit"),
         (["--host", "no.such.host.invalid", "--token", "x" * 16], "cannot listen on no.such.host"),
     ],

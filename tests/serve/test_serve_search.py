@@ -20,6 +20,7 @@ for package in ("httpx", "prometheus_client", "python_multipart", "starlette"):
 
 from asgi_client import Client, started  # noqa: E402 - needs httpx
 
+from reidkit.cli.conditions import MAX_CAMERA  # noqa: E402 - the same for `reidkit search`
 from reidkit.errors import DataError  # noqa: E402
 from reidkit.index.directory import IndexDirectory  # noqa: E402
 from reidkit.index.records import DATABASE, Header, Hit, Record  # noqa: E402
@@ -132,6 +133,8 @@ def test_ten_entries_are_found_unless_k_says_otherwise(index: IndexDirectory) ->
         ("after=2&before=4", ["red2", "red3"]),
         ("after=1970-01-01T00:00:05", ["red5"]),
         ("threshold=0.1", ["red0", "red1"]),
+        ("threshold=2&k=2", ["red0", "red1"]),
+        (f"camera={MAX_CAMERA}", []),
     ],
 )
 def test_conditions_are_those_of_reidkit_search(
@@ -144,14 +147,18 @@ def test_conditions_are_those_of_reidkit_search(
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [
-        ("k=0", f"found k=0, expected 1 to {MAX_K}"),
-        (f"k={MAX_K + 1}", f"expected 1 to {MAX_K}"),
-        ("k=ten", "found k=ten, expected a whole number"),
+        ("k=0", f"found k=0, expected a whole number from 1 to {MAX_K}"),
+        (f"k={MAX_K + 1}", f"expected a whole number from 1 to {MAX_K}"),
+        (f"k={10**22}", f"expected a whole number from 1 to {MAX_K}"),
+        ("k=ten", f"found k=ten, expected a whole number from 1 to {MAX_K}"),
         ("k=1&k=2", "k is given more than once"),
-        ("camera=-1", "found camera=-1, expected a whole number"),
-        (f"camera={10**20}", "expected a whole number"),
+        ("camera=-1", f"found camera=-1, expected a whole number from 0 to {MAX_CAMERA}"),
+        (f"camera={10**22}", f"expected a whole number from 0 to {MAX_CAMERA}"),
         ("after=yesterday", "after: time 'yesterday', expected one such as 2026-05-17T09:30"),
-        ("threshold=nan", "found threshold=nan, expected a distance"),
+        ("threshold=nan", "found threshold=nan, expected a distance from 0 to 2"),
+        ("threshold=far", "found threshold=far, expected a distance from 0 to 2"),
+        ("threshold=-1", "found threshold=-1, expected a distance from 0 to 2"),
+        ("threshold=3", "found threshold=3, expected a distance from 0 to 2"),
         ("top=3", "unknown query parameter 'top': k, camera, person, after, before, threshold"),
     ],
 )
@@ -318,7 +325,7 @@ def test_searches_are_measured_and_limited_as_embeddings_are(index: IndexDirecto
     with client(index, max_images=1) as http:
         paths(http)
         files = [("file", ("a.png", encoded(RED)))] * 2
-        assert http.post("/search", files=files).status_code == 400
+        assert http.post("/search", files=files).status_code == 413
         assert http.post("/search", content=b"{}").status_code == 415
         text = http.get("/metrics").text
     assert 'reidkit_requests_total{path="/search",status="200"} 1.0' in text
