@@ -109,9 +109,7 @@ def test_float16_is_allowed_a_lower_cosine_than_float32() -> None:
         check_parities(found, ExportSettings(), **paths)
 
 
-def written_model(path: Path, export: Path) -> WrittenModel:
-    """An export of another checkpoint at `path`."""
-    shutil.copy(export, path)
+def model_at(path: Path) -> WrittenModel:
     return WrittenModel(path, "baseline", (64, 32), 512, False, ExportSettings())
 
 
@@ -128,10 +126,11 @@ def test_only_an_export_of_the_same_checkpoint_is_replaced(
     export_onnx(network, target, ExportSettings(outputs="embeddings"))
     assert metadata(target)["outputs"] == ["embeddings"]
     # a training that went on exports again beside its checkpoint
-    check_replaceable(written_model(bgr_network.parent / "m.onnx", exported), bgr_network, "other")
-    (bgr_network.parent / "m.onnx").unlink()
+    beside = shutil.copy(exported, bgr_network.parent / "m.onnx")
+    check_replaceable(model_at(beside), bgr_network, "other")
+    beside.unlink()
 
-    export_onnx(network, tmp_path / "new" / "m.onnx")
+    check_replaceable(model_at(tmp_path / "new" / "m.onnx"), network, "any")
     with pytest.raises(ConfigError, match=r"expected a name that ends in \.onnx"):
         export_onnx(network, network, overwrite=True)
     with pytest.raises(ConfigError, match="--opset: found 99, expected 7 to 30"):

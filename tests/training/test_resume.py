@@ -70,20 +70,25 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(
     assert models[0] == models[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def interrupt(market: Path, folder: Path, number: int, *, again: bool) -> int | None:
+    process = PROCESSES.Process(target=interrupted, args=(str(market), str(folder), number, again))
+    process.start()
+    process.join(300)
+    return process.exitcode
+
+
+def test_an_interrupt_saves_the_step(market: Path, tmp_path: Path) -> None:
+    assert interrupt(market, tmp_path / "run", signal.SIGINT, again=False) == 7
+    assert read_resume_point(tmp_path / "run")["position"][:2] == [0, 2]
+
+
 def test_a_signal_saves_the_step_and_the_resumed_run_ends_with_the_same_bits(
-    market: Path, whole: Path, tmp_path: Path, number: int
+    market: Path, whole: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "interrupted"
-    for again, code in ((False, 7), (True, 0)):
-        process = PROCESSES.Process(
-            target=interrupted, args=(str(market), str(folder), number, again)
-        )
-        process.start()
-        process.join(300)
-        assert process.exitcode == code
-        if not again:
-            assert read_resume_point(folder)["position"][:2] == [0, 2]
+    assert interrupt(market, folder, signal.SIGTERM, again=False) == 7
+    assert read_resume_point(folder)["position"][:2] == [0, 2]
+    assert interrupt(market, folder, signal.SIGTERM, again=True) == 0
     once, twice = read_resume_point(whole), read_resume_point(folder)
     assert all(same_bits(once[part], twice[part]) for part in ("model", "optimizer", "ema"))
 
