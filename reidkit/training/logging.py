@@ -260,7 +260,7 @@ def plot_training_curves(records: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(12, 3.6))  # a layout engine would draw everything twice
+    figure = Figure(figsize=(12, 3.6))  # a layout engine would render everything twice
     FigureCanvasAgg(figure)
     margins = {"left": 0.05, "right": 0.99, "bottom": 0.14, "top": 0.91, "wspace": 0.2}
     losses, rates, scores = figure.subplots(1, 3, gridspec_kw=margins)
