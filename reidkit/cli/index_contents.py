@@ -14,31 +14,10 @@ from reidkit.cli.conditions import (
     PeopleOption,
     read_filter,
 )
+from reidkit.cli.galleries import IndexArgument, open_gallery
 from reidkit.cli.options import JsonOption
 from reidkit.cli.output import print_json
-from reidkit.errors import ConfigError
 from reidkit.files import printable
-
-
-def check_index_name(index: str | None) -> str | None:
-    """Callback of arguments and options that name an index; None where one was not given.
-
-    Raises:
-        ConfigError: the name is empty, as of a shell variable that is not set.
-    """
-    if index == "":
-        raise ConfigError(
-            "the name of the index is empty. Pass its directory, or qdrant://HOST:6333/COLLECTION"
-        )
-    return index
-
-
-IndexArgument = Annotated[
-    str,
-    typer.Argument(
-        help="Index directory, or qdrant://HOST:6333/COLLECTION.", callback=check_index_name
-    ),
-]
 
 
 def info(index: IndexArgument, json: JsonOption = False) -> None:
@@ -48,8 +27,6 @@ def info(index: IndexArgument, json: JsonOption = False) -> None:
     Examples:
       reidkit index info people.index
     """
-    from reidkit.cli.index import open_gallery
-
     facts = open_gallery(index).info()
     if json:
         print_json(facts)
@@ -77,8 +54,6 @@ def list_(
       reidkit index list people.index --limit 0 --json
     """
     from dataclasses import asdict
-
-    from reidkit.cli.index import open_gallery
 
     condition = read_filter(camera, person, after, before)
     gallery = open_gallery(index)

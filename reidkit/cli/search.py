@@ -142,7 +142,7 @@ def search(
     if timed and not is_index(gallery):
         raise ConfigError("--after and --before need an index, which stores times")
 
-    from reidkit.cli.index import open_model
+    from reidkit.cli.galleries import open_model
     from reidkit.index.opening import open_index
     from reidkit.index.searching import ranked_queries, search_features, search_images, search_index
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reidkit.cli.index_contents import check_index_name
+from reidkit.cli.galleries import check_index_name, find_index_model, open_gallery
 from reidkit.cli.options import (
     THIRD_PARTY,
     ChannelsOption,
@@ -108,7 +108,6 @@ def serve(
       curl -F image=@person.jpg 'http://127.0.0.1:8000/search?k=5&camera=3'
       REIDKIT_TOKEN=$(cat token) reidkit serve model.onnx --host 0.0.0.0
     """
-    from reidkit.cli.index import find_index_model, open_gallery
     from reidkit.cli.runs import find_model
     from reidkit.config import require
     from reidkit.errors import RuntimeMissing
