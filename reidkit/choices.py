@@ -1,9 +1,12 @@
-"""Closed choices shared by settings, library and command line. Importing this costs nothing."""
+"""Closed choices and bounds that settings, library and command line share; cheap to import."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import Literal
+
+MAX_CAMERA = 10**18 - 1
+"""Largest number of a camera, of which 64 bits are stored."""
 
 Metric = Literal["cosine", "euclidean"]
 ProtocolName = Literal["market", "none", "mars", "cuhk03-classic", "cuhk03-classic-sampled"]

@@ -65,6 +65,22 @@ def test_a_folder_or_file_is_locked_by_one_process_at_a_time(tmp_path: Path, nam
         assert list(tmp_path.iterdir()) == [target]  # there is no lock file
 
 
+def test_a_folder_that_cannot_be_read_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def open_(path: Path, *arguments: int) -> int:
+        if Path(path) == tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(os, "open", open_)
+    with atomic(tmp_path / "file.txt") as partial:
+        partial.write_text("whole")
+    assert (tmp_path / "file.txt").read_text() == "whole"
+
+
 def test_a_forked_process_does_not_keep_a_lock(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, of forks with threads

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reidkit.choices import MAX_CAMERA
+
 if TYPE_CHECKING:
     from reidkit.index.records import Filter
-
-MAX_CAMERA = 10**18 - 1
-"""Numbers of cameras are stored in 64 bits."""
 
 CamerasOption = Annotated[
     list[int] | None,

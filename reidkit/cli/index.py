@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reidkit.choices import ApproximateSearch
+from reidkit.choices import MAX_CAMERA, ApproximateSearch
 from reidkit.cli import index_contents
-from reidkit.cli.conditions import MAX_CAMERA
 from reidkit.cli.galleries import IndexArgument, open_gallery, open_model
 from reidkit.cli.options import (
     THIRD_PARTY,

@@ -61,12 +61,12 @@ def search_images(query: Features, gallery: Features, n: int) -> list[list[Hit]]
     header_of(gallery).check_same_model(header_of(query), where="the gallery")
     checked_norms(query.features, "queries")
     checked_norms(gallery.features, "gallery")
-    G = len(gallery.features)
+    unit = unit_rows(gallery.features)
     rows, cosines = search_exact(
         unit_rows(query.features),
-        lambda start, stop: unit_rows(gallery.features[start:stop]),
-        G,
-        min(n, G),
+        lambda start, stop: unit[start:stop],
+        len(unit),
+        min(n, len(unit)),
     )
     distances = np.maximum(1 - cosines, 0)  # rounding can make them negative
     return _hits(gallery, rows, distances)

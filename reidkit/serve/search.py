@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reidkit.choices import MAX_CAMERA
 from reidkit.errors import DataError, ReidkitError
 from reidkit.index.opening import open_index
 from reidkit.index.records import ANY, DATABASE, Filter, is_qdrant, parse_time
@@ -35,8 +36,6 @@ log = logging.getLogger(__name__)
 DEFAULT_K = 10
 MAX_K = 1000
 """Entries per query that a client may request."""
-MAX_CAMERA = 10**18 - 1
-"""Numbers of cameras are stored in 64 bits."""
 MAX_DISTANCE = 2
 """Of two L2-normalised embeddings: 1 - cosine."""
 PARAMETERS = ("k", "camera", "person", "after", "before", "threshold")

@@ -20,7 +20,7 @@ for package in ("httpx", "prometheus_client", "python_multipart", "starlette"):
 
 from asgi_client import Client, started  # noqa: E402 - needs httpx
 
-from reidkit.cli.conditions import MAX_CAMERA  # noqa: E402 - the same for `reidkit search`
+from reidkit.choices import MAX_CAMERA  # noqa: E402
 from reidkit.errors import DataError  # noqa: E402
 from reidkit.index.directory import IndexDirectory  # noqa: E402
 from reidkit.index.records import DATABASE, Header, Hit, Record  # noqa: E402
