@@ -29,6 +29,8 @@ CROPS = (1, 8, 20)
 """Crops whose latency is measured: one person, a quiet scene, a crowd."""
 BATCHES = (1, 8, 16, 32, 64)
 """Batch sizes that are tried for throughput."""
+EXTRACTED = 64
+"""Images whose extraction is measured, or a multiple: threads share them evenly."""
 ROUNDS = 3
 """Turns of every backend; fewer where the time is over earlier."""
 
@@ -64,7 +66,7 @@ class BenchResult:
         description: what `Runtime.describe` says.
         network, total: times by the number of crops, of the network alone and from files on.
         network_rate: of the network alone, at `batch`, the best of `BATCHES`.
-        total_rate: from files on, at the same batch size.
+        total_rate: from files on, as `reidkit extract` does it.
         latency_memory, throughput_memory: peak resident memory in bytes.
         cosine: the lowest between its embeddings and those of the first backend; NaN where they
             have another length.
@@ -258,7 +260,7 @@ def _measure_throughput(workers: list[_Worker], seconds: float, on_progress: Pro
 
 
 def _measure_extraction(workers: list[_Worker], seconds: float, on_progress: Progress) -> None:
-    """Fills in the median rate of extraction at the best batch size, and memory."""
+    """Fills in the median rate of extraction and memory."""
     share = seconds / max(1, len(workers) * ROUNDS)
     end = time.monotonic() + seconds
     rates: list[list[float]] = [[] for _ in workers]
@@ -266,9 +268,8 @@ def _measure_extraction(workers: list[_Worker], seconds: float, on_progress: Pro
         if turn and time.monotonic() > end:
             break
         for worker, found in zip(workers, rates, strict=True):
-            batch, rate = worker.result.batch, worker.result.network_rate
-            count = max(batch, round(share * rate))
-            found.append(worker.ask("extraction", batch, count).get("rate", 0.0))
+            batches = max(1, round(share * worker.result.network_rate / EXTRACTED))
+            found.append(worker.ask("extraction", batches * EXTRACTED).get("rate", 0.0))
         on_progress("extraction", turn + 1, turn + 1 if time.monotonic() > end else ROUNDS)
     for worker, found in zip(workers, rates, strict=True):
         worker.result.total_rate = float(np.median(found))

@@ -80,10 +80,10 @@ class BenchWorker:
             count = sum(pool.map(repeat, range(threads)))
         return {"rate": count / (time.perf_counter() - start)}
 
-    def extraction(self, batch: int, count: int) -> dict[str, float]:
+    def extraction(self, count: int) -> dict[str, float]:
         """Crops per second of `count` files, from decoding to embeddings."""
         paths = [self.crops[n % len(self.crops)] for n in range(count)]
-        return {"rate": count / _timed(lambda: embed_images(self.embedder, paths, batch=batch))}
+        return {"rate": count / _timed(lambda: embed_images(self.embedder, paths))}
 
     def memory(self) -> dict[str, int]:
         """Peak resident memory of this process in bytes."""

@@ -83,7 +83,8 @@ def embed_images(
     done = 0
     for embeddings in _embed_batches(embedder, batches, flip):
         if done == 0:
-            rows = np.empty((len(paths), embeddings.shape[1]), np.float32)
+            # Written to, so that memory which is too small fails now, not after the last image
+            rows = np.full((len(paths), embeddings.shape[1]), np.nan, np.float32)
         rows[done : done + len(embeddings)] = embeddings
         done += len(embeddings)
         if on_progress is not None:
@@ -148,7 +149,7 @@ def embed_tracklets(
     for rows in _embed_batches(embedder, clip_batches(), flip):
         group = planned.popleft()
         if sums is None:
-            sums = np.zeros((len(tracklets), rows.shape[1]), np.float32)
+            sums = np.full((len(tracklets), rows.shape[1]), 0, np.float32)  # as in embed_images
         owners = np.array([clip.row for clip in group])
         shares = np.array([clip.weight for clip in group], np.float32)
         np.add.at(sums, owners, rows * shares[:, None])

@@ -51,6 +51,10 @@ CALLERS = 2
 MIN_IMAGES = 8
 """Images of a batch from which several threads normalise them, half as many at a time."""
 
+THREAD_IMAGES = 4
+"""Images or frames that a thread of its own computes at once on the CPU: more at once are slower by
+up to 5 %, since what they need does not stay in the core's cache."""
+
 MIN_GRAPH_COSINE = 0.9999
 """Bound on the cosine of an embedding by a CUDA graph with the same one without."""
 
@@ -182,9 +186,16 @@ class OnnxEmbedder:
         """
         if len(pixels) == 0:
             return np.empty((0, self.dimension), np.float32)
-        step = self.contract.fixed_batch or len(pixels)
+        step = self.contract.fixed_batch or self._step(pixels)
         rows = [self._run(pixels[start : start + step]) for start in range(0, len(pixels), step)]
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+    def _step(self, pixels: NDArray[np.uint8]) -> int:
+        """Images or clips that one run takes."""
+        if self.provider != "cpu" or self.concurrency == 1:
+            return len(pixels)
+        frames = pixels.shape[1] if pixels.ndim == 5 else 1
+        return max(1, THREAD_IMAGES // frames)
 
     def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         B = len(pixels)

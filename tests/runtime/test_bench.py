@@ -125,7 +125,7 @@ def test_a_worker_measures_the_network_and_the_whole_way(model: Path, crops: lis
     assert len(times["network"]) == len(times["total"]) >= 1
     assert worker.throughput(16, 0.01)["rate"] > 0
     assert worker.throughput(16, 0.0)["rate"] > 0
-    assert worker.extraction(16, 50)["rate"] > 0
+    assert worker.extraction(50)["rate"] > 0
     assert worker.memory()["peak"] <= peak_memory()
 
 

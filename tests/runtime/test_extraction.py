@@ -120,3 +120,20 @@ def test_features_say_whether_their_rows_are_normalised(
     assert normalised(unit_rows, single, flip=True) is False
     assert normalised(unit_rows, [[paths[0], paths[49]]]) is False
     assert normalised(exported, single) is False
+
+
+@pytest.mark.parametrize(("count", "runs"), [(3, [3]), (4, [4]), (10, [4, 4, 2])])
+def test_a_thread_of_its_own_computes_few_images_at_once(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, count: int, runs: list[int]
+) -> None:
+    several = embedder(exported, 2)
+    pixels = np.arange(count * 3, dtype=np.uint8).reshape(count, 1, 1, 3)
+    pixels = np.broadcast_to(pixels, (count, *SIZE, 3))
+    seen = []
+    run = OnnxEmbedder._run
+    monkeypatch.setattr(
+        OnnxEmbedder, "_run", lambda self, part: seen.append(len(part)) or run(self, part)
+    )
+    rows = several.embed(pixels)
+    assert seen == runs
+    assert np.rint(rows * 255).tolist() == pixels[:, 0, 0].tolist()

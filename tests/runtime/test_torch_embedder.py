@@ -53,6 +53,30 @@ def test_an_execution_changes_float32_embeddings_by_less_than_a_hundred_thousand
     assert np.abs(unit[0] - unit[1]).max() < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("shape", "calls"), [((8, 3), 1), ((9, 3), 2), ((20, 3), 3), ((4, 4, 3), 2), ((3, 9, 3), 3)]
+)
+def test_a_cpu_computes_at_most_eight_images_or_one_clip_at_once(
+    shape: tuple[int, ...], calls: int
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape[:-1], 16, 16, 3), np.uint8)
+    found = embedder(Execution())
+    if len(shape) == 3:  # clips
+        found.model.embed = (
+            lambda images: (
+                Convolution.embed(  # type: ignore[method-assign]
+                    found.model, images.flatten(0, 1)
+                )
+                .reshape(*images.shape[:2], -1)
+                .mean(1)
+            )
+        )
+    rows = found.embed(pixels)
+    assert found.model.calls == calls
+    one_by_one = [found.embed(pixels[k : k + 1]) for k in range(len(pixels))]
+    assert np.allclose(rows, np.concatenate(one_by_one), atol=1e-6)
+
+
 @pytest.mark.usefixtures("native_bf16")
 def test_bf16_is_compared_with_float32_once() -> None:
     found = embedder(Execution(precision="bf16"))
