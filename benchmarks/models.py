@@ -12,7 +12,8 @@ import argparse
 import warnings
 from pathlib import Path
 
-from reidkit.export import ExportSettings, export_onnx
+from reidkit.export.exporter import export_onnx
+from reidkit.export.settings import ExportSettings
 
 EXPORTS = {
     "fp32": ExportSettings(),

@@ -23,7 +23,8 @@ from reidkit.evaluation import (
     evaluate,
     evaluate_features,
 )
-from reidkit.export import Parity, export_onnx
+from reidkit.export.exporter import export_onnx
+from reidkit.export.verification import Parity
 from reidkit.features import Features, read_features, write_features
 from reidkit.files import exclusive_lock
 from reidkit.masks.prepare import prepare_synthetic

@@ -12,7 +12,7 @@ from PIL import Image
 
 from reidkit import checkpoint
 from reidkit.choices import ClipRule
-from reidkit.export import export_onnx
+from reidkit.export.exporter import export_onnx
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.embedder import Embedder, load_embedder
 from reidkit.runtime.extraction import embed_images, embed_tracklets

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from reidkit import checkpoint
-from reidkit.export import CONSUMERS, export_onnx, settings_for
-from reidkit.export.exporter import caller_preprocess
+from reidkit.export.consumers import CONSUMERS, settings_for
+from reidkit.export.exporter import caller_preprocess, export_onnx
 from reidkit.export.verification import feed_for, random_crops, reference
 from reidkit.preprocess import Preprocess
 from reidkit.registry import get_arch, list_archs

@@ -12,17 +12,10 @@ import typer
 
 from reidkit.cli.options import (
     THIRD_PARTY,
-    ChannelsOption,
     DeviceOption,
     JsonOption,
-    MeanOption,
-    OutputNameOption,
-    PreprocessOption,
-    ResizeOption,
-    SizeOption,
-    StdOption,
     TrustOption,
-    external_inputs,
+    third_party_options,
 )
 from reidkit.cli.output import print_json, print_table, stage_progress
 
@@ -38,6 +31,7 @@ PANELS = {
 }
 
 
+@third_party_options
 def bench(
     models: Annotated[list[Path], typer.Argument(help="Checkpoints, run folders or ONNX files.")],
     images: Annotated[
@@ -52,13 +46,8 @@ def bench(
     ] = 60.0,
     json: JsonOption = False,
     trust: TrustOption = False,
-    preprocess: PreprocessOption = None,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channels: ChannelsOption = None,
-    resize: ResizeOption = None,
-    output: OutputNameOption = None,
+    *,
+    inputs: dict[str, Any],
 ) -> None:
     """Measure speed and memory of models on every backend.
 
@@ -77,15 +66,6 @@ def bench(
 
     paths = [find_model(model) for model in models]
     files = None if images is None else find_images(images)
-    inputs = external_inputs(
-        preprocess=preprocess,
-        size=size,
-        mean=mean,
-        std=std,
-        channels=channels,
-        resize=resize,
-        output=output,
-    )
 
     from reidkit.runtime.bench import CROPS, list_backends, run_bench, write_crops
 
@@ -151,7 +131,7 @@ def _document(result: BenchResult) -> dict[str, Any]:
         "model": str(backend.path),
         "backend": backend.name,
         "device": backend.device,
-        "precision": backend.precision or None,
+        "precision": result.precision or None,
     }
     if result.error:
         return document | {"error": result.error}

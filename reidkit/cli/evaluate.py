@@ -19,26 +19,20 @@ from reidkit.cli.evaluation_output import (
 )
 from reidkit.cli.options import (
     THIRD_PARTY,
-    ChannelsOption,
+    BatchOption,
     ClipsOption,
     CompileOption,
     DataRootOption,
     DeviceOption,
-    EmbeddingBatchOption,
     EmbeddingOption,
     FlipOption,
     JsonOption,
-    MeanOption,
-    OutputNameOption,
     PrecisionOption,
-    PreprocessOption,
     ProviderOption,
-    ResizeOption,
-    SizeOption,
-    StdOption,
     ThreadsOption,
     TrustOption,
     open_data,
+    third_party_options,
 )
 from reidkit.cli.output import print_json, stage_progress
 from reidkit.cli.runs import (
@@ -70,6 +64,7 @@ PANELS = {
 }
 
 
+@third_party_options
 def evaluate(
     models: Annotated[
         list[Path] | None,
@@ -145,15 +140,8 @@ def evaluate(
         typer.Option(help="Limit memory of ranking beyond the features, e.g. 500MiB or 2GiB."),
     ] = None,
     trust: TrustOption = False,
-    preprocess: PreprocessOption = None,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channels: ChannelsOption = None,
-    resize: ResizeOption = None,
-    output: OutputNameOption = None,
     embedding: EmbeddingOption = None,
-    batch: EmbeddingBatchOption = None,
+    batch: BatchOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
@@ -170,6 +158,8 @@ def evaluate(
         typer.Option(help="Write the queries by AP, the worst first, with paths (CSV)."),
     ] = None,
     json: JsonOption = False,
+    *,
+    inputs: dict[str, Any],
 ) -> None:
     """Evaluate a model or extracted features.
 
@@ -187,7 +177,7 @@ def evaluate(
       reidkit eval runs/split0 runs/split1 runs/split2
       reidkit eval --query-features q.h5 --gallery-features g.h5 --protocol market
     """
-    from reidkit.cli.options import embedding_option, external_inputs, parse_memory
+    from reidkit.cli.options import embedding_option, parse_memory
     from reidkit.config import require
     from reidkit.data.manifest import locate
 
@@ -207,15 +197,6 @@ def evaluate(
         require(not models, "pass either features files or a model, not both")
         require(not dataset, "features files state their data set: remove --dataset")
     memory = None if max_memory is None else parse_memory(max_memory)
-    inputs = external_inputs(
-        preprocess=preprocess,
-        size=size,
-        mean=mean,
-        std=std,
-        channels=channels,
-        resize=resize,
-        output=output,
-    )
     files = [] if from_files else [find_model(path) for path in models or (None,)]
     check_distinct("model", files, [path.resolve() for path in files])
     names = {path: dataset or [trained_on(path)] for path in files}

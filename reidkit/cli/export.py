@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from reidkit.checkpoint import Header
-    from reidkit.export import ExportReport, ExportSettings
+    from reidkit.export.exporter import ExportReport
+    from reidkit.export.settings import ExportSettings
 
 PANELS = {
     "File": ("out", "overwrite", "consumer", "input_name", "output_name", "json"),
@@ -122,6 +123,7 @@ def export(
     """
     from reidkit.cli.runs import find_model
     from reidkit.config import require
+    from reidkit.export.consumers import default_target, settings_for
 
     require(
         model is None or model.suffix != ".onnx",
@@ -140,20 +142,6 @@ def export(
         tolerance is None or verify is not None,
         f"--tolerance {tolerance}: it bounds the change that --verify finds. Add --verify DATASET",
     )
-    source = find_model(model)
-    images = None
-    if precision == "int8":
-        images = calibrate or verify
-    datasets = [verify] if images is None or is_image_folder(images) else [verify, images]
-    for dataset in filter(None, datasets):
-        from reidkit.data.manifest import locate
-
-        locate(dataset, data_root)
-
-    from reidkit.checkpoint import read_header
-    from reidkit.export import export_onnx, settings_for
-    from reidkit.export.consumers import default_target
-
     settings = settings_for(
         consumer,
         pixels=input,
@@ -167,6 +155,19 @@ def export(
         output_name=output_name,
         tolerance=tolerance,
     )
+    source = find_model(model)
+    images = None
+    if precision == "int8":
+        images = calibrate or verify
+    datasets = [verify] if images is None or is_image_folder(images) else [verify, images]
+    for dataset in filter(None, datasets):
+        from reidkit.data.manifest import locate
+
+        locate(dataset, data_root)
+
+    from reidkit.checkpoint import read_header
+    from reidkit.export.exporter import export_onnx
+
     header = read_header(source)
     crops = [] if images is None else calibration_crops(images, header, settings, data_root)
     with stage_progress() as on_progress:

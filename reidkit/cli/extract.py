@@ -5,36 +5,29 @@ from __future__ import annotations
 import glob
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from reidkit.cli.options import (
     THIRD_PARTY,
-    ChannelsOption,
+    BatchOption,
     ClipsOption,
     CompileOption,
     DataRootOption,
     DeviceOption,
-    EmbeddingBatchOption,
     EmbeddingOption,
     FlipOption,
     JsonOption,
-    MeanOption,
     ModelArgument,
     OptionalDatasetOption,
-    OutputNameOption,
     PrecisionOption,
-    PreprocessOption,
     ProviderOption,
-    ResizeOption,
-    SizeOption,
-    StdOption,
     ThreadsOption,
     TrustOption,
     embedding_option,
-    external_inputs,
     open_data,
+    third_party_options,
 )
 from reidkit.cli.output import print_json, progress
 from reidkit.types import Split
@@ -50,6 +43,7 @@ PANELS = {
 }
 
 
+@third_party_options
 def extract(
     model: ModelArgument = None,
     dataset: OptionalDatasetOption = None,
@@ -65,20 +59,13 @@ def extract(
     clips: ClipsOption = "tclnet",
     flip: FlipOption = False,
     embedding: EmbeddingOption = None,
-    batch: EmbeddingBatchOption = None,
+    batch: BatchOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
     precision: PrecisionOption = "fp32",
     compile_: CompileOption = False,
     trust: TrustOption = False,
-    preprocess: PreprocessOption = None,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channels: ChannelsOption = None,
-    resize: ResizeOption = None,
-    output: OutputNameOption = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -86,6 +73,8 @@ def extract(
         ),
     ] = Path("features.h5"),
     json: JsonOption = False,
+    *,
+    inputs: dict[str, Any],
 ) -> None:
     """Extract embeddings to a features file.
 
@@ -114,15 +103,6 @@ def extract(
         files = []
     else:
         files = find_tracklets(tracklets) if tracklets else [[p] for p in find_images(images)]
-    inputs = external_inputs(
-        preprocess=preprocess,
-        size=size,
-        mean=mean,
-        std=std,
-        channels=channels,
-        resize=resize,
-        output=output,
-    )
 
     from reidkit.runtime.distributed import join_process_group
     from reidkit.runtime.embedder import load_embedder

@@ -17,20 +17,13 @@ from reidkit.cli.galleries import IndexArgument, open_gallery, open_model
 from reidkit.cli.options import (
     THIRD_PARTY,
     BatchOption,
-    ChannelsOption,
     DeviceOption,
     FlipOption,
     JsonOption,
-    MeanOption,
     ModelOption,
-    OutputNameOption,
-    PreprocessOption,
-    ResizeOption,
-    SizeOption,
-    StdOption,
     TrustOption,
-    external_inputs,
     option_panels,
+    third_party_options,
 )
 from reidkit.cli.output import print_json, progress
 from reidkit.errors import ConfigError
@@ -71,6 +64,7 @@ ApproximateOption = Annotated[
 
 
 @app.command(cls=option_panels(BUILD_PANELS))
+@third_party_options
 def build(
     index: IndexArgument,
     images: ImagesArgument = None,
@@ -80,17 +74,12 @@ def build(
     camera: CameraOption = None,
     metadata: MetadataOption = None,
     approximate: ApproximateOption = None,
-    batch: BatchOption = 64,
+    batch: BatchOption = None,
     device: DeviceOption = "auto",
     trust: TrustOption = False,
-    preprocess: PreprocessOption = None,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channels: ChannelsOption = None,
-    resize: ResizeOption = None,
-    output: OutputNameOption = None,
     json: JsonOption = False,
+    *,
+    inputs: dict[str, Any],
 ) -> None:
     """Build an index of a gallery.
 
@@ -109,15 +98,6 @@ def build(
 
     if is_index(index) and not is_qdrant(index):
         raise ConfigError(f"{index} exists already. Add to it: reidkit index add {index} IMAGES")
-    inputs = external_inputs(
-        preprocess=preprocess,
-        size=size,
-        mean=mean,
-        std=std,
-        channels=channels,
-        resize=resize,
-        output=output,
-    )
     from reidkit.index.opening import create_index
 
     if features is not None:
@@ -147,6 +127,7 @@ def build(
 
 
 @app.command(cls=option_panels(ADD_PANELS))
+@third_party_options
 def add(
     index: IndexArgument,
     images: ImagesArgument = None,
@@ -158,17 +139,12 @@ def add(
     camera: CameraOption = None,
     metadata: MetadataOption = None,
     approximate: ApproximateOption = None,
-    batch: BatchOption = 64,
+    batch: BatchOption = None,
     device: DeviceOption = "auto",
     trust: TrustOption = False,
-    preprocess: PreprocessOption = None,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channels: ChannelsOption = None,
-    resize: ResizeOption = None,
-    output: OutputNameOption = None,
     json: JsonOption = False,
+    *,
+    inputs: dict[str, Any],
 ) -> None:
     """Add images to an index.
 
@@ -181,15 +157,6 @@ def add(
     """
     if not (approximate and images is None and features is None):
         _check_sources(images, features)
-    inputs = external_inputs(
-        preprocess=preprocess,
-        size=size,
-        mean=mean,
-        std=std,
-        channels=channels,
-        resize=resize,
-        output=output,
-    )
     gallery = open_gallery(index)
     records: list[Record] = []
     added = 0

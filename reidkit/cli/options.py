@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,8 +63,7 @@ ClipsOption = Annotated[ClipRule, typer.Option(help="Rule that divides tracklets
 FlipOption = Annotated[
     bool, typer.Option("--flip", help="Add the embedding of the mirrored image.")
 ]
-BatchOption = Annotated[int, typer.Option(min=1, help="Batch size.")]
-EmbeddingBatchOption = Annotated[
+BatchOption = Annotated[
     int | None,
     typer.Option(min=1, help="Batch size.", show_default="64; 16 for ONNX files on the CPU"),
 ]
@@ -276,15 +277,31 @@ THIRD_PARTY = ("trust", "preprocess", "size", "mean", "std", "channels", "resize
 """Parameters of commands that run third-party ONNX models, for a panel."""
 
 
+def third_party_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options of `external_inputs` and, as its argument `inputs`, what that
+    returns for them."""
+    options = inspect.signature(external_inputs, eval_str=True).parameters.values()
+    signature = inspect.signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def with_options(**arguments: Any) -> None:
+        given = {option.name: arguments.pop(option.name) for option in options}
+        command(**arguments, inputs=external_inputs(**given))
+
+    kept = [each for each in signature.parameters.values() if each.name != "inputs"]
+    added = [option.replace(kind=option.KEYWORD_ONLY) for option in options]
+    with_options.__signature__ = signature.replace(parameters=kept + added)  # type: ignore[attr-defined]
+    return with_options
+
+
 def external_inputs(
-    *,
-    preprocess: Path | None = None,
-    size: str | None,
-    mean: str | None,
-    std: str | None,
-    channels: str | None,
-    resize: str | None,
-    output: str | None = None,
+    preprocess: PreprocessOption = None,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channels: ChannelsOption = None,
+    resize: ResizeOption = None,
+    output: OutputNameOption = None,
 ) -> dict[str, Any]:
     """The fields of `Preprocess`, and "output", set by options or by a TOML file, for models that
     do not state their own; an option takes precedence over the file.

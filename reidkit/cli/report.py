@@ -53,7 +53,7 @@ def report(
     target_fpr: Annotated[
         float, typer.Option(help="Choose the threshold of this false positive rate.")
     ] = 0.001,
-    batch: BatchOption = 64,
+    batch: BatchOption = None,
     device: DeviceOption = "auto",
     out: Annotated[
         Path | None,

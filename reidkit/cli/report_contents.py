@@ -50,7 +50,7 @@ class ReportOptions:
     images: bool
     worst: int
     target_fpr: float
-    batch: int
+    batch: int | None
     device: str
 
 

@@ -18,20 +18,13 @@ from reidkit.cli.conditions import (
 from reidkit.cli.options import (
     THIRD_PARTY,
     BatchOption,
-    ChannelsOption,
     DeviceOption,
     FlipOption,
     JsonOption,
-    MeanOption,
-    OutputNameOption,
     OverwriteOption,
-    PreprocessOption,
-    ResizeOption,
-    SizeOption,
-    StdOption,
     TrustOption,
     check_new,
-    external_inputs,
+    third_party_options,
 )
 from reidkit.cli.output import print_json, progress
 from reidkit.errors import ConfigError
@@ -54,6 +47,7 @@ PANELS = {
 FEATURES = (".h5", ".hdf5", ".npz")
 
 
+@third_party_options
 def search(
     model: Annotated[
         Path | None,
@@ -78,7 +72,8 @@ def search(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Hits per query.")] = 10,
     threshold: Annotated[
-        float | None, typer.Option(help="Largest cosine distance of a hit.", show_default="none")
+        float | None,
+        typer.Option(min=0, max=2, help="Largest cosine distance of a hit.", show_default="none"),
     ] = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="Re-rank k-reciprocally.")] = False,
     exclude_self: Annotated[
@@ -90,21 +85,16 @@ def search(
     after: AfterOption = None,
     before: BeforeOption = None,
     flip: FlipOption = False,
-    batch: BatchOption = 64,
+    batch: BatchOption = None,
     device: DeviceOption = "auto",
     trust: TrustOption = False,
-    preprocess: PreprocessOption = None,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channels: ChannelsOption = None,
-    resize: ResizeOption = None,
-    output: OutputNameOption = None,
     png: Annotated[Path | None, typer.Option(help="Write the ranked lists as a picture.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write them as one HTML page.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write them as CSV.")] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
+    *,
+    inputs: dict[str, Any],
 ) -> None:
     """Find the nearest gallery images of a query.
 
@@ -121,15 +111,6 @@ def search(
     check_new((png, html, csv), overwrite=overwrite)
     from reidkit.index.records import is_index
 
-    inputs = external_inputs(
-        preprocess=preprocess,
-        size=size,
-        mean=mean,
-        std=std,
-        channels=channels,
-        resize=resize,
-        output=output,
-    )
     condition = read_filter(camera, person, after, before)
     query_images = _find_images(query)
     gallery_images = None if is_index(gallery) else _find_images(gallery)
@@ -227,7 +208,7 @@ def _find_images(name: str) -> list[Path] | None:
 
 
 def _features(
-    name: str, images: list[Path] | None, embedder: Any, *, flip: bool, batch: int
+    name: str, images: list[Path] | None, embedder: Any, *, flip: bool, batch: int | None
 ) -> Features:
     """The features file, or the embeddings of images."""
     from reidkit.features import read_features
@@ -298,4 +279,4 @@ def _print(ranked: list[RankedQuery]) -> None:
         for rank, hit in enumerate(item.hits, start=1):
             record = hit.record
             extra = ", ".join(hit_facts(hit)) if record.person or record.camera is not None else ""
-            print(f"  {rank:>3}  {hit.distance:.4f}  {printable(record.path)}  {extra}".rstrip())
+            print(f"  {rank:>3}  {hit.distance:z.4f}  {printable(record.path)}  {extra}".rstrip())

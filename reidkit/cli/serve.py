@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from reidkit.cli.galleries import check_index_name, find_index_model, open_gallery
 from reidkit.cli.options import (
     THIRD_PARTY,
-    ChannelsOption,
     DeviceOption,
-    MeanOption,
-    OutputNameOption,
     PrecisionOption,
-    PreprocessOption,
     ProviderOption,
-    ResizeOption,
-    SizeOption,
-    StdOption,
     ThreadsOption,
     TrustOption,
-    external_inputs,
     parse_memory,
+    third_party_options,
 )
 
 PANELS = {
@@ -36,6 +29,7 @@ PANELS = {
 }
 
 
+@third_party_options
 def serve(
     model: Annotated[
         Path | None,
@@ -86,13 +80,8 @@ def serve(
     ] = 16_000_000,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for a request.")] = 30.0,
     trust: TrustOption = False,
-    preprocess: PreprocessOption = None,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channels: ChannelsOption = None,
-    resize: ResizeOption = None,
-    output: OutputNameOption = None,
+    *,
+    inputs: dict[str, Any],
 ) -> None:
     """Serve embeddings, and search in an index, over HTTP.
 
@@ -117,15 +106,6 @@ def serve(
     require(
         name.isascii() and name.replace("-", "").replace("_", "").replace(".", "").isalnum(),
         f"--name {name}: use letters, digits, dots, hyphens and underscores",
-    )
-    inputs = external_inputs(
-        preprocess=preprocess,
-        size=size,
-        mean=mean,
-        std=std,
-        channels=channels,
-        resize=resize,
-        output=output,
     )
     body_bytes = parse_memory(max_body, "--max-body")
     try:

@@ -64,7 +64,7 @@ def ranks(
     top: Annotated[int, typer.Option(min=1, max=50, help="Hits per query.")] = 10,
     rerank: Annotated[bool, typer.Option("--rerank", help="Re-rank k-reciprocally.")] = False,
     flip: FlipOption = False,
-    batch: BatchOption = 64,
+    batch: BatchOption = None,
     device: DeviceOption = "auto",
     trust: TrustOption = False,
     png: Annotated[Path, typer.Option(help="Picture to write.")] = Path("ranks.png"),
@@ -169,7 +169,7 @@ def embedding(
     count: Annotated[
         int, typer.Option(min=3, help="Images to show, all those of some identities.")
     ] = 200,
-    batch: BatchOption = 64,
+    batch: BatchOption = None,
     device: DeviceOption = "auto",
     trust: TrustOption = False,
     png: Annotated[Path, typer.Option(help="Picture to write.")] = Path("embedding.png"),
@@ -249,7 +249,14 @@ def _stored_features(file: Path, count: int) -> Features:
 
 
 def _split_features(
-    model: Path, data: Dataset, split: Split, count: int, *, batch: int, device: str, trust: bool
+    model: Path,
+    data: Dataset,
+    split: Split,
+    count: int,
+    *,
+    batch: int | None,
+    device: str,
+    trust: bool,
 ) -> Features:
     """Embeddings of at most `count` images of a split."""
     import dataclasses

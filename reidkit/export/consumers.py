@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from reidkit.choices import Consumer, ExportInput, ExportOutputs, ExportPrecision
 from reidkit.errors import ConfigError
-from reidkit.export.settings import ExportSettings
-from reidkit.export.verification import Feed
+from reidkit.export.settings import ExportSettings, Feed
 from reidkit.preprocess import Preprocess
 
 IMAGENET = Preprocess()

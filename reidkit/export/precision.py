@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, load, save, shape_inference
 
 from reidkit.export.graph import Graph
-from reidkit.export.verification import Feed
+from reidkit.export.settings import Feed
 
 _FOLLOWERS = frozenset(
     (

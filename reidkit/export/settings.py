@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from reidkit.choices import Consumer, ExportInput, ExportOutputs, ExportPrecision
 from reidkit.errors import ConfigError
@@ -12,6 +17,9 @@ OPSET = 16
 MIN_OPSET, MAX_OPSET = 7, 30
 MIN_IR, MAX_IR = 3, 20
 """Bounds of any use; which of them a network and the installed onnx can have is found on export."""
+
+Feed = Callable[[NDArray[np.uint8]], NDArray[Any]]
+"""RGB crops of the network's size, uint8 [B, H, W, 3] or [B, T, H, W, 3] -> the graph's input."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,12 +16,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from reidkit.choices import ExportInput, ExportPrecision
+from reidkit.export.settings import Feed
 from reidkit.models.base import ReidModel
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.onnx_session import open_session
-
-Feed = Callable[[NDArray[np.uint8]], NDArray[Any]]
-"""RGB crops of the network's size, uint8 [B, H, W, 3] or [B, T, H, W, 3] -> the graph's input."""
 
 Progress = Callable[[str, int, int], None]
 """on_progress(stage, done, total)."""

@@ -1,4 +1,4 @@
-"""Running trained networks: embedding, extraction, export.
+"""Running trained networks: embedding and extraction.
 
     from reidkit.runtime import Runtime
 

@@ -64,6 +64,7 @@ class BenchResult:
     Attributes:
         error: why there are no measurements; "" if there are.
         description: what `Runtime.describe` says.
+        precision: of weights or arithmetic; "" where a file does not state it.
         network, total: times by the number of crops, of the network alone and from files on.
         network_rate: of the network alone, at `batch`, the best of `BATCHES`.
         total_rate: from files on, as `reidkit extract` does it.
@@ -75,6 +76,7 @@ class BenchResult:
     backend: Backend
     error: str = ""
     description: str = ""
+    precision: str = ""
     network: dict[int, list[float]] = field(default_factory=dict)
     total: dict[int, list[float]] = field(default_factory=dict)
     batch: int = 0
@@ -168,6 +170,7 @@ class _Worker:
             }
         )
         result.description = loaded.get("description", "")
+        result.precision = loaded.get("precision", result.backend.precision)
         self.embeddings = np.array(loaded.get("embeddings", []), np.float32)
 
     def ask(self, command: str, *arguments: Any) -> dict[str, Any]:

@@ -43,7 +43,11 @@ class BenchWorker:
         self.crops = crops
         self.warm: set[int] = set()  # numbers of crops that have been embedded once
         embeddings = self.runtime.embed(crops[:COMPARED])
-        self.reply = {"description": self.runtime.describe(), "embeddings": embeddings.tolist()}
+        self.reply = {
+            "description": self.runtime.describe(),
+            "precision": self.embedder.precision,
+            "embeddings": embeddings.tolist(),
+        }
 
     def latency(self, count: int, seconds: float) -> dict[str, list[float]]:
         """Times of embedding `count` crops, the network alone and from files on, in turn."""

@@ -84,10 +84,14 @@ def load_embedder(
                 f"{path} is exported with fixed options: {', '.join(options)} can only be set for "
                 "a checkpoint"
             )
-        if execution.precision != "fp32" or execution.compile:
+        if execution.precision != "fp32":
             raise ConfigError(
-                f"{path} is exported with a fixed precision: remove --precision and --compile. "
-                "Another precision is chosen by reidkit export"
+                f"precision {execution.precision}: {path} is exported with a fixed precision. "
+                "Leave --precision out, or export again with another one"
+            )
+        if execution.compile:
+            raise ConfigError(
+                f"--compile: {path} is run by ONNX Runtime, which compiles nothing. Leave it out"
             )
         check_model_file(path)
         if not trust:
@@ -98,12 +102,18 @@ def load_embedder(
         return onnx
     if inputs:
         raise ConfigError(
-            f"{path} states its own preprocessing: remove the options {', '.join(inputs)}"
+            f"{path} states its own preprocessing; leave out {', '.join(inputs)}, given by options "
+            "or --preprocess"
         )
-    if execution.provider is not None or execution.threads is not None:
+    if execution.provider is not None:
         raise ConfigError(
-            f"{path} is a checkpoint, which PyTorch runs: remove --provider and --threads. "
-            "OMP_NUM_THREADS sets PyTorch's threads"
+            f"provider {execution.provider}: {path} is a checkpoint, which PyTorch runs. Leave "
+            "--provider out, or export it (reidkit export --onnx)"
+        )
+    if execution.threads is not None:
+        raise ConfigError(
+            f"threads {execution.threads}: {path} is a checkpoint, which PyTorch runs. Set "
+            f"OMP_NUM_THREADS={execution.threads} instead of --threads"
         )
     from reidkit import checkpoint
     from reidkit.device import torch_device

@@ -88,7 +88,7 @@ class OnnxContract:
         preprocess: how its images are made.
         normalisation: how pixels are normalised for the input; None: they are not.
         frames: length of the clips the network was trained on; 0: it takes images.
-        precision: of the weights.
+        precision: of the weights, as the export states it; "" where a file states nothing.
     """
 
     name: str
@@ -100,7 +100,7 @@ class OnnxContract:
     preprocess: Preprocess
     normalisation: Preprocess | None
     frames: int = 0
-    precision: str = "fp32"
+    precision: str = ""
 
 
 def read_contract(session: Any, path: Path, inputs: Mapping[str, Any]) -> OnnxContract:
@@ -141,7 +141,8 @@ def read_contract(session: Any, path: Path, inputs: Mapping[str, Any]) -> OnnxCo
         )
     if inputs:
         raise ConfigError(
-            f"{path} states its own preprocessing: remove the options {', '.join(inputs)}"
+            f"{path} states its own preprocessing; leave out {', '.join(inputs)}, given by options "
+            "or --preprocess"
         )
     metadata = _metadata(stored, path)
     _check_metadata(metadata, session, path, size=size, dimensions=len(shape))

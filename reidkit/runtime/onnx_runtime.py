@@ -111,6 +111,7 @@ class OnnxEmbedder:
                 self.contract: OnnxContract = read_contract(self.session, path, inputs or {})
             self.preprocess = self.contract.preprocess
             self.name, self.frames = self.contract.name, self.contract.frames
+            self.precision = self.contract.precision
             self.source_hash = sha256(path)
             self.dtype = _DTYPES[self.contract.input_type]
             self._index = cuda_index(device) or 0
@@ -173,7 +174,7 @@ class OnnxEmbedder:
             parts.append(threads if self.concurrency == 1 else f"{threads} with a batch each")
         if self.binding is not None and self.binding.graph:
             parts.append(f"CUDA graph of {self.contract.fixed_batch}")
-        parts.append(self.contract.precision)
+        parts += filter(None, [self.precision])
         return f"{self.name}: {', '.join(parts)}"
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

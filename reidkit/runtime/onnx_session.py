@@ -145,7 +145,8 @@ def choose_provider(
         )
     needs_cuda = provider in ("cuda", "tensorrt")
     if needs_cuda and index is None:
-        raise ConfigError(f"provider {provider} needs a CUDA device, not device {device}")
+        found = "there is none" if device == "auto" else f"found device {device}"
+        raise ConfigError(f"provider {provider} needs a CUDA device; {found}")
     if not needs_cuda and device.startswith("cuda"):
         raise ConfigError(f"provider {provider} does not run on device {device}")
     return provider, index or 0

@@ -120,9 +120,13 @@ def test_options_of_another_runtime_are_refused(
 ) -> None:
     Image.new("RGB", (10, 30), (255, 0, 51)).save("red.png")
     message = refuse("extract", mean_colour, "--images", "red.png", "--precision", "bf16")
-    assert "exported with a fixed precision: remove --precision and --compile" in message
+    assert "exported with a fixed precision. Leave --precision out" in message
+    message = refuse("extract", mean_colour, "--images", "red.png", "--compile")
+    assert "run by ONNX Runtime, which compiles nothing" in message
     message = refuse("extract", trained / "runs/one", "--images", "red.png", "--threads", "2")
-    assert "is a checkpoint, which PyTorch runs: remove --provider and --threads" in message
+    assert "is a checkpoint, which PyTorch runs. Set OMP_NUM_THREADS=2" in message
+    message = refuse("extract", trained / "runs/one", "--images", "red.png", "--provider", "cpu")
+    assert "Leave --provider out" in message
 
 
 def test_features_files_are_not_evaluated_on_another_data_set(

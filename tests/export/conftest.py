@@ -61,7 +61,7 @@ def video_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def exported_iaunet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network whose parts exchange information over clips of any length."""
-    from reidkit.export import export_onnx
+    from reidkit.export.exporter import export_onnx
 
     source = tmp_path_factory.mktemp("iaunet") / "model.safetensors"
     save_network(source, preprocess=Preprocess(size=SIZE), frames=2, arch="iaunet")
@@ -71,6 +71,6 @@ def exported_iaunet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def exported(network: Path) -> Path:
     """The image network, exported with all defaults."""
-    from reidkit.export import export_onnx
+    from reidkit.export.exporter import export_onnx
 
     return export_onnx(network, network.with_name("model.onnx")).file

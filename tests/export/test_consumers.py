@@ -11,14 +11,15 @@ import pytest
 
 from reidkit.choices import Consumer
 from reidkit.errors import ConfigError
-from reidkit.export import CONSUMERS, settings_for
 from reidkit.export.consumers import (
+    CONSUMERS,
     WrittenModel,
     check_target,
     default_target,
     feed_boxmot,
     feed_deepstream,
     feed_ultralytics,
+    settings_for,
 )
 
 

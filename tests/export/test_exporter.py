@@ -16,10 +16,10 @@ import reidkit
 from reidkit import checkpoint
 from reidkit.choices import Consumer
 from reidkit.errors import ConfigError, ReidkitError
-from reidkit.export import ExportSettings, export_onnx, settings_for
-from reidkit.export.consumers import WrittenModel
-from reidkit.export.exporter import check_parities, check_replaceable, first_accepted
+from reidkit.export.consumers import WrittenModel, settings_for
+from reidkit.export.exporter import check_parities, check_replaceable, export_onnx, first_accepted
 from reidkit.export.precision import float16_graphs
+from reidkit.export.settings import ExportSettings
 from reidkit.export.verification import Parity, compare, feed_for, parity_shapes, random_crops
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.embedder import load_embedder

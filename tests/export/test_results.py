@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from reidkit.errors import ReidkitError
-from reidkit.export import ExportSettings
 from reidkit.export.results import ResultComparison, check_results
+from reidkit.export.settings import ExportSettings
 
 
 def comparison(mAP: float, rank_1: float) -> ResultComparison:

@@ -13,7 +13,8 @@ import torch
 
 from reidkit import checkpoint
 from reidkit.device import cuda_device_count
-from reidkit.export import ExportSettings, export_onnx
+from reidkit.export.exporter import export_onnx
+from reidkit.export.settings import ExportSettings
 from reidkit.preprocess import Preprocess
 from reidkit.registry import get_arch
 from reidkit.runtime.embedder import Embedder, load_embedder

@@ -183,7 +183,7 @@ def test_metadata_states_the_preprocessing(exported: Path) -> None:
     embedder = load(exported)
     assert embedder.preprocess == PLAIN and embedder.name == "mean (ONNX)"
     np.testing.assert_allclose(embedder.embed(PIXELS), [[1, 0, 0.2]] * 2, rtol=1e-6)
-    refuse(exported, "states its own preprocessing: remove the options size", size=[8, 4])
+    refuse(exported, "states its own preprocessing; leave out size", size=[8, 4])
 
 
 @pytest.mark.parametrize(
