@@ -106,6 +106,7 @@ def build(
 
         stored = read_features(features)
         records = feature_records(stored, where=features)
+        _check_approximate(approximate, index, len(records))
         gallery = create_index(index, header_of(stored))
         added = gallery.add(stored.features, records)
     else:
@@ -115,6 +116,7 @@ def build(
         from reidkit.runtime.extraction import ExtractionSettings, extract_images
 
         records = _records(images, camera, metadata)
+        _check_approximate(approximate, index, len(records))
         path = find_model(model)
         embedder = load_embedder(path, device=device, inputs=inputs, trust=trust)
         settings = ExtractionSettings(flip, batch=batch)
@@ -167,11 +169,13 @@ def add(
         stored = read_features(features)
         gallery.header.check_same_model(header_of(stored), where=gallery.name)
         records = feature_records(stored, where=features)
+        _check_approximate(approximate, index, len(gallery) + len(records))
         added = gallery.add(stored.features, records)
     elif images:
         from reidkit.runtime.extraction import ExtractionSettings
 
         records = _records(images, camera, metadata)
+        _check_approximate(approximate, index, len(gallery) + len(records))
         embedder = open_model(gallery, model, inputs, device, trust)
         added = _add(
             gallery, embedder, records, ExtractionSettings(gallery.header.flip, batch=batch)
@@ -275,6 +279,15 @@ def _add(gallery: Gallery, embedder: Any, records: list[Record], settings: Any) 
 
     with progress("embedding") as on_progress:
         return add_images(gallery, embedder, records, settings, on_progress=on_progress)
+
+
+def _check_approximate(approximate: ApproximateSearch | None, index: str, most: int) -> None:
+    """Refuses an approximate index of at most `most` vectors before anything is embedded, if they
+    are too few for one."""
+    if approximate:
+        from reidkit.index.approximate import check_count
+
+        check_count(most, index)
 
 
 def _report(

@@ -138,6 +138,17 @@ def read_approximation(directory: ApproximateDirectory) -> Approximation | None:
     return approximation
 
 
+def check_count(most: int, name: str) -> None:
+    """Raises ConfigError if an index of at most `most` vectors is too small to search
+    approximately, and RuntimeMissing if FAISS is not installed."""
+    _import_faiss()
+    if most < MIN_VECTORS:
+        raise ConfigError(
+            f"{name}: at most {most} vectors, and exact search is faster below {MIN_VECTORS:,}. "
+            "Leave --approximate out"
+        )
+
+
 def build_approximation(
     directory: IndexDirectory, kind: ApproximateSearch, *, seed: int = 0
 ) -> Approximation:
@@ -150,16 +161,12 @@ def build_approximation(
         RuntimeMissing: FAISS is not installed.
         ConfigError: there are too few vectors to gain anything.
     """
-    faiss = _import_faiss()
     file, slots = directory.file_and_slots()
     allowed = directory.allowed()
     present = np.arange(slots) if allowed is None else np.flatnonzero(allowed)
     N = len(present)
-    if N < MIN_VECTORS:
-        raise ConfigError(
-            f"{directory.name} holds {N} vectors: exact search is faster below {MIN_VECTORS:,}. "
-            "Remove --approximate"
-        )
+    check_count(N, directory.name)
+    faiss = _import_faiss()
     vectors = directory.vectors()
     rng = np.random.default_rng(seed)
     lists = int(4 * np.sqrt(N))

@@ -120,6 +120,20 @@ def test_features_are_added_to_an_index_and_found_by_an_approximate_search(
     assert (removed["vectors"], removed["removed"]) == (11, 1)
 
 
+def test_too_few_images_for_an_approximate_index_are_refused_before_they_are_embedded(
+    run: Run, refuse: Run, model: Path, photos: Path
+) -> None:
+    build = ("index", "build", "p.index", photos, "--model", model)
+    assert "p.index: at most 12 vectors" in refuse(*build, "--approximate", "ivf")
+    assert not Path("p.index").exists()
+    run(*build)
+    (photos / "new.jpg").write_bytes(next(photos.iterdir()).read_bytes())
+    assert "p.index: at most 25 vectors" in refuse(
+        "index", "add", "p.index", photos, "--approximate", "ivf"
+    )
+    assert json.loads(run("index", "info", "p.index", "--json"))["vectors"] == 12
+
+
 def test_metadata_gives_person_camera_and_time_to_search_by(
     run: Run, model: Path, photos: Path, tmp_path: Path
 ) -> None:
