@@ -50,7 +50,7 @@ def checked_norms(features: NDArray[Any], name: str) -> NDArray[np.float64]:
         kind = "zero" if norms[short[0]] == 0 else f"shorter than {MIN_NORM:g}"
         raise DataError(
             f"{name}: {len(short)} of {len(norms)} vectors are {kind}, the first at index "
-            f"{short[0]}: they have no direction. Extract them again"
+            f"{short[0]}: they have no direction. Check the model"
         )
     return norms
 

@@ -301,6 +301,19 @@ def test_a_module_in_the_current_folder_is_not_run(
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_network_whose_embeddings_depend_on_the_batch_is_refused(tmp_path: Path) -> None:
+    """As an export in training mode, whose batch norms take the statistics of the batch."""
+    nodes = [
+        helper.make_node("ReduceMean", ["means"], ["mean"], axes=[0]),
+        helper.make_node("Sub", ["means", "mean"], ["centred"]),
+        helper.make_node("Add", ["centred", "c"], ["y"]),
+    ]
+    path = write(tmp_path / "m.onnx", nodes, [constant("c", [0.1, 0.0, 0.0], np.float32)])
+    with pytest.raises(CheckpointError, match=r"depends on the other images .* model\.eval\(\)"):
+        load_embedder(path, device="cpu")
+    assert load_embedder(path, device="cpu", trust=True).dimension == 3
+
+
 def test_a_value_that_is_not_finite_is_refused_by_its_row(tmp_path: Path) -> None:
     """The root of the mean of a channel, less a hundredth: NaN where the channel is black."""
     nodes = [helper.make_node("Sub", ["means", "c"], ["d"]), helper.make_node("Sqrt", ["d"], ["y"])]

@@ -95,7 +95,7 @@ def bench(
 def _label(result: BenchResult) -> str:
     backend = result.backend
     file = backend.path
-    short = f"{file.parent.name}/{file.name}" if file.stem == "model" else file.name
+    short = file.name if file.stem != "model" else str(Path(file.parent.name, file.name))
     return " ".join(filter(None, (short, backend.name, backend.device, backend.precision)))
 
 

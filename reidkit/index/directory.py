@@ -19,6 +19,7 @@ import mmap
 import os
 import re
 import sqlite3
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ class IndexDirectory:
         with self._errors():
             database = path / DATABASE
             self._database = sqlite3.connect(database, isolation_level=None, timeout=_TIMEOUT)
+            weakref.finalize(self, _close, self._database)
             self._database.execute("PRAGMA trusted_schema = OFF")
             self._database.execute("PRAGMA synchronous = FULL")
             self.header = Header.from_json(self._meta("header"), where=self.name)
@@ -460,6 +462,11 @@ def _where(condition: Filter) -> tuple[str, list[float | str]]:
         clauses.append("time < ?")
         values.append(condition.before)
     return " AND ".join(clauses), values
+
+
+def _close(database: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.ProgrammingError):  # only the thread that opened it may
+        database.close()
 
 
 def _cause(error: sqlite3.Error) -> str:

@@ -21,7 +21,6 @@ from PIL import Image
 from reidkit.choices import ChannelOrder, EmbeddingPrecision, Provider, RuntimeMode
 from reidkit.errors import ConfigError, DataError
 from reidkit.files import user_path
-from reidkit.image import to_rgb
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.embedder import Embedder, load_embedder
 from reidkit.runtime.execution import Execution
@@ -31,6 +30,7 @@ from reidkit.runtime.inputs import (
     cut_boxes,
     is_array,
     is_sequence,
+    pillow_rgb,
     read_crop,
     to_array,
 )
@@ -189,7 +189,7 @@ class Runtime:
         if isinstance(crop, str | Path):
             return self.preprocess.pixels(read_crop(user_path(crop)))
         if isinstance(crop, Image.Image):
-            return self.preprocess.pixels(to_rgb(crop))
+            return self.preprocess.pixels(pillow_rgb(crop, f"images[{index}]"))
         array = np.ascontiguousarray(to_array(crop, f"images[{index}]"))
         H, W, _ = array.shape
         return self.preprocess.pixels(

@@ -7,6 +7,7 @@ Under torchrun the processes share a split: each one embeds a contiguous part of
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,8 @@ from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from reidkit.runtime.embedder import Embedder
 from reidkit.runtime.onnx_runtime import OnnxEmbedder
 from reidkit.types import ROLES, Dataset, Item, Split, frames
+
+log = logging.getLogger(__name__)
 
 Work = TypeVar("Work")
 
@@ -375,6 +378,12 @@ def _origin(
     or mirrored images are not normalised even then.
     """
     norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    zero = int((norms == 0).sum())
+    if zero:
+        log.warning(
+            "%d of %d embeddings are zero, which eval and search refuse: check %s",
+            *(zero, len(rows), embedder.name),
+        )
     return {
         "model": embedder.name,
         "model_sha256": embedder.source_hash,

@@ -40,7 +40,9 @@ def cut_boxes(frame: Any, boxes: ArrayLike | Tensor) -> list[NDArray[np.uint8]]:
     """
     if isinstance(frame, str | Path):
         frame = read_crop(Path(frame))
-    array = to_array(to_rgb(frame) if isinstance(frame, Image.Image) else frame, "the frame")
+    if isinstance(frame, Image.Image):
+        frame = pillow_rgb(frame, "the frame")
+    array = to_array(frame, "the frame")
     try:
         corners = np.asarray(_on_cpu(boxes), np.float64)
     except (TypeError, ValueError) as error:
@@ -49,11 +51,13 @@ def cut_boxes(frame: Any, boxes: ArrayLike | Tensor) -> list[NDArray[np.uint8]]:
         return []
     if corners.ndim != 2 or corners.shape[1] != 4:
         raise DataError(f"boxes have shape {list(corners.shape)}, expected [N, 4] of x1 y1 x2 y2")
+    wrong = np.flatnonzero(~np.isfinite(corners).all(1))
+    if len(wrong):
+        raise DataError(f"boxes[{wrong[0]}] = {corners[wrong[0]].tolist()} is not finite")
     height, width = array.shape[:2]
     limits = np.array([width, height, width, height], np.float64)
     clipped = np.rint(np.clip(corners, 0, limits))
-    finite = np.isfinite(corners).all(1)
-    empty = ~finite | (clipped[:, 2] <= clipped[:, 0]) | (clipped[:, 3] <= clipped[:, 1])
+    empty = (clipped[:, 2] <= clipped[:, 0]) | (clipped[:, 3] <= clipped[:, 1])
     if empty.any():
         index = int(np.flatnonzero(empty)[0])
         raise DataError(
@@ -74,7 +78,7 @@ def is_sequence(value: Any) -> bool:
     """Whether it is several crops, or a clip: a list or tuple, or an array of four dimensions."""
     if is_array(value):
         return bool(value.ndim >= 4)
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | memoryview)
 
 
 def is_array(value: Any) -> bool:
@@ -99,6 +103,20 @@ def read_crop(path: Path) -> Image.Image:
             f"sorted(Path({str(path)!r}).glob('*.jpg'))"
         )
     return read_image(path)
+
+
+def pillow_rgb(image: Image.Image, where: str) -> Image.Image:
+    """A Pillow image as RGB, upright; `where` names it in messages.
+
+    Raises:
+        DataError: it is closed, cannot be decoded or has no pixels.
+    """
+    if 0 in image.size:
+        raise DataError(f"{where}: found a Pillow image of {image.width}x{image.height} pixels")
+    try:
+        return to_rgb(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{where}: cannot read the Pillow image: {error}") from error
 
 
 def to_array(image: Any, where: str) -> NDArray[np.uint8]:

@@ -112,6 +112,7 @@ def read_contract(session: Any, path: Path, inputs: Mapping[str, Any]) -> OnnxCo
         CheckpointError: if the file is not an embedding model, or its metadata is invalid.
         ConfigError: if `inputs` contradict the file.
     """
+    from_table(_inputs_schema(), dict(inputs), where=str(path))
     image, shape = _image_input(session, path)
     channels_last = shape[-1] == 3 and shape[-3] != 3
     size = shape[-3:-1] if channels_last else shape[-2:]

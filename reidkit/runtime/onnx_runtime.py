@@ -188,8 +188,16 @@ class OnnxEmbedder:
         if len(pixels) == 0:
             return np.empty((0, self.dimension), np.float32)
         step = self.contract.fixed_batch or self._step(pixels)
-        rows = [self._run(pixels[start : start + step]) for start in range(0, len(pixels), step)]
-        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+        parts = [self._run(pixels[start : start + step]) for start in range(0, len(pixels), step)]
+        rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(wrong):
+            raise CheckpointError(
+                f"{self.path}: embedding {wrong[0]} of a batch of {len(rows)} has values that are "
+                f"not finite ({len(wrong)} of {len(rows)} have). Export the model again, in fp32 "
+                "if it is fp16"
+            )
+        return rows
 
     def _step(self, pixels: NDArray[np.uint8]) -> int:
         """Images or clips that one run takes."""
@@ -210,12 +218,6 @@ class OnnxEmbedder:
                 (found,) = self.session.run([contract.output], feed, run_options())
         self._check(found, len(array))
         rows: NDArray[np.float32] = found.reshape(len(array), -1)[:B].astype(np.float32)
-        wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-        if len(wrong):
-            raise CheckpointError(
-                f"{self.path}: embedding {wrong[0]} of a batch of {B} has values that are not "
-                f"finite ({len(wrong)} of {B} have). Export the model again, in fp32 if it is fp16"
-            )
         return rows
 
     def _check(self, found: Any, batch: int) -> None:

@@ -137,3 +137,13 @@ def test_a_thread_of_its_own_computes_few_images_at_once(
     rows = several.embed(pixels)
     assert seen == runs
     assert np.rint(rows * 255).tolist() == pixels[:, 0, 0].tolist()
+
+
+def test_embeddings_without_direction_are_named(
+    exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = [tmp_path / "black.png", tmp_path / "red.png"]
+    for path, colour in zip(paths, [(0, 0, 0), (255, 0, 0)], strict=True):
+        Image.new("RGB", (4, 8), colour).save(path)
+    extract_images(embedder(exported, 1), [[path] for path in paths])
+    assert "1 of 2 embeddings are zero" in caplog.text

@@ -184,6 +184,7 @@ def test_metadata_states_the_preprocessing(exported: Path) -> None:
     assert embedder.preprocess == PLAIN and embedder.name == "mean (ONNX)"
     np.testing.assert_allclose(embedder.embed(PIXELS), [[1, 0, 0.2]] * 2, rtol=1e-6)
     refuse(exported, "states its own preprocessing; leave out size", size=[8, 4])
+    refuse(exported, "unknown key foo. Known: channels, interpolation, mean, output", foo=1)
 
 
 @pytest.mark.parametrize(

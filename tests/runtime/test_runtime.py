@@ -106,9 +106,7 @@ def test_boxes_are_clipped_to_the_frame(runtime: Runtime) -> None:
     assert colours(runtime, whole, boxes=[[20, 10, 30, 30]], channels="bgr") == [[1.0, 0.0, 0.2]]
 
 
-@pytest.mark.parametrize(
-    "box", [[30, 10, 20, 30], [70, 0, 80, 9], [5, 5, 5.2, 9], [0, 0, np.nan, 9]]
-)
+@pytest.mark.parametrize("box", [[30, 10, 20, 30], [70, 0, 80, 9], [5, 5, 5.2, 9]])
 def test_an_empty_box_is_refused_by_its_index(runtime: Runtime, box: list[float]) -> None:
     frame = np.zeros((100, 60, 3), np.uint8)
     with pytest.raises(DataError, match=r"boxes\[1\] = .* is empty in a frame 60 pixels wide"):
@@ -204,6 +202,27 @@ def test_a_folder_is_refused_with_the_way_to_pass_its_files(
 ) -> None:
     with pytest.raises(DataError, match=r"is a folder, expected an image.*glob\('\*.jpg'\)"):
         runtime.embed(tmp_path)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_boxes_that_are_not_finite_are_refused_as_such(runtime: Runtime, number: float) -> None:
+    frame = np.zeros((20, 20, 3), np.uint8)
+    with pytest.raises(DataError, match=r"boxes\[1\] = .* is not finite"):
+        runtime.embed(frame, boxes=[[1, 2, 5, 9], [1, 2, number, 9]])
+
+
+def test_images_without_pixels_closed_ones_and_memory_views_are_refused(runtime: Runtime) -> None:
+    closed = Image.new("RGB", (4, 9))
+    closed.close()
+    for image, message in (
+        (Image.new("RGB", (0, 5)), "found a Pillow image of 0x5 pixels"),
+        (closed, "cannot read the Pillow image: Operation on closed image"),
+        (memoryview(np.zeros((9, 4, 3), np.uint8)), "found a memoryview, expected a path"),
+    ):
+        with pytest.raises(DataError, match=message):
+            runtime.embed(image)
+    with pytest.raises(DataError, match="the frame: cannot read the Pillow image"):
+        runtime.embed(closed, boxes=[[0, 0, 4, 4]])
 
 
 def test_boxes_of_another_shape_are_refused(runtime: Runtime) -> None:
