@@ -113,6 +113,7 @@ def feed_opencv(crops: NDArray[np.uint8]) -> NDArray[Any]:
 def configure_ultralytics(model: WrittenModel) -> Mapping[Path, str]:
     """A tracker for `yolo track tracker=FILE`: BoT-SORT's settings with this network."""
     lines = (
+        "# For Ultralytics 8.4.182 or newer; earlier ones of 8.4 feed BGR or a square crop.",
         "tracker_type: botsort",
         "track_high_thresh: 0.25",
         "track_low_thresh: 0.1",
@@ -124,6 +125,7 @@ def configure_ultralytics(model: WrittenModel) -> Mapping[Path, str]:
         "proximity_thresh: 0.5",
         "appearance_thresh: 0.8",
         "with_reid: True",
+        "# On the machine that exported; change it where the model is moved.",
         f"model: {json.dumps(str(model.path.resolve()))}",
     )
     return {model.path.with_suffix(".botsort.yaml"): "\n".join(lines) + "\n"}
@@ -134,8 +136,7 @@ def configure_deepstream(model: WrittenModel) -> Mapping[Path, str]:
     height, width = model.size
     offsets = ", ".join(f"{value:g}" for value in DEEPSTREAM_OFFSETS)
     lines = (
-        "%YAML:1.0",
-        "# Section for the low-level configuration of Gst-nvtracker, such as",
+        "# The section ReID, in place of that of Gst-nvtracker's low-level configuration, such as",
         "# config_tracker_NvDCF_accuracy.yml or config_tracker_NvDeepSORT.yml.",
         "ReID:",
         "  reidType: 2  # 1: association (NvDeepSORT), 2: re-association, 3: both",
@@ -151,6 +152,7 @@ def configure_deepstream(model: WrittenModel) -> Mapping[Path, str]:
         f"  netScaleFactor: {DEEPSTREAM_SCALE}",
         "  keepAspc: 0  # crops are stretched to the input, as in training",
         "  addFeatureNormalization: 0  # the network normalises",
+        "  # Paths on the machine that exported; change them where the model is moved.",
         f"  onnxFile: {json.dumps(str(model.path.resolve()))}",
         f"  modelEngineFile: {json.dumps(str(model.path.resolve()) + '.engine')}",
     )

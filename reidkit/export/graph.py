@@ -48,7 +48,9 @@ def clean(proto: ModelProto) -> None:
     Constant subgraphs are folded. A reshape to at most one size that is not fixed gets a constant
     shape. An Expand whose result is broadcast anyway is removed, a mask of booleans becomes a
     minimum, and Unsqueeze inserts one axis at a time: OpenCV 4.11 fails on the originals. A mean
-    over axes that are not adjacent becomes several: OpenCV 5 gives wrong results. An output that
+    over axes that are not adjacent becomes several: OpenCV 5 gives wrong results. An axis of
+    size 1, such as an image's frames, is reshaped away and not averaged over: OpenCV 4 gives wrong
+    results for a second batch of another size. An output that
     other nodes use gets an Identity of its own, for float16 converters, and a fully connected layer
     that is applied twice two copies of its weight, for quantisers. The shapes of intermediate
     values are removed: those of constants stop ONNX Runtime's quantisers, and runtimes infer the
@@ -61,6 +63,7 @@ def clean(proto: ModelProto) -> None:
     graph.fix_shapes()
     graph.remove_expands()
     graph.split_unsqueezes()
+    graph.remove_means_of_one()
     graph.split_means()
     graph.separate_outputs()
     graph.separate_weights()
@@ -166,6 +169,29 @@ class Graph:
                     for name, source, result in zip(names, results[:-1], results[1:], strict=True)
                 ),
             )
+
+    def remove_means_of_one(self) -> None:
+        """A mean over an axis of size 1 becomes a reshape."""
+        for node in self.nodes("ReduceMean"):
+            axes = self.constants.get(node.input[1]) if len(node.input) > 1 else None
+            sizes, result = (self.shapes.get(name) for name in (node.input[0], node.output[0]))
+            drops = any(entry.name == "keepdims" and entry.i == 0 for entry in node.attribute)
+            if axes is None or axes.min() < 0 or not (sizes and result and drops):
+                continue
+            averaged = [int(axis) for axis in axes.flat if sizes[axis] != 1]
+            if len(averaged) == axes.size or sum(isinstance(size, str) for size in result) > 1:
+                continue
+            source, replacements = node.input[0], []
+            if averaged:
+                source = f"{node.output[0]}_mean"
+                axis = self.add_constant(f"{source}_axes", np.array(averaged, np.int64))
+                mean = helper.make_node("ReduceMean", [node.input[0], axis], [source], keepdims=0)
+                self.shapes[source] = [size for k, size in enumerate(sizes) if k not in averaged]
+                replacements.append(mean)
+            shape = [-1 if isinstance(size, str) else size for size in result]
+            name = self.add_constant(f"{node.output[0]}_shape", np.array(shape, np.int64))
+            replacements.append(helper.make_node("Reshape", [source, name], node.output))
+            self.replace(node, replacements)
 
     def split_means(self) -> None:
         """One mean per group of adjacent axes, the last group first."""

@@ -157,6 +157,8 @@ def _array_advice(array: NDArray[Any]) -> str:
     if array.dtype.kind == "f" and shape[2:] == (3,):
         values = "image * 255" if array.max() <= 1 else "image"
         return f". Convert it: np.rint({values}).astype(np.uint8)"
+    if array.dtype.kind in "iu" and array.dtype != np.uint8 and shape[2:] == (3,):
+        return ". Convert it: image.astype(np.uint8), if its values are 0 to 255"
     if array.dtype != np.uint8:
         return ""
     if array.ndim == 3 and shape[0] == 3:

@@ -131,7 +131,8 @@ def read_contract(session: Any, path: Path, inputs: Mapping[str, Any]) -> OnnxCo
     if stored is None:
         if len(shape) == 5:
             raise CheckpointError(
-                f"{path} takes clips and was not exported by reidkit: only its own exports may"
+                f"{path} takes clips and was not exported by reidkit, so that their composition is "
+                "unknown. Export it for single images, [batch, 3, height, width]"
             )
         output, preprocess = _stated(session, path, size, inputs)
         return contract(

@@ -117,9 +117,23 @@ def test_a_mean_over_axes_that_are_not_adjacent_becomes_several(
     )
     x = random(6, frames, 3, 4, 5)
     clean(proto)
-    assert types(proto) == ["ReduceMean"] * means
+    reshaped = ["Reshape"] if frames == 1 and not keepdims else []
+    assert types(proto) == ["ReduceMean"] * means + reshaped
     expected = x.mean((1, 3, 4), keepdims=bool(keepdims))
     np.testing.assert_allclose(run(proto, x), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", [[1], [1, 2]])
+def test_a_mean_over_one_frame_is_a_reshape(axes: list[int]) -> None:
+    """OpenCV 4 gives wrong results for a second batch of another size."""
+    node = helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=0)
+    shape = ["batch", 1, 1, 5]
+    result = [size for axis, size in enumerate(shape) if axis not in axes]
+    proto = graph([node], shape=shape, result=result, constants={"axes": np.array(axes)})
+    x = random(6, 1, 1, 5)
+    clean(proto)
+    assert types(proto) == ["Reshape"]
+    assert (run(proto, x) == x.mean(tuple(axes))).all()
 
 
 def test_constants_are_folded_and_unused_ones_removed() -> None:
