@@ -124,7 +124,8 @@ def main() -> None:
         # one process per network: some runtimes crash
         command = [sys.executable, __file__, str(path), "--consumer", arguments.consumer]
         done = subprocess.run(command, capture_output=True, text=True)
-        lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+        output = done.stdout if done.returncode == 0 else done.stderr
+        lines = [line for line in output.splitlines() if len(line) > 2]  # OpenCV ends with ">"
         text = re.sub(r"\s+", " ", lines[-1]) if lines else f"exit status {done.returncode}"
         print(f"{path.stem:20} {text[-160:]}", flush=True)
 
