@@ -223,11 +223,15 @@ def report_document(report: ExportReport) -> dict[str, Any]:
 
 
 def print_report(report: ExportReport) -> None:
+    from reidkit.export.consumers import CONSUMERS
+
+    consumer = CONSUMERS[report.settings.consumer]
+    fed = f", fed as {consumer.title} does" if consumer.feed else ""
     for parity in report.parities:
         clips = f" x {parity.frames} frames" if parity.frames else ""
         print(
             f"batch {parity.batch}{clips}: cosine >= {parity.cosine:.6f}, "
-            f"absolute error <= {parity.error:.1e}"
+            f"absolute error <= {parity.error:.1e}{fed}"
         )
     if report.settings.precision == "fp16":
         print(f"float16: {report.float16_share:.0%} of the convolutions' work")

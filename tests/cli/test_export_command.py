@@ -37,3 +37,15 @@ def test_verify_compares_whole_evaluations_and_the_file_states_them(
     assert 0 < results["file"]["mAP"] <= 1 and 0 < results["checkpoint"]["mAP"] <= 1
     (stored,) = [entry.value for entry in onnx.load(target).metadata_props]
     assert json.loads(stored)["results"] == results
+
+
+def test_a_file_for_a_program_is_verified_as_it_is_fed_and_comes_with_its_configuration(
+    trained: Path, tmp_path: Path, run: Callable[..., str], refuse: Refuse
+) -> None:
+    target = tmp_path / "model.onnx"
+    export = ("export", trained / "runs/one", "--onnx", "-o", target)
+    shown = run(*export, "--for", "ultralytics").splitlines()
+    assert "cosine >= 1.000000" in shown[0] and shown[0].endswith("fed as Ultralytics does")
+    assert shown[-1] == str(tmp_path / "model.botsort.yaml")
+    assert str(target) in (tmp_path / "model.botsort.yaml").read_text()
+    assert "Triton collects batches" in refuse(*export, "--for", "triton", "--batch", "4")
