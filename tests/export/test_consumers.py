@@ -69,7 +69,8 @@ def test_triton_refuses_a_file_outside_a_repository() -> None:
 
 def test_ultralytics_gets_a_tracker_with_the_network() -> None:
     _, text = configuration("ultralytics")
-    settings = dict(line.split(": ") for line in text.splitlines())
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    settings = dict(line.split(": ") for line in lines)
     assert settings["with_reid"] == "True" and settings["tracker_type"] == "botsort"
     assert Path(json.loads(settings["model"])).is_absolute()
 
