@@ -31,6 +31,10 @@ for package in ("prometheus_client", "python_multipart", "starlette", "uvicorn")
     pytest.importorskip(package)
 
 
+NOWHERE = ("--host", "no.such.host.invalid", "--token", "x" * 16)
+"""Options of a server that cannot start: a test of a refusal ends even where there is none."""
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A third-party ONNX file: the mean of each normalised channel, [B, 3]."""
@@ -162,10 +166,10 @@ def test_serving_imports_no_pytorch(model: Path, index: Path) -> None:
         (["--token", "short"], "expected at least 16"),
         (["--name", "a/b"], "--name a/b"),
         (["--index", ""], "the name of the index is empty"),
-        (["--max-body", "0"], "--max-body 0: too small for an image; use at least 64KiB"),
-        (["--max-body", "63KiB"], "--max-body 63KiB: too small for an image"),
+        (["--max-body", "0", *NOWHERE], "--max-body 0: too small for an image; use at least 64KiB"),
+        (["--max-body", "63KiB", *NOWHERE], "--max-body 63KiB: too small for an image"),
         (["--max-body", "many"], "--max-body many: write a number and a unit"),
-        (["--host", "no.such.host.invalid", "--token", "x" * 16], "cannot listen on no.such.host"),
+        ([*NOWHERE], "cannot listen on no.such.host"),
     ],
 )
 def test_what_cannot_be_served_is_refused(
