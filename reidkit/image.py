@@ -31,6 +31,7 @@ def open_image(
     name: str = "",
     max_pixels: int | None = None,
     formats: tuple[str, ...] | None = None,
+    advice: str = "Crop it to one person first",
 ) -> Iterator[Image.Image]:
     """An image as stored, its header read and its pixels not yet decoded.
 
@@ -39,10 +40,11 @@ def open_image(
     Args:
         name: of the image in messages; by default its path.
         max_pixels: refuse larger images; by default MAX_PIXELS.
-        formats: of Pillow that are accepted; by default all.
+        formats: of Pillow that are accepted, and named in the error; by default all.
+        advice: what to do about an image above the cap, in the error.
     Raises:
-        DataError: if the file is missing, is not a regular file or not an image, is truncated, or
-            is above the cap.
+        DataError: if the file is missing, is not a regular file or not an image, has another
+            format, is truncated, or is above the cap.
     """
     shown = name or f"image {source}"
     name = name or str(source)
@@ -54,19 +56,17 @@ def open_image(
             width, height = image.size
             if width * height > cap:
                 raise DataError(
-                    f"{name}: {width}x{height} pixels, more than the cap of {cap:,}."
-                    " Crop it to one person first"
+                    f"{name}: {width}x{height} pixels, more than the cap of {cap:,}. {advice}"
                 )
             yield image
     except FileNotFoundError as error:
         raise DataError(f"no such image: {name}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(
-            f"{name}: more pixels than the cap of {cap:,}. Crop it to one person first"
-        ) from error
+        raise DataError(f"{name}: more pixels than the cap of {cap:,}. {advice}") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, MemoryError) as error:
         # Pillow raises the last three for some broken headers and chunks
-        raise DataError(f"cannot read {shown}: {_reason(error)}. Replace or remove it") from error
+        reason = _reason(error, formats)
+        raise DataError(f"cannot read {shown}: {reason}. Replace or remove it") from error
 
 
 def read_image(path: Path) -> Image.Image:
@@ -102,10 +102,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return upright.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
-    """Pillow's error in our words."""
+def _reason(error: Exception, formats: tuple[str, ...] | None) -> str:
+    """Pillow's error in our words; `formats` as in `open_image`."""
     if isinstance(error, UnidentifiedImageError):
-        return "it is not an image"
+        return f"its format is none of {', '.join(formats)}" if formats else "it is not an image"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return "it is truncated" if "truncated" in str(error).lower() else "it is damaged"

@@ -28,6 +28,9 @@ PANELS = {
     "Third-party ONNX models": THIRD_PARTY,
 }
 
+MIN_BODY = "64KiB"
+"""Of --max-body: a JPEG of 256x128 pixels fits whatever it shows."""
+
 
 @third_party_options
 def serve(
@@ -73,7 +76,9 @@ def serve(
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
     precision: PrecisionOption = "fp32",
-    max_body: Annotated[str, typer.Option(help="Largest body of a request.")] = "32MiB",
+    max_body: Annotated[
+        str, typer.Option(help=f"Largest body of a request, at least {MIN_BODY}.")
+    ] = "32MiB",
     max_images: Annotated[int, typer.Option(min=1, help="Most images of a request.")] = 256,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Most pixels of an image, before it is resized.")
@@ -108,6 +113,10 @@ def serve(
         f"--name {name}: use letters, digits, dots, hyphens and underscores",
     )
     body_bytes = parse_memory(max_body, "--max-body")
+    require(
+        body_bytes >= parse_memory(MIN_BODY),
+        f"--max-body {max_body}: too small for an image; use at least {MIN_BODY}",
+    )
     try:
         from reidkit.serve.app import create_app
         from reidkit.serve.batching import BatchLimits

@@ -22,7 +22,7 @@ from reidkit.serve import protocol
 from reidkit.serve.batching import QueueFull
 from reidkit.serve.guard import Guard
 from reidkit.serve.metrics import MeasureRequests, Metrics
-from reidkit.serve.search import IndexSearch, SearchFailed, SearchQuery
+from reidkit.serve.search import IndexSearch, SearchFailed, SearchQuery, check_names
 from reidkit.serve.service import EmbeddingService, ServeSettings
 from reidkit.serve.uploads import RAW, read_images, too_many_images
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from reidkit.runtime.embedder import Embedder
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+MODELS = "/v2/models"
+"""Where the protocol has its models."""
 
 
 def create_app(
@@ -41,18 +44,21 @@ def create_app(
     service = EmbeddingService(embedder, settings, metrics)
     answers = Answers(service, settings, metrics, index)
     limited = functools.partial(_within, settings.timeout)
-    model = f"/v2/models/{settings.name}"
     routes = [
         Route("/v2", answers.server),
         Route("/v2/health/live", answers.live),
         Route("/v2/health/ready", answers.ready),
-        Route(model, answers.model),
-        Route(f"{model}/ready", answers.model_ready),
-        Route(f"{model}/infer", limited(answers.infer), methods=["POST"]),
         Route("/embed", limited(answers.embed), methods=["POST"]),
         Route("/search", limited(answers.search), methods=["POST"]),
         Route("/metrics", answers.metrics),
     ]
+    model = f"{MODELS}/{settings.name}"
+    for path in (model, f"{model}/versions/{protocol.VERSION}"):
+        routes += [
+            Route(path, answers.model),
+            Route(f"{path}/ready", answers.model_ready),
+            Route(f"{path}/infer", limited(answers.infer), methods=["POST"]),
+        ]
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -71,6 +77,7 @@ def create_app(
             Middleware(Guard, token=settings.token, max_body=settings.max_body),
         ],
         exception_handlers={
+            404: functools.partial(_not_found, settings.name),
             HTTPException: _http_error,
             ReidkitError: _user_error,
             QueueFull: _queue_full,
@@ -135,6 +142,7 @@ class Answers:
         return Response(answer, media_type=RAW, headers={protocol.HEADER_LENGTH: str(header)})
 
     async def embed(self, request: Request) -> Response:
+        check_names(request.query_params, ())
         images = await read_images(request, self._settings.max_images)
         rows = await self._service.embed_images(images)
         if RAW in request.headers.get("accept", ""):
@@ -178,6 +186,17 @@ def _hits_response(model: str, lists: Sequence[Sequence[Hit]]) -> JSONResponse:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _not_found(model: str, request: Request, error: Exception) -> Response:
+    path = request.scope["path"]
+    if not path.startswith(MODELS):
+        return await _http_error(request, error)
+    text = (
+        f"found {path[:80]}, expected a path of this server's model: {MODELS}/{model} or "
+        f"{MODELS}/{model}/versions/{protocol.VERSION}, each also with /ready or /infer"
+    )
+    return JSONResponse({"error": text}, 404)
 
 
 async def _user_error(request: Request, error: Exception) -> Response:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INPUT, OUTPUT = "images", "embeddings"
+VERSION = "1"
+"""Of the model: a server has one."""
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """HTTP header: bytes of the JSON object at the start of a body that contains binary tensors."""
 
@@ -113,6 +115,7 @@ def model_metadata(model: str, shape: list[int], dimension: int) -> dict[str, An
     """The answer to a request for the model's metadata."""
     return {
         "name": model,
+        "versions": [VERSION],
         "platform": "reidkit",
         "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": shape}],
         "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, dimension]}],

@@ -23,7 +23,7 @@ from reidkit.index.records import ANY, DATABASE, Filter, is_qdrant, parse_time
 from reidkit.serve.batching import QueueFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from starlette.datastructures import QueryParams
@@ -66,9 +66,7 @@ class SearchQuery:
         Raises:
             DataError: one is unknown or malformed.
         """
-        unknown = sorted(set(parameters) - set(PARAMETERS))
-        if unknown:
-            raise DataError(f"unknown query parameter {unknown[0][:40]!r}: {', '.join(PARAMETERS)}")
+        check_names(parameters, PARAMETERS)
         for name in ("k", "after", "before", "threshold"):
             if len(parameters.getlist(name)) > 1:
                 raise DataError(f"{name} is given more than once")
@@ -84,6 +82,18 @@ class SearchQuery:
             ),
         )
         return cls(k, condition, _distance(parameters.get("threshold")))
+
+
+def check_names(parameters: QueryParams, known: Sequence[str]) -> None:
+    """Refuses query parameters of other names than those `known`.
+
+    Raises:
+        DataError: one is unknown.
+    """
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        expected = ", ".join(known) or "none"
+        raise DataError(f"unknown query parameter {unknown[0][:40]!r}, expected {expected}")
 
 
 class IndexSearch:

@@ -9,16 +9,17 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import uvicorn
+from starlette.datastructures import MutableHeaders
 
 from reidkit.errors import ConfigError
 from reidkit.files import os_error_text
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def serve_app(app: ASGIApp, *, host: str, port: int, timeout: float) -> None:
         shown = f"[{address}]" if ":" in address else address
         log.info("listening on http://%s:%d; stop with Ctrl+C", shown, number)
         config = uvicorn.Config(
-            app,
+            CloseConnections(app, when=lambda: server.should_exit),
             lifespan="on",
             log_config=None,
             log_level="warning",
@@ -49,7 +50,28 @@ def serve_app(app: ASGIApp, *, host: str, port: int, timeout: float) -> None:
             timeout_graceful_shutdown=math.ceil(timeout),
             server_header=False,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        server = uvicorn.Server(config)
+        server.run(sockets=[listener])
+
+
+class CloseConnections:
+    """Ends connections after their answers, and says so in these, once the server is to stop.
+
+    uvicorn ends them too, but not all of its HTTP parsers tell the clients, which then send their
+    next requests over connections that are reset.
+    """
+
+    def __init__(self, app: ASGIApp, *, when: Callable[[], bool]) -> None:
+        self.app = app
+        self.when = when
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and self.when():
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self.app(scope, receive, send_closing)
 
 
 def _listen(host: str, port: int) -> socket.socket:

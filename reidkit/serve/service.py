@@ -123,7 +123,11 @@ class EmbeddingService:
 
     def _decode(self, data: bytes, name: str) -> NDArray[np.uint8]:
         with open_image(
-            io.BytesIO(data), name=name, max_pixels=self.settings.max_pixels, formats=FORMATS
+            io.BytesIO(data),
+            name=name,
+            max_pixels=self.settings.max_pixels,
+            formats=FORMATS,
+            advice="Crop it to one person first, or start the server with a larger --max-pixels",
         ) as image:
             return self.embedder.preprocess.pixels(to_rgb(image))
 

@@ -75,11 +75,47 @@ def test_the_protocols_health_and_metadata(http: Client) -> None:
     assert http.get("/v2").json()["extensions"] == ["binary_tensor_data"]
     assert http.get("/v2/models/model").json() == {
         "name": "model",
+        "versions": ["1"],
         "platform": "reidkit",
         "inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, 8, 4, 3]}],
         "outputs": [{"name": "embeddings", "datatype": "FP32", "shape": [-1, 3]}],
     }
-    assert http.get("/v2/models/other").json() == {"error": "Not Found"}
+
+
+def test_the_models_only_version_has_the_same_paths(http: Client) -> None:
+    model, version = "/v2/models/model", "/v2/models/model/versions/1"
+    for path in ("", "/ready"):
+        answer = http.get(version + path)
+        assert answer.status_code == 200 and answer.json() == http.get(model + path).json()
+    answer = http.post(f"{version}/infer", json=request())
+    assert answer.status_code == 200
+    assert answer.json() == http.post(f"{model}/infer", json=request()).json()
+
+
+@pytest.mark.parametrize(
+    "path", ["other", "other/ready", "model/versions/2", "model/versions/2/ready", "model/other"]
+)
+def test_models_and_versions_that_are_not_served_are_answered_by_those_that_are(
+    http: Client, path: str
+) -> None:
+    for answer in (http.get(f"/v2/models/{path}"), http.post(f"/v2/models/{path}/infer")):
+        assert answer.status_code == 404
+        error = answer.json()["error"]
+        assert error.startswith(f"found /v2/models/{path}")
+        assert "/v2/models/model or /v2/models/model/versions/1" in error
+    assert http.get("/other").json() == {"error": "Not Found"}
+
+
+def test_a_wrong_method_is_answered_by_the_right_one(http: Client) -> None:
+    for path in ("/embed", "/v2/models/model/infer", "/v2/models/model/versions/1/infer"):
+        answer = http.get(path)
+        assert answer.status_code == 405 and answer.headers["allow"] == "POST"
+
+
+def test_query_parameters_of_a_search_are_refused_where_nothing_is_searched(http: Client) -> None:
+    answer = http.post("/embed?k=1", content=encoded(RED), headers=JPEG)
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "unknown query parameter 'k', expected none"}
 
 
 def request(**changes: Any) -> dict[str, Any]:
@@ -182,13 +218,16 @@ def test_unknown_outputs_are_refused(http: Client) -> None:
 @pytest.mark.parametrize(
     ("content", "kind", "status", "expected"),
     [
-        (b"not an image", "image/jpeg", 400, "image 1: it is not an image"),
+        (b"text", "image/jpeg", 400, "image 1: its format is none of JPEG, PNG, WEBP, BMP"),
+        (encoded(RED, kind="GIF"), "image/png", 400, "its format is none of JPEG, PNG, WEBP, BMP"),
+        (encoded(RED, kind="TIFF"), RAW, 400, "its format is none of JPEG, PNG, WEBP, BMP"),
         (encoded(RED)[:45], "image/png", 400, "cannot read image 1: it is"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "image/jpeg", 400, "it is not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "image/jpeg", 400, "its format is none of JPEG"),
         (b"", "image/jpeg", 400, "an image is empty"),
         (b"{}", "application/json", 415, "found Content-Type application/json"),
         (b"{}", "", 415, "found Content-Type none"),
         (encoded(RED, size=101), "image/png", 400, "101x101 pixels, more than the cap of 10,000"),
+        (encoded(RED, size=101), "image/png", 400, "start the server with a larger --max-pixels"),
         (b"x" * 9000, "image/jpeg", 413, "larger than 8,192 bytes"),
     ],
 )

@@ -7,7 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
+from contextlib import closing, suppress
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,10 @@ from reidkit.runtime.embedder import load_embedder
 
 for package in ("prometheus_client", "python_multipart", "starlette", "uvicorn"):
     pytest.importorskip(package)
+
+
+NOWHERE = ("--host", "no.such.host.invalid", "--token", "x" * 16)
+"""Options of a server that cannot start: a test of a refusal ends even where there is none."""
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +76,58 @@ def test_the_process_serves_the_local_embedding_and_ends_by_a_signal_with_status
             assert process.wait(30) == 0
 
 
+def test_answers_after_the_signal_end_their_connections_and_say_so(model: Path) -> None:
+    image = encoded((255, 0, 0))
+    with serving(str(model), "--size", "8x4", "--device", "cpu") as (process, address):
+        with (
+            closing(begin_upload(address, image)) as sooner,
+            closing(begin_upload(address, image)) as later,
+        ):
+            process.send_signal(signal.SIGTERM)
+            sooner.sendall(image)
+            assert_last_answer(sooner)
+            wait_until_refused(address)
+            later.sendall(image)
+            assert_last_answer(later)
+        assert process.wait(30) == 0
+
+
+def begin_upload(address: str, image: bytes) -> socket.socket:
+    """A connection that was kept open after an answer, and whose next request the server has
+    accepted but for its body, `image`."""
+    host, port = address.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    answer = HTTPResponse(connection)
+    answer.begin()
+    assert answer.read() and answer.getheader("connection") is None
+    connection.sendall(
+        b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+        b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(image)
+    )
+    assert connection.recv(1024) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    return connection
+
+
+def assert_last_answer(connection: socket.socket) -> None:
+    answer = HTTPResponse(connection)
+    answer.begin()
+    assert answer.status == 200 and b"embeddings" in answer.read()
+    assert answer.getheader("connection") == "close"
+    assert connection.recv(1) == b""
+
+
+def wait_until_refused(address: str) -> None:
+    """Until the server no longer listens."""
+    host, port = address.removeprefix("http://").split(":")
+    end = time.monotonic() + 30
+    with suppress(ConnectionRefusedError):
+        while time.monotonic() < end:
+            socket.create_connection((host, int(port)), timeout=30).close()
+            time.sleep(0.01)
+        pytest.fail("the server still listens")
+
+
 def test_an_index_is_served_with_the_model_that_it_remembers(index: Path) -> None:
     with serving("--index", str(index), "--device", "cpu") as (_, address):
         found = post_image(address, "/search?k=1")
@@ -107,8 +166,10 @@ def test_serving_imports_no_pytorch(model: Path, index: Path) -> None:
         (["--token", "short"], "expected at least 16"),
         (["--name", "a/b"], "--name a/b"),
         (["--index", ""], "the name of the index is empty"),
+        (["--max-body", "0", *NOWHERE], "--max-body 0: too small for an image; use at least 64KiB"),
+        (["--max-body", "63KiB", *NOWHERE], "--max-body 63KiB: too small for an image"),
         (["--max-body", "many"], "--max-body many: write a number and a unit"),
-        (["--host", "no.such.host.invalid", "--token", "x" * 16], "cannot listen on no.such.host"),
+        ([*NOWHERE], "cannot listen on no.such.host"),
     ],
 )
 def test_what_cannot_be_served_is_refused(

@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +85,38 @@ def test_the_documented_client_reads_the_embeddings(address: str) -> None:
     code = code.replace(DOCUMENTED, address) + "print(embeddings.shape, embeddings.dtype)\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(2, 3) float32"
+
+
+def test_the_statuses_of_refusals_are_in_the_pages_table(address: str) -> None:
+    documented = {int(status) for status in re.findall(r"^\| (\d{3}) \|", PAGE, re.MULTILINE)}
+    requests = [
+        urllib.request.Request(f"{address}/embed"),
+        urllib.request.Request(f"{address}/v2/models/other"),
+        urllib.request.Request(f"{address}/embed", b"x", {"Content-Type": "image/png"}),
+        urllib.request.Request(f"{address}/embed", b"x", {"Content-Type": "text/plain"}),
+    ]
+    found = []
+    for request in requests:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=30)
+        found.append(refused.value.code)
+        refused.value.close()
+    assert found == [405, 404, 400, 415]
+    assert documented >= {*found, 401, 413, 500, 503}
+
+
+def test_the_content_types_of_the_page_are_those_accepted() -> None:
+    from reidkit.serve.uploads import FORM, IMAGE_TYPES
+
+    (row,) = re.findall(r"^\| 415 \|.*", PAGE, re.MULTILINE)
+    assert set(re.findall(r"`(\w+/[\w-]+)`", row)) == {FORM, *IMAGE_TYPES}
+
+
+def test_the_page_gives_docker_longer_than_requests_may_take() -> None:
+    from reidkit.serve.service import ServeSettings
+
+    (seconds,) = re.findall(r"docker stop -t (\d+)", PAGE)
+    assert int(seconds) > ServeSettings().timeout > 10
 
 
 def test_the_metrics_of_the_page_exist(address: str, folder: Path) -> None:

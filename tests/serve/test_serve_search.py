@@ -159,7 +159,7 @@ def test_conditions_are_those_of_reidkit_search(
         ("threshold=far", "found threshold=far, expected a distance from 0 to 2"),
         ("threshold=-1", "found threshold=-1, expected a distance from 0 to 2"),
         ("threshold=3", "found threshold=3, expected a distance from 0 to 2"),
-        ("top=3", "unknown query parameter 'top': k, camera, person, after, before, threshold"),
+        ("top=3", "parameter 'top', expected k, camera, person, after, before, threshold"),
     ],
 )
 def test_malformed_parameters_are_refused(
