@@ -85,8 +85,11 @@ class IndexDirectory:
             )
         with self._errors():
             database = path / DATABASE
-            self._database = sqlite3.connect(database, isolation_level=None, timeout=_TIMEOUT)
-            weakref.finalize(self, _close, self._database)
+            # One thread at a time uses it, but any may be the one that drops and closes it.
+            self._database = sqlite3.connect(
+                database, isolation_level=None, timeout=_TIMEOUT, check_same_thread=False
+            )
+            weakref.finalize(self, self._database.close)
             self._database.execute("PRAGMA trusted_schema = OFF")
             self._database.execute("PRAGMA synchronous = FULL")
             self.header = Header.from_json(self._meta("header"), where=self.name)
@@ -462,11 +465,6 @@ def _where(condition: Filter) -> tuple[str, list[float | str]]:
         clauses.append("time < ?")
         values.append(condition.before)
     return " AND ".join(clauses), values
-
-
-def _close(database: sqlite3.Connection) -> None:
-    with contextlib.suppress(sqlite3.ProgrammingError):  # only the thread that opened it may
-        database.close()
 
 
 def _cause(error: sqlite3.Error) -> str:

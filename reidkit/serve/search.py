@@ -121,16 +121,7 @@ class IndexSearch:
         self._thread = ThreadPoolExecutor(1, "search")
         self._identity = _identity(address)
         self._gallery = self._thread.submit(open_index, address).result()
-        try:
-            self._check(embedder, model)
-        except ReidkitError:
-            self.close()
-            raise
-        log.info("index: %s", address)
-
-    def _check(self, embedder: Embedder, model: Path) -> None:
-        """Refuses an index of another model, and one that cannot be searched."""
-        address, header = self.address, self._gallery.header
+        header = self._gallery.header
         header.check_model(embedder.source_hash, model=model, where=address)
         self.flip = header.flip
         self.header = replace(
@@ -142,6 +133,7 @@ class IndexSearch:
         header.check_same_model(self.header, where=address)
         direction = np.eye(1, header.dimension, dtype=np.float32)
         self._thread.submit(self._gallery.search, direction, 1).result()  # reports what is damaged
+        log.info("index: %s", address)
 
     async def search(
         self,
@@ -196,12 +188,8 @@ class IndexSearch:
         log.info("index: %s was replaced and opened again", self.address)
 
     def close(self) -> None:
-        """Waits for the search under way; the index is closed by the thread that opened it."""
-        self._thread.submit(self._release)
-        self._thread.shutdown()
-
-    def _release(self) -> None:
-        del self._gallery
+        """Waits for the search under way."""
+        self._thread.shutdown(cancel_futures=True)
 
 
 def _identity(address: str) -> tuple[int, int] | None:
