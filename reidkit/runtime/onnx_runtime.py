@@ -21,6 +21,7 @@ from reidkit.device import cuda_index
 from reidkit.errors import CheckpointError
 from reidkit.files import sha256
 from reidkit.preprocess import Preprocess
+from reidkit.runtime.denormals import denormals_as_zero
 from reidkit.runtime.execution import Execution
 from reidkit.runtime.onnx_binding import DeviceBinding, run_options
 from reidkit.runtime.onnx_contract import MAX_DIMENSION, OnnxContract, read_contract
@@ -215,7 +216,8 @@ class OnnxEmbedder:
                 found = self.binding.run(array)
             else:
                 feed = {contract.input: array}
-                (found,) = self.session.run([contract.output], feed, run_options())
+                with denormals_as_zero():
+                    (found,) = self.session.run([contract.output], feed, run_options())
         self._check(found, len(array))
         rows: NDArray[np.float32] = found.reshape(len(array), -1)[:B].astype(np.float32)
         return rows

@@ -16,6 +16,7 @@ from reidkit.choices import Provider
 from reidkit.device import USE_CPU, cuda_device_count, cuda_index
 from reidkit.errors import CheckpointError, ConfigError, RuntimeMissing
 from reidkit.files import check_regular
+from reidkit.runtime.denormals import denormals_as_zero
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ def open_session(
         f"{requested}: ONNX Runtime could not load its {provider} provider. Run: pip uninstall -y "
         f"onnxruntime && pip install {_PACKAGES[provider]}. Or {USE_CPU}"
     )
-    with session_errors(path, "cannot load it"):
+    # The threads that the session starts inherit it. Its own setting would leave it on in this one.
+    with session_errors(path, "cannot load it"), denormals_as_zero():
         try:
             session = ort.InferenceSession(
                 path,
