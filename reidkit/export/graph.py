@@ -48,13 +48,12 @@ def clean(proto: ModelProto) -> None:
     Constant subgraphs are folded. A reshape to at most one size that is not fixed gets a constant
     shape. An Expand whose result is broadcast anyway is removed, a mask of booleans becomes a
     minimum, and Unsqueeze inserts one axis at a time: OpenCV 4.11 fails on the originals. A mean
-    over axes that are not adjacent becomes several: OpenCV 5 gives wrong results. An axis of
-    size 1, such as an image's frames, is reshaped away and not averaged over: OpenCV 4 gives wrong
-    results for a second batch of another size. An output that
-    other nodes use gets an Identity of its own, for float16 converters, and a fully connected layer
-    that is applied twice two copies of its weight, for quantisers. The shapes of intermediate
-    values are removed: those of constants stop ONNX Runtime's quantisers, and runtimes infer the
-    others.
+    over axes that are not adjacent becomes several: OpenCV 5 gives wrong results. An axis of size
+    1, such as an image's frames, is reshaped away and not averaged over: OpenCV 4 gives wrong
+    results for a second batch of another size. An output that other nodes use gets an Identity of
+    its own, for float16 converters, and a fully connected layer that is applied twice two copies of
+    its weight, for quantisers. The shapes of intermediate values are removed: those of constants
+    stop ONNX Runtime's quantisers, and runtimes infer the others.
     """
     _remove_source_info(proto)
     graph = Graph(proto.graph)
@@ -186,7 +185,6 @@ class Graph:
                 source = f"{node.output[0]}_mean"
                 axis = self.add_constant(f"{source}_axes", np.array(averaged, np.int64))
                 mean = helper.make_node("ReduceMean", [node.input[0], axis], [source], keepdims=0)
-                self.shapes[source] = [size for k, size in enumerate(sizes) if k not in averaged]
                 replacements.append(mean)
             shape = [-1 if isinstance(size, str) else size for size in result]
             name = self.add_constant(f"{node.output[0]}_shape", np.array(shape, np.int64))

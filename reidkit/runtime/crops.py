@@ -127,8 +127,8 @@ class Runtime:
                 over several images and evaluation need.
 
         Raises:
-            DataError: if a crop is not an image or a file cannot be read, or if a box lies outside
-                the frame, by its index.
+            DataError: if a crop is not an image or a file cannot be read, or if a box is not
+                finite or lies outside the frame, by its index.
         """
         if channels not in get_args(ChannelOrder):
             raise ConfigError(f"found channels={channels!r}, expected 'rgb' or 'bgr'")

@@ -35,8 +35,8 @@ def cut_boxes(frame: Any, boxes: ArrayLike | Tensor) -> list[NDArray[np.uint8]]:
         frame: a `Crop`.
         boxes: [N, 4], x1 y1 x2 y2 in pixels; clipped to the frame and rounded.
     Raises:
-        DataError: if the frame is not an image, `boxes` has another shape, or a box is empty within
-            the frame.
+        DataError: if the frame is not an image, `boxes` has another shape, or a box is not finite
+            or empty within the frame.
     """
     if isinstance(frame, str | Path):
         frame = read_crop(Path(frame))

@@ -175,7 +175,8 @@ class OnnxEmbedder:
             parts.append(threads if self.concurrency == 1 else f"{threads} with a batch each")
         if self.binding is not None and self.binding.graph:
             parts.append(f"CUDA graph of {self.contract.fixed_batch}")
-        parts += filter(None, [self.precision])
+        if self.precision:
+            parts.append(self.precision)
         return f"{self.name}: {', '.join(parts)}"
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -181,11 +181,12 @@ def _run_embedder(path: Path, inputs: Mapping[str, Any]) -> None:
     images[1] = DARK
     (alone,), (beside, _) = embedder.embed(images[:1]), embedder.embed(images)
     norms = float(np.linalg.norm(alone) * np.linalg.norm(beside))
-    if norms and float(alone @ beside) / norms < MIN_COSINE:
+    cosine = float(alone @ beside) / norms if norms else 1.0
+    if cosine < MIN_COSINE:
         raise CheckpointError(
             f"{path}: the embedding of an image depends on the other images of its batch (cosine "
-            f"{float(alone @ beside) / norms:.2f} with the one of the image alone). Export the "
-            "network in evaluation mode: model.eval()"
+            f"{cosine:.2f} with the one of the image alone). Export the network in evaluation "
+            "mode: model.eval()"
         )
 
 

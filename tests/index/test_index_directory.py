@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,15 @@ def test_a_reopened_index_finds_the_nearest_with_distance_and_metadata(
     expected = np.argsort(-cosines(query, vectors(10))[0])[:3]
     assert [hit.record for hit in hits] == [records(10)[k] for k in expected]
     assert hits[0].distance == pytest.approx(1 - cosines(query, vectors(10)).max(), abs=1e-6)
+
+
+def test_an_index_that_nobody_holds_is_closed_whatever_thread_drops_it(tmp_path: Path) -> None:
+    held = [IndexDirectory.create(tmp_path / "people.index", HEADER)]
+    database = held[0]._database
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(held.clear).result()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        database.execute("SELECT 1")
 
 
 def test_a_path_is_stored_once_however_often_it_is_added(index: IndexDirectory) -> None:

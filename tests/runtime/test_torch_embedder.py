@@ -33,8 +33,15 @@ class Convolution(nn.Module):
         return self.conv(images).mean((2, 3))
 
 
-def embedder(execution: Execution | None) -> TorchEmbedder:
-    model: Any = Convolution()
+class ClipConvolution(Convolution):
+    """The mean over the frames of clips [B, T, 3, H, W]."""
+
+    def embed(self, images: Tensor) -> Tensor:
+        return super().embed(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(1)
+
+
+def embedder(execution: Execution | None, network: type = Convolution) -> TorchEmbedder:
+    model: Any = network()
     preprocess = Preprocess(size=(64, 64))
     return TorchEmbedder(
         model, preprocess=preprocess, device=torch.device("cpu"), execution=execution
@@ -60,17 +67,7 @@ def test_a_cpu_computes_at_most_eight_images_or_one_clip_at_once(
     shape: tuple[int, ...], calls: int
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (*shape[:-1], 16, 16, 3), np.uint8)
-    found = embedder(Execution())
-    if len(shape) == 3:  # clips
-        found.model.embed = (
-            lambda images: (
-                Convolution.embed(  # type: ignore[method-assign]
-                    found.model, images.flatten(0, 1)
-                )
-                .reshape(*images.shape[:2], -1)
-                .mean(1)
-            )
-        )
+    found = embedder(Execution(), Convolution if len(shape) == 2 else ClipConvolution)
     rows = found.embed(pixels)
     assert found.model.calls == calls
     one_by_one = [found.embed(pixels[k : k + 1]) for k in range(len(pixels))]
