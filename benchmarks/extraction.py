@@ -9,7 +9,8 @@ Bare sessions get one ready float32 batch again and again: "default" is what
 `InferenceSession(path)` does with batches of 64, "no spinning" the same without spinning threads,
 "best" one session of one thread that several threads call with batches of 16, "best of 4" the same
 with batches of 4. "end to end" is
-`reidkit extract`: decode, resize, normalise, embed. All take turns in every round; ratios are
+`reidkit extract`: decode, resize, normalise, embed; "torchvision" the same with --image-backend
+torchvision. All take turns in every round; ratios are
 medians over rounds. `--memory N` prints resident memory after tenths of N images. On CUDA "best"
 is one caller of a batch of 64 that is on the device already: the network alone.
 """
@@ -87,6 +88,9 @@ def report_speed(model: Path, paths: list[Path], rounds: int, device: str) -> No
         "bare, no spinning": bare(model, count, device, spinning=False, threads=0, batch=LARGE),
         **{name: bare(model, count, device, spinning=False, **way) for name, way in best.items()},
         "end to end": lambda: check(embed_images(embedder, paths), count),
+        "torchvision": lambda: check(
+            embed_images(embedder, paths, image_backend="torchvision"), count
+        ),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(rounds + 1):

@@ -21,7 +21,7 @@ from PIL import Image
 from torchvision import transforms as v1
 
 from reidkit.config import AugmentConfig, ClipConfig
-from reidkit.data.decode import read_for_training
+from reidkit.data.decode import read_tensor
 from reidkit.data.loading import TrainImages
 from reidkit.data.sampler import SampleKey
 from reidkit.image import read_image
@@ -74,7 +74,7 @@ def report(paths: list[Path], rounds: int) -> None:
     differences = [
         np.abs(
             PREPROCESS.pixels(read_image(path)).astype(int)
-            - PREPROCESS.pixels(read_for_training(path)).astype(int)
+            - PREPROCESS.pixels(read_tensor(path)).astype(int)
         )
         for path in paths[:32]
     ]

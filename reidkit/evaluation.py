@@ -112,6 +112,7 @@ class Evaluation:
         frames: of the clips that the model takes (0: it takes images).
         clips: how tracklets were divided into clips; "" for images.
         flip: whether embeddings of mirrored images were added.
+        image_backend: what decoded and resized the images ("": unknown).
         query_features, gallery_features: the files that the features were read from, if any.
         multi_query: folder of the images that queries were pooled over, if any.
         queries: each query's result (after re-ranking, if requested), with `settings.per_query`.
@@ -128,6 +129,7 @@ class Evaluation:
     frames: int = 0
     clips: str = ""
     flip: bool = False
+    image_backend: str = ""
     query_features: str = ""
     gallery_features: str = ""
     multi_query: str = ""
@@ -174,6 +176,7 @@ class Evaluation:
             f"{self.plain.ap} AP": True,
             "flip": self.flip,
             f"clips {self.clips}": self.clips,
+            f"{self.image_backend} pixels": self.image_backend not in ("", "pillow"),
             f"query expansion {settings.query_expansion}": settings.query_expansion,
             f"database augmentation {settings.database_augmentation}": (
                 settings.database_augmentation
@@ -370,6 +373,7 @@ def evaluate_features(
         frames=int(origin.get("frames", 0)),
         clips=str(origin.get("clips", "")),
         flip=bool(origin.get("flip", False)),
+        image_backend=str(origin.get("image_backend", "")),
         query_features=query_file,
         gallery_features=gallery_file,
         queries=queries,

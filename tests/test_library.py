@@ -209,6 +209,13 @@ def test_what_load_returns_is_what_evaluation_and_extraction_take(
     assert (flipped.features != query.features).any()
 
 
+def test_results_on_torchvisions_pixels_are_of_another_rule(model: Path, dataset: Dataset) -> None:
+    settings = [EvaluationSettings(image_backend=name) for name in ("pillow", "torchvision")]
+    plain, fast = (reidkit.evaluate(model, dataset, each) for each in settings)
+    assert fast.rule == f"{plain.rule}, torchvision pixels"
+    assert fast.plain.mAP == pytest.approx(plain.plain.mAP, abs=0.01)
+
+
 def test_a_bare_network_is_not_evaluated(dataset: Dataset) -> None:
     network = reidkit.create_model("baseline", options={"backbone": "resnet18"})
     with pytest.raises(ConfigError, match=r"expected a model from reidkit\.load"):

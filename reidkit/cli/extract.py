@@ -18,6 +18,7 @@ from reidkit.cli.options import (
     DeviceOption,
     EmbeddingOption,
     FlipOption,
+    ImageBackendOption,
     JsonOption,
     ModelArgument,
     OptionalDatasetOption,
@@ -37,7 +38,10 @@ log = logging.getLogger(__name__)
 PANELS = {
     "Images": ("dataset", "split", "data_root", "images", "tracklets"),
     "Embedding": ("clips", "flip", "embedding"),
-    "Execution": ("batch", "device", "threads", "provider", "precision", "compile_"),
+    "Execution": (
+        *("batch", "device", "threads", "provider", "precision", "compile_"),
+        "image_backend",
+    ),
     "Third-party ONNX models": THIRD_PARTY,
     "Output": ("out", "json"),
 }
@@ -65,6 +69,7 @@ def extract(
     provider: ProviderOption = None,
     precision: PrecisionOption = "fp32",
     compile_: CompileOption = False,
+    image_backend: ImageBackendOption = "pillow",
     trust: TrustOption = False,
     out: Annotated[
         Path,
@@ -109,7 +114,7 @@ def extract(
     from reidkit.runtime.execution import Execution
     from reidkit.runtime.extraction import ExtractionSettings, extract_images, extract_split
 
-    settings = ExtractionSettings(flip, clips, batch)
+    settings = ExtractionSettings(flip, clips, batch, image_backend)
     with join_process_group(device) as (group, local_device), progress("embedding") as on_progress:
         embedder = load_embedder(
             path,

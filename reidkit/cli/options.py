@@ -19,6 +19,7 @@ from reidkit.choices import (
     ClipRule,
     EmbeddingPrecision,
     EmbeddingSide,
+    ImageBackend,
     Interpolation,
     Provider,
 )
@@ -84,6 +85,10 @@ ProviderOption = Annotated[
 PrecisionOption = Annotated[
     EmbeddingPrecision,
     typer.Option(help="Precision of a checkpoint; checked against fp32 on the first batch."),
+]
+ImageBackendOption = Annotated[
+    ImageBackend,
+    typer.Option(help="Library that decodes and resizes; evaluation always takes pillow."),
 ]
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="Compile a checkpoint's network; takes a minute.")

@@ -1,10 +1,11 @@
-"""The training input path's decoder.
+"""Images as tensors, which torch resizes: for training, and elsewhere on request.
 
 torchvision.io, which comes with reidkit's dependencies, decodes a JPEG by libjpeg-turbo straight
 into a tensor in half of Pillow's time, and torch resizes uint8 with vector instructions in a
-quarter of it (benchmarks/input_pipeline.py); the pixels are Pillow's. torchvision 0.29 announces
-that its decoders will leave for TorchCodec: where they are gone, Pillow decodes and torch still
-resizes. Test-time images stay Pillow's throughout, since published numbers depend on its resize.
+quarter of it (benchmarks/input_pipeline.py); the decoded pixels are Pillow's, the resized ones
+differ by rounding. torchvision 0.29 announces that its decoders will leave for TorchCodec: where
+they are gone, Pillow decodes and torch still resizes. By default, images are Pillow's throughout
+at test time, since published numbers depend on its resize.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from reidkit.errors import DataError
@@ -25,7 +27,7 @@ SMALL = 200_000
 `image.MAX_PIXELS` unless it is nearly blank."""
 
 
-def read_for_training(path: Path) -> Tensor:
+def read_tensor(path: Path) -> Tensor:
     """A decoded image for `Preprocess.pixels`: uint8 [3, H, W], values and errors as `read_image`.
 
     Raises:
@@ -39,7 +41,12 @@ def read_for_training(path: Path) -> Tensor:
                 return _decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8))
         except (OSError, RuntimeError, ValueError, ImportError):
             pass  # read_image says what is wrong with the file, or decodes it
-    return torch.from_numpy(np.array(read_image(path))).permute(2, 0, 1)
+    return to_tensor(read_image(path))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """A copy of an RGB image: uint8 [3, H, W]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _decode_jpeg(encoded: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from reidkit.config import AugmentConfig, ClipConfig
 from reidkit.data.clips import has_tracklets, sample_clip
-from reidkit.data.decode import read_for_training
+from reidkit.data.decode import read_tensor
 from reidkit.data.sampler import SampleKey, TrainBatches
 from reidkit.data.transforms import (
     Augmentation,
@@ -123,7 +123,7 @@ class TrainImages(TorchDataset[RawBatch | ReidkitError]):
             images += [(frame, augmentations[-1]) for frame in self._frames(key.index, rng)]
         pixels = np.empty((len(images), *size, 3), np.uint8)
         for row, (frame, augmentation) in enumerate(images):
-            image = read_for_training(self.root / frame.path)
+            image = read_tensor(self.root / frame.path)
             pixels[row] = augment_image(image, augmentation, self.preprocess, scale)
         masks = mask_sizes = None
         if self.masks is not None:

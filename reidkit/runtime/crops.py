@@ -18,7 +18,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from reidkit.choices import ChannelOrder, EmbeddingPrecision, Provider, RuntimeMode
+from reidkit.choices import (
+    ChannelOrder,
+    EmbeddingPrecision,
+    ImageBackend,
+    Provider,
+    RuntimeMode,
+)
+from reidkit.data.pixels import image_reader
 from reidkit.errors import ConfigError, DataError
 from reidkit.files import user_path
 from reidkit.preprocess import Preprocess
@@ -27,11 +34,11 @@ from reidkit.runtime.execution import Execution
 from reidkit.runtime.inputs import (
     Crop,
     as_crops,
+    check_file,
     cut_boxes,
     is_array,
     is_sequence,
     pillow_rgb,
-    read_crop,
     to_array,
 )
 from reidkit.runtime.onnx_runtime import OnnxEmbedder
@@ -55,6 +62,8 @@ class Runtime:
         provider: ONNX Runtime's execution provider; None: as the device says.
         precision: "bf16" for checkpoints on processors that have it.
         trust: run an ONNX file without a trial in a limited process (docs/reliability.md).
+        image_backend: "torchvision" decodes files and resizes crops in a third of Pillow's time,
+            but imports torch, and its pixels differ from those of evaluation: see `image_reader`.
         inputs: of third-party ONNX files: size, interpolation, mean, std and channels, as in
             `Preprocess`, and output, the name of the embedding output.
 
@@ -78,8 +87,11 @@ class Runtime:
         provider: Provider | None = None,
         precision: EmbeddingPrecision = "fp32",
         trust: bool = False,
+        image_backend: ImageBackend = "pillow",
         **inputs: Any,
     ) -> None:
+        self._read = image_reader(image_backend)
+        self._image_backend = image_backend
         execution = Execution(provider, threads, mode, precision)
         self.embedder = load_embedder(
             user_path(path), device=device, inputs=inputs, execution=execution, trust=trust
@@ -187,14 +199,18 @@ class Runtime:
 
     def _resized(self, crop: Any, index: int, channels: ChannelOrder) -> NDArray[np.uint8]:
         if isinstance(crop, str | Path):
-            return self.preprocess.pixels(read_crop(user_path(crop)))
+            return self.preprocess.pixels(self._read(check_file(user_path(crop))))
         if isinstance(crop, Image.Image):
-            return self.preprocess.pixels(pillow_rgb(crop, f"images[{index}]"))
-        array = np.ascontiguousarray(to_array(crop, f"images[{index}]"))
-        H, W, _ = array.shape
-        return self.preprocess.pixels(
-            Image.frombuffer("RGB", (W, H), array, "raw", channels.upper(), 0, 1)
-        )
+            image = pillow_rgb(crop, f"images[{index}]")
+        else:
+            array = np.ascontiguousarray(to_array(crop, f"images[{index}]"))
+            H, W, _ = array.shape
+            image = Image.frombuffer("RGB", (W, H), array, "raw", channels.upper(), 0, 1)
+        if self._image_backend == "pillow":
+            return self.preprocess.pixels(image)
+        from reidkit.data.decode import to_tensor
+
+        return self.preprocess.pixels(to_tensor(image))
 
 
 def load(
@@ -206,6 +222,7 @@ def load(
     provider: Provider | None = None,
     precision: EmbeddingPrecision = "fp32",
     trust: bool = False,
+    image_backend: ImageBackend = "pillow",
     **inputs: Any,
 ) -> Runtime:
     """A model that embeds images: an ONNX file, a checkpoint (.safetensors) or a run folder.
@@ -214,7 +231,15 @@ def load(
     fast as possible. A tracker, which has a few crops at a time, takes mode="latency".
     """
     return Runtime(
-        path, device, threads, mode, provider=provider, precision=precision, trust=trust, **inputs
+        path,
+        device,
+        threads,
+        mode,
+        provider=provider,
+        precision=precision,
+        trust=trust,
+        image_backend=image_backend,
+        **inputs,
     )
 
 

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.choices import ClipRule
+from reidkit.choices import ClipRule, ImageBackend
 from reidkit.data.clips import clip_weight, has_tracklets, test_clips
 from reidkit.data.pixels import pixel_batches, read_pixels
 from reidkit.errors import DataError
@@ -46,11 +46,13 @@ class ExtractionSettings:
         clips: how tracklets are divided into clips (`data.clips.test_clips`); an image network
             embeds every frame on its own.
         batch: images or frames per batch; None: `default_batch`.
+        image_backend: what decodes and resizes images (`data.pixels.image_reader`).
     """
 
     flip: bool = False
     clips: ClipRule = "tclnet"
     batch: int | None = None
+    image_backend: ImageBackend = "pillow"
 
 
 _DEFAULTS = ExtractionSettings()
@@ -65,6 +67,7 @@ def embed_images(
     *,
     flip: bool = False,
     batch: int | None = None,
+    image_backend: ImageBackend = "pillow",
     on_progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Embeddings of image files, in order: float32 [N, D], not L2-normalised.
@@ -72,6 +75,7 @@ def embed_images(
     Args:
         flip: add the embedding of the mirrored image.
         batch: batch size; None: `default_batch`.
+        image_backend: what decodes and resizes images (`data.pixels.image_reader`).
 
     Raises:
         DataError: at the first image that cannot be read.
@@ -79,12 +83,19 @@ def embed_images(
     embedder = as_embedder(embedder)
     if embedder.frames:
         clips = [[path] for path in paths]
-        return embed_tracklets(embedder, clips, flip=flip, batch=batch, on_progress=on_progress)
+        return embed_tracklets(
+            embedder,
+            clips,
+            flip=flip,
+            batch=batch,
+            image_backend=image_backend,
+            on_progress=on_progress,
+        )
     step = batch or default_batch(embedder)
     batches = (_Batch(paths[start : start + step]) for start in range(0, len(paths), step))
     rows = np.empty((len(paths), 0), np.float32)
     done = 0
-    for embeddings in _embed_batches(embedder, batches, flip):
+    for embeddings in _embed_batches(embedder, batches, flip, image_backend):
         if done == 0:
             # Written to, so that memory which is too small fails now, not after the last image
             rows = np.full((len(paths), embeddings.shape[1]), np.nan, np.float32)
@@ -110,6 +121,7 @@ def embed_tracklets(
     clips: ClipRule = "tclnet",
     flip: bool = False,
     batch: int | None = None,
+    image_backend: ImageBackend = "pillow",
     on_progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Embeddings of tracklets, in order: float32 [N, D], the mean over their clips.
@@ -123,6 +135,7 @@ def embed_tracklets(
         clips: how tracklets are divided (`data.clips.test_clips`); an image network embeds every
             frame on its own.
         batch: frames per batch; None: `default_batch`.
+        image_backend: what decodes and resizes images (`data.pixels.image_reader`).
 
     Raises:
         DataError: at the first image that cannot be read.
@@ -149,7 +162,7 @@ def embed_tracklets(
 
     sums: NDArray[np.float32] | None = None
     weights = np.zeros(len(tracklets), np.float32)
-    for rows in _embed_batches(embedder, clip_batches(), flip):
+    for rows in _embed_batches(embedder, clip_batches(), flip, image_backend):
         group = planned.popleft()
         if sums is None:
             sums = np.full((len(tracklets), rows.shape[1]), 0, np.float32)  # as in embed_images
@@ -198,7 +211,7 @@ def _has_binding(embedder: Embedder) -> bool:
 
 
 def _embed_batches(
-    embedder: Embedder, batches: Iterable[_Batch], flip: bool
+    embedder: Embedder, batches: Iterable[_Batch], flip: bool, image_backend: ImageBackend
 ) -> Iterator[NDArray[np.float32]]:
     """float32 [B, D] of each batch, in order, whatever the number of threads.
 
@@ -209,7 +222,7 @@ def _embed_batches(
     if embedder.concurrency > 1 and not _has_binding(embedder):
 
         def read_and_embed(batch: _Batch) -> NDArray[np.float32]:
-            pixels = read_pixels(batch.paths, embedder.preprocess)
+            pixels = read_pixels(batch.paths, embedder.preprocess, image_backend)
             return _embed(embedder, batch.arrange(pixels), flip)
 
         yield from _parallel(read_and_embed, batches, embedder.concurrency)
@@ -224,7 +237,7 @@ def _embed_batches(
     def embed(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return _embed(embedder, pixels, flip)
 
-    decoded = pixel_batches(paths(), embedder.preprocess)
+    decoded = pixel_batches(paths(), embedder.preprocess, image_backend)
     arranged = (planned.popleft().arrange(pixels) for pixels in decoded)
     if embedder.concurrency == 1:
         yield from map(embed, arranged)
@@ -355,18 +368,15 @@ def _embed_items(
     on_progress: Progress | None,
 ) -> NDArray[np.float32]:
     """float32 [N, D]; an image network sees tracklets of one frame each as images."""
-    flip, batch = settings.flip, settings.batch
+    options: dict[str, Any] = {
+        "flip": settings.flip,
+        "batch": settings.batch,
+        "image_backend": settings.image_backend,
+        "on_progress": on_progress,
+    }
     if embedder.frames or any(len(tracklet) > 1 for tracklet in tracklets):
-        return embed_tracklets(
-            embedder,
-            tracklets,
-            clips=settings.clips,
-            flip=flip,
-            batch=batch,
-            on_progress=on_progress,
-        )
-    paths = [tracklet[0] for tracklet in tracklets]
-    return embed_images(embedder, paths, flip=flip, batch=batch, on_progress=on_progress)
+        return embed_tracklets(embedder, tracklets, clips=settings.clips, **options)
+    return embed_images(embedder, [tracklet[0] for tracklet in tracklets], **options)
 
 
 def _origin(
@@ -391,5 +401,6 @@ def _origin(
         "frames": embedder.frames,
         "clips": settings.clips if video else "",
         "flip": settings.flip,
+        "image_backend": settings.image_backend,
         "normalised": bool(len(rows) and np.abs(norms - 1).max() < NORM_TOLERANCE),
     }

@@ -39,7 +39,7 @@ def cut_boxes(frame: Any, boxes: ArrayLike | Tensor) -> list[NDArray[np.uint8]]:
             or empty within the frame.
     """
     if isinstance(frame, str | Path):
-        frame = read_crop(Path(frame))
+        frame = read_image(check_file(Path(frame)))
     if isinstance(frame, Image.Image):
         frame = pillow_rgb(frame, "the frame")
     array = to_array(frame, "the frame")
@@ -95,14 +95,14 @@ def _is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def read_crop(path: Path) -> Image.Image:
-    """As `read_image`; a folder is a DataError that says how to pass its files."""
+def check_file(path: Path) -> Path:
+    """The path; a folder is a DataError that says how to pass its files."""
     if path.is_dir():
         raise DataError(
             f"{path} is a folder, expected an image. Pass its files: "
             f"sorted(Path({str(path)!r}).glob('*.jpg'))"
         )
-    return read_image(path)
+    return path
 
 
 def pillow_rgb(image: Image.Image, where: str) -> Image.Image:

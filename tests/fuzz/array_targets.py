@@ -418,7 +418,7 @@ def _image_structured(rng: Random, files: Files) -> Files:
 
 
 def _read_image(folder: Path) -> None:
-    from reidkit.data.decode import read_for_training
+    from reidkit.data.decode import read_tensor
     from reidkit.errors import ReidkitError
     from reidkit.image import image_size, read_image
     from reidkit.preprocess import Preprocess
@@ -430,7 +430,7 @@ def _read_image(folder: Path) -> None:
     except ReidkitError as error:
         size, refusal = None, error
     try:
-        tensor = read_for_training(path)
+        tensor = read_tensor(path)
         assert tensor.ndim == 3 and tensor.shape[0] == 3
     except ReidkitError as error:
         refusal = error

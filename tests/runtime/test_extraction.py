@@ -12,6 +12,8 @@ from onnx import helper
 from onnx_models import SIZE, export_metadata, mean_nodes, write_onnx
 from PIL import Image
 
+from reidkit.data import decode
+from reidkit.data.decode import to_tensor
 from reidkit.errors import DataError
 from reidkit.runtime.distributed import ProcessGroup
 from reidkit.runtime.execution import Execution
@@ -137,6 +139,23 @@ def test_a_thread_of_its_own_computes_few_images_at_once(
     rows = several.embed(pixels)
     assert seen == runs
     assert np.rint(rows * 255).tolist() == pixels[:, 0, 0].tolist()
+
+
+@pytest.mark.parametrize("several_frames", [False, True])
+def test_features_say_what_decoded_their_images(
+    exported: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch, several_frames: bool
+) -> None:
+    tracklets = [paths[40:43]] if several_frames else [[path] for path in paths[40:43]]
+    expected = extract_images(embedder(exported, 2), tracklets)
+    assert expected.attributes["image_backend"] == "pillow"
+    read: list[Path] = []
+    monkeypatch.setattr(decode, "to_tensor", lambda image: read.append(image) or to_tensor(image))
+    found = extract_images(
+        embedder(exported, 2), tracklets, ExtractionSettings(image_backend="torchvision")
+    )
+    assert found.attributes["image_backend"] == "torchvision"
+    assert len(read) == 3
+    assert np.abs(found.features - expected.features).max() < 0.01
 
 
 def test_embeddings_without_direction_are_named(

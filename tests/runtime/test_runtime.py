@@ -17,7 +17,8 @@ from onnx_models import SIZE, export_metadata
 from PIL import Image
 
 import reidkit
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError, DataError, RuntimeMissing
+from reidkit.preprocess import Preprocess
 from reidkit.runtime import Runtime
 
 RED = np.zeros((20, 10, 3), np.uint8) + np.array([255, 0, 51], np.uint8)
@@ -223,6 +224,42 @@ def test_images_without_pixels_closed_ones_and_memory_views_are_refused(runtime:
             runtime.embed(image)
     with pytest.raises(DataError, match="the frame: cannot read the Pillow image"):
         runtime.embed(closed, boxes=[[0, 0, 4, 4]])
+
+
+def test_torchvision_decodes_and_resizes_on_request(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resized: list[type] = []
+    pixels = Preprocess.pixels
+    monkeypatch.setattr(
+        Preprocess,
+        "pixels",
+        lambda self, image: resized.append(type(image)) or pixels(self, image),
+    )
+    Image.fromarray(RED).save(tmp_path / "red.jpg", quality=100)
+    frame = np.zeros((40, 30, 3), np.uint8)
+    frame[10:30, 5:15] = RED[..., ::-1]
+    runtime = Runtime(exported, device="cpu", image_backend="torchvision")
+    found = [
+        *colours(runtime, [tmp_path / "red.jpg", Image.fromarray(RED), RED]),
+        *colours(runtime, torch.from_numpy(RED).permute(2, 0, 1)),
+        *colours(runtime, frame, boxes=[[5, 10, 15, 30]], channels="bgr"),
+    ]
+    assert np.abs(np.array(found) - [1, 0, 0.2]).max() < 0.01
+    assert resized == [torch.Tensor] * 5
+    resized.clear()
+    Runtime(exported, device="cpu").embed([tmp_path / "red.jpg", Image.fromarray(RED), RED])
+    assert resized == [Image.Image] * 3
+
+
+def test_an_image_backend_that_is_unknown_or_not_installed_is_refused(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="image_backend must be pillow or torchvision, got 'cv2'"):
+        Runtime(exported, device="cpu", image_backend="cv2")  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "reidkit.data.decode", None)
+    with pytest.raises(RuntimeMissing, match=r"pip install torch torchvision\. Or leave it out"):
+        Runtime(exported, device="cpu", image_backend="torchvision")
 
 
 def test_boxes_of_another_shape_are_refused(runtime: Runtime) -> None:
