@@ -1,12 +1,13 @@
-"""Devices by name, `auto`, `cpu`, `cuda` or `cuda:N`, and whether they compute bf16."""
+"""Devices by name, `auto`, `cpu`, `cuda` or `cuda:N`, and the number formats they compute in."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reidkit.errors import ConfigError, RuntimeMissing
@@ -123,3 +124,25 @@ def has_native_bf16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device)[0] >= 8
     found = _cpu_capabilities()
     return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Convolutions of float32 are computed in float32 on CUDA too.
+
+    By default, PyTorch rounds their inputs to TF32, which has the precision of float16, on GPUs
+    from Ampere on. Embeddings would then be other ones than on a CPU, and depend on the GPU. Where
+    the process has set `torch.backends.cudnn.conv.fp32_precision` itself, that stays.
+    """
+    from torch.backends import cudnn
+
+    try:
+        earlier = cudnn.allow_tf32
+    except RuntimeError:  # this process has set cudnn.conv.fp32_precision, PyTorch's later name
+        yield
+        return
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = earlier

@@ -15,7 +15,7 @@ from reidkit.choices import ClipRule
 from reidkit.export.exporter import export_onnx
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.embedder import Embedder, load_embedder
-from reidkit.runtime.extraction import embed_images, embed_tracklets
+from reidkit.runtime.image_files import embed_images, embed_tracklets
 
 
 class Recorder:

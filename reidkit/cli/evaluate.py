@@ -207,8 +207,9 @@ def evaluate(
     )
 
     from reidkit.device import torch_device
-    from reidkit.evaluation import EvaluationSettings, evaluate_features, run_statistics
+    from reidkit.evaluation import EvaluationSettings, evaluate_features
     from reidkit.retrieval import RerankConfig
+    from reidkit.run_statistics import run_statistics
     from reidkit.runtime.embedder import load_embedder
     from reidkit.runtime.execution import Execution
 

@@ -14,7 +14,8 @@ from reidkit.cli.runs import store_results
 from reidkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from reidkit.evaluation import EvaluationResult, RunStatistics
+    from reidkit.evaluation import EvaluationResult
+    from reidkit.run_statistics import RunStatistics
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def print_results(results: Sequence[EvaluationResult]) -> None:
 
 def print_means(means: Sequence[RunStatistics]) -> None:
     """Prints mean and standard deviation of several runs, one table per set of metrics."""
-    from reidkit.evaluation import mean_and_std
+    from reidkit.run_statistics import mean_and_std
 
     for metrics in dict.fromkeys(tuple(mean.values) for mean in means):
         rows = [

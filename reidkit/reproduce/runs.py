@@ -22,13 +22,13 @@ from reidkit.evaluation import (
     Evaluation,
     EvaluationSettings,
     evaluate_by_task,
-    mean_and_std,
     percentages,
 )
 from reidkit.files import atomic, check_regular
 from reidkit.masks.store import MaskStore
 from reidkit.reproduce.tables import Row, Table
 from reidkit.retrieval import RerankConfig
+from reidkit.run_statistics import mean_and_std
 from reidkit.runtime.embedder import load_embedder
 from reidkit.training.checkpoints import BEST, LAST, has_run
 from reidkit.training.trainer import Callbacks, RunOptions, Trainer

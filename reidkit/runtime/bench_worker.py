@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from reidkit.errors import ReidkitError
 from reidkit.runtime.crops import Runtime
-from reidkit.runtime.extraction import embed_images
+from reidkit.runtime.image_files import embed_images
 
 COMPARED = 8
 """Crops whose embeddings are compared between backends."""

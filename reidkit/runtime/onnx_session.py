@@ -163,6 +163,8 @@ def _with_fallbacks(
         # cuDNN's default tries every algorithm for every new shape; its heuristic costs nothing.
         "cudnn_conv_algo_search": "HEURISTIC",
         "enable_cuda_graph": cuda_graph,
+        # Its default, TF32 on GPUs from Ampere on, has the precision of float16.
+        "use_tf32": False,
     }
     cuda = (PROVIDERS["cuda"], cuda_options)
     if provider == "cuda":

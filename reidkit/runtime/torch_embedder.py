@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reidkit.device import MIN_BF16_SIDE, has_native_bf16, has_wrong_bf16
+from reidkit.device import MIN_BF16_SIDE, full_float32, has_native_bf16, has_wrong_bf16
 from reidkit.errors import ConfigError, RuntimeMissing
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.execution import Execution
@@ -130,7 +130,7 @@ class TorchEmbedder:
         self.model.eval()
         bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         try:
-            with torch.inference_mode(), bf16:
+            with torch.inference_mode(), bf16, full_float32():
                 yield
         finally:
             self.model.train(was_training)

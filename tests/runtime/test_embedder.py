@@ -91,7 +91,7 @@ def test_a_gpu_gives_the_embeddings_of_the_cpu_without_nodes_on_the_cpu(
     pixels = random_pixels(5)
     expected = load_embedder(models[suffix], device="cpu").embed(pixels)
     found = load_embedder(models[suffix], device="cuda").embed(pixels)
-    assert cosine(found, expected) > 0.9999
+    assert cosine(found, expected) > 0.999999  # TF32 would be below
     assert not [m for m in caplog.messages if "run on the CPU" in m]
 
 

@@ -17,12 +17,8 @@ from reidkit.data.decode import to_tensor
 from reidkit.errors import DataError
 from reidkit.runtime.distributed import ProcessGroup
 from reidkit.runtime.execution import Execution
-from reidkit.runtime.extraction import (
-    ExtractionSettings,
-    embed_images,
-    embed_tracklets,
-    extract_images,
-)
+from reidkit.runtime.extraction import ExtractionSettings, extract_images
+from reidkit.runtime.image_files import embed_images, embed_tracklets
 from reidkit.runtime.onnx_runtime import OnnxEmbedder
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from reidkit.errors import CheckpointError
 from reidkit.runtime import onnx_runtime
 from reidkit.runtime.execution import Execution
-from reidkit.runtime.extraction import default_batch, embed_images
+from reidkit.runtime.image_files import default_batch, embed_images
 from reidkit.runtime.onnx_binding import MAX_SHAPES, DeviceBinding
 from reidkit.runtime.onnx_runtime import OnnxEmbedder
 from reidkit.runtime.onnx_session import open_session

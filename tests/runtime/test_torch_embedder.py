@@ -74,6 +74,37 @@ def test_a_cpu_computes_at_most_eight_images_or_one_clip_at_once(
     assert np.allclose(rows, np.concatenate(one_by_one), atol=1e-6)
 
 
+class Tf32(Convolution):
+    """Keeps whether cuDNN may compute its convolution in TF32."""
+
+    def embed(self, images: Tensor) -> Tensor:
+        self.tf32 = torch.backends.cudnn.allow_tf32
+        return super().embed(images)
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_float32_is_not_tf32_and_the_processs_setting_returns(
+    monkeypatch: pytest.MonkeyPatch, allowed: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    found = embedder(None, Tf32)
+    found.embed(PIXELS)
+    assert found.model.tf32 is False
+    assert torch.backends.cudnn.allow_tf32 is allowed
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="PyTorch before 2.9")
+def test_a_float32_precision_that_the_process_has_set_stays() -> None:
+    conv: Any = torch.backends.cudnn.conv
+    earlier = conv.fp32_precision
+    conv.fp32_precision = "ieee"
+    try:
+        assert embedder(None).embed(PIXELS).shape == (4, 8)
+        assert conv.fp32_precision == "ieee"
+    finally:
+        conv.fp32_precision = earlier
+
+
 @pytest.mark.usefixtures("native_bf16")
 def test_bf16_is_compared_with_float32_once() -> None:
     found = embedder(Execution(precision="bf16"))
