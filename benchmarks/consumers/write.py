@@ -2,7 +2,8 @@
 
 Run by hand, in reidkit's environment. The networks have random weights, ResNet-18 where the
 architecture has a backbone, and batch norm statistics of random images; two have ResNet-50. Each
-file comes with an .npz: `images` as the file takes them, and `embeddings` of PyTorch.
+file comes with an .npz: `images` as the file takes them, and `embeddings` of PyTorch. With --for
+triton the folder is a repository for check_triton.py.
 
     python benchmarks/consumers/write.py MODELS [--for boxmot] [--precision fp16] [NETWORK ...]
 """
@@ -79,6 +80,8 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name in arguments.networks or networks:
         target = arguments.folder / f"{name.replace('/', '-')}.onnx"
+        if arguments.consumer == "triton":
+            target = target.with_suffix("") / "1/model.onnx"
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "model.safetensors"
             save_checkpoint(source, *networks[name])

@@ -172,6 +172,16 @@ def _fail_or_raise(error: Exception) -> NoReturn:
             f"{error.strerror}: {error.filename or 'while writing'}. Check free space and "
             "permissions, then run the same command again"
         )
+    if isinstance(error, ModuleNotFoundError):
+        from reidkit.doctor.packages import missing_packages
+
+        missing = missing_packages()
+        if error.name in missing:
+            _fail(
+                f"this command needs {missing[error.name]}, which is not installed; without it, "
+                "reidkit can serve exported models (.onnx). "
+                f"Run: pip install {' '.join(missing.values())}"
+            )
     raise error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 
 from reidkit.doctor.finding import Finding
 from reidkit.doctor.probes import run_probe
@@ -47,6 +48,21 @@ def installed_version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def missing_packages() -> dict[str, str]:
+    """The required packages that are not there, by module, as in an installation for serving alone;
+    without ONNX Runtime, which has several packages."""
+    try:
+        texts = metadata.requires("reidkit") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    required = [r for r in map(Requirement.parse, texts) if not r.extra]
+    return {
+        r.module: r.name
+        for r in required
+        if not r.name.startswith("onnxruntime") and find_spec(r.module) is None
+    }
 
 
 def package_findings() -> list[Finding]:

@@ -14,7 +14,7 @@ import reidkit
 from reidkit.doctor import machine
 from reidkit.doctor.data import data_findings, data_root
 from reidkit.doctor.finding import Finding
-from reidkit.doctor.packages import package_findings
+from reidkit.doctor.packages import installed_version, package_findings
 from reidkit.doctor.runtimes import onnxruntime_findings, torch_findings
 
 GIB = 2**30
@@ -104,7 +104,7 @@ def _space_findings(folders: Mapping[str, Path]) -> list[Finding]:
         fix = "Close other programs, or use a smaller --batch"
         findings.append(_at_least("memory", available, MIN_FREE_MEMORY, found, fix))
     shared = Path("/dev/shm")
-    if shared.is_dir():
+    if shared.is_dir() and installed_version("torch"):  # only its data loading uses it
         size = machine.disk_size(shared)
         found = f"{size / GIB:.1f} GiB in {shared}"
         fix = "In a container: docker run --shm-size 4g. Else: --workers 0"

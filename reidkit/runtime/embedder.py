@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.device import cuda_index
-from reidkit.errors import ConfigError
+from reidkit.errors import ConfigError, RuntimeMissing
 from reidkit.files import sha256
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.execution import Execution
@@ -114,6 +115,11 @@ def load_embedder(
         raise ConfigError(
             f"threads {execution.threads}: {path} is a checkpoint, which PyTorch runs. Set "
             f"OMP_NUM_THREADS={execution.threads} instead of --threads"
+        )
+    if find_spec("torch") is None:
+        raise RuntimeMissing(
+            f"{path} is a checkpoint, which needs PyTorch, and torch is not installed. Export it "
+            f"where PyTorch is: reidkit export {path} --onnx"
         )
     from reidkit import checkpoint
     from reidkit.device import torch_device

@@ -30,6 +30,10 @@ def test_the_container_serves_as_a_user_without_privileges() -> None:
     assert "http://127.0.0.1:8000/v2/health/ready" in DOCKERFILE and "EXPOSE 8000" in DOCKERFILE
 
 
+def test_the_container_shows_the_help_when_no_model_is_named() -> None:
+    assert DOCKERFILE.rstrip().endswith('CMD ["--help"]')
+
+
 def test_both_images_copy_the_same_files() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     kept = {line[1:] for line in lines if line.startswith("!")}
