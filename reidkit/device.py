@@ -1,4 +1,4 @@
-"""Devices by name, `auto`, `cpu`, `cuda` or `cuda:N`, and the number formats they compute in."""
+"""Devices by name, `auto`, `cpu`, `cuda` or `cuda:N`, their number formats, and the CPU's cores."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import contextlib
 import ctypes
 import functools
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reidkit.errors import ConfigError, RuntimeMissing
@@ -20,8 +22,23 @@ log = logging.getLogger(__name__)
 USE_CPU = 'use --device cpu (in Python: device="cpu")'
 """Advice at the end of messages, for the command line and for Python."""
 
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of processor time that a container may use in each period, and the period."""
+
 MIN_BF16_SIDE = 64
 """Pixels of an image's shorter side from which bf16 is right on CPUs with AMX."""
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may use: of its affinity, and of the quota of its
+    container (`docker run --cpus`)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = map(int, CPU_QUOTA.read_text().split())
+    except (OSError, ValueError):  # no container of Linux, or "max"
+        return cores
+    return min(cores, max(1, quota // period))
 
 
 @functools.cache
@@ -75,6 +92,8 @@ def check_device(name: str) -> None:
 def torch_device(name: str) -> torch.device:
     """The device called `name`; `auto` is CUDA where available, and is logged.
 
+    PyTorch then has no more threads than `usable_cores`: by itself it counts those of the host.
+
     Raises:
         RuntimeMissing: if PyTorch cannot use CUDA.
         ConfigError: if the name is unknown.
@@ -92,6 +111,8 @@ def torch_device(name: str) -> torch.device:
             f"device {name}: this PyTorch ({torch.__version__}, built with {built}) found no "
             f"CUDA device. Check nvidia-smi, or {USE_CPU}"
         )
+    if usable_cores() < torch.get_num_threads():
+        torch.set_num_threads(usable_cores())
     return torch.device(name)
 
 

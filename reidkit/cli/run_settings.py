@@ -125,7 +125,9 @@ def check_early(options: LaunchOptions, overrides: ConfigOverrides, resumed: Pat
 def cap_workers(options: LaunchOptions) -> LaunchOptions:
     """The options with at most one data loading process per CPU, and a warning if there were more:
     they compete for the CPUs, and each takes memory."""
-    most = max(2, os.cpu_count() or 1)
+    from reidkit.device import usable_cores
+
+    most = max(2, usable_cores())
     if options.workers is None or options.workers <= most:
         return options
     log.warning("--workers %d is more than this machine has CPUs; using %d", options.workers, most)

@@ -5,7 +5,6 @@ it is asked for tensors."""
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from reidkit.choices import ImageBackend
+from reidkit.device import usable_cores
 from reidkit.errors import ConfigError, RuntimeMissing
 from reidkit.image import read_image
 from reidkit.preprocess import Preprocess
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-THREADS = min(16, max(4, os.cpu_count() or 1))
+THREADS = min(16, max(4, usable_cores()))
 """Threads that decode and resize, about 2,000 images per second each."""
 
 

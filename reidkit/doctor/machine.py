@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
@@ -36,16 +35,6 @@ def cpu_instructions(cpuinfo: str | None = None) -> list[str]:
     line = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
     flags = set(line[1].split()) if line else set()
     return [name for name, any_of in _INSTRUCTIONS.items() if any_of & flags]
-
-
-def usable_cores() -> int:
-    """The number of cores that this process may use: of its affinity and its container's quota."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    quota, _, period = _read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
-    if quota.isdigit() and period.isdigit():
-        cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
 
 
 def memory() -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import reidkit
+from reidkit.device import usable_cores
 from reidkit.doctor import machine
 from reidkit.doctor.data import data_findings, data_root
 from reidkit.doctor.finding import Finding
@@ -83,7 +84,7 @@ def system_findings(root: Path | None, driver: str) -> list[Finding]:
 
 def _cpu_finding() -> Finding:
     sets = machine.cpu_instructions()
-    cores = machine.usable_cores()
+    cores = usable_cores()
     found = (
         f"{machine.cpu_model()}, {cores} {'core' if cores == 1 else 'cores'}; "
         f"{', '.join(sets) or 'instruction sets unknown'}"

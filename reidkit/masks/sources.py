@@ -21,13 +21,14 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import ImageOps
 
+from reidkit.device import usable_cores
 from reidkit.errors import ConfigError, DataError
 from reidkit.image import image_size, open_image, read_image
 from reidkit.masks.labels import Grouping, Labels
 from reidkit.masks.matching import Matching
 from reidkit.types import PARTS
 
-WORKERS = min(4, os.cpu_count() or 1)
+WORKERS = min(4, usable_cores())
 
 
 class MaskSource(Protocol):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import get_args
 
 from reidkit.choices import EmbeddingPrecision, Provider, RuntimeMode
+from reidkit.device import usable_cores
 from reidkit.errors import ConfigError
 
 
@@ -45,8 +45,4 @@ class Execution:
     @property
     def cores(self) -> int:
         """Number of threads: `threads`, or the cores that this process may use."""
-        if self.threads is not None:
-            return self.threads
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        return usable_cores() if self.threads is None else self.threads

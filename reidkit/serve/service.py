@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reidkit.device import usable_cores
 from reidkit.image import open_image, to_rgb
 from reidkit.serve import protocol
 from reidkit.serve.batching import Batcher, BatchLimits
@@ -63,7 +63,7 @@ class EmbeddingService:
         self.ready = False
         self.dimension = 0
         self.shape = protocol.input_shape(embedder.preprocess.size, embedder.frames)
-        self._decoding = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "decode")
+        self._decoding = ThreadPoolExecutor(min(4, usable_cores()), "decode")
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

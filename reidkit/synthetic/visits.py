@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from reidkit.device import usable_cores
 from reidkit.errors import DataError
 from reidkit.synthetic.camera import make_cameras
 from reidkit.synthetic.moment import annotated_box, bad_box
@@ -206,9 +207,6 @@ def encode(pixels: NDArray[np.uint8], kind: Literal["JPEG", "PNG"], **options: i
 
 
 def _processes(workers: int | None, images: int) -> int:
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
     if workers is None:
         workers = images // 250 + 1  # starting a process takes as long as about 60 images
-    return max(1, min(workers, cores))
+    return max(1, min(workers, usable_cores()))
