@@ -302,6 +302,15 @@ def test_a_float16_file_has_float32_ends_and_is_compared_with_float32_on_256_ima
     assert set(weights) == {onnx.TensorProto.FLOAT16}
 
 
+def test_a_float16_file_of_clips_is_compared_with_float32_on_256_frames(
+    video_network: Path, tmp_path: Path
+) -> None:
+    settings = ExportSettings(precision="fp16", batch=2)
+    report = export_onnx(video_network, tmp_path / "m.onnx", settings)
+    assert report.float16_sample and report.float16_sample.count == 64  # of 4 frames
+    assert [(parity.batch, parity.frames) for parity in report.parities] == [(2, 4)]
+
+
 def test_the_float16_sample_has_full_batches_of_256_images_or_frames() -> None:
     assert sample_shapes(batch=None, frames=0) == [(8, 0)] * 32
     assert sample_shapes(batch=None, frames=4) == [(8, 4)] * 8
