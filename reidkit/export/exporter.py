@@ -19,7 +19,7 @@ from onnx import ModelProto, checker, helper, load, save
 import reidkit
 from reidkit import checkpoint
 from reidkit.checkpoint import Header
-from reidkit.errors import ConfigError, ReidkitError
+from reidkit.errors import ConfigError
 from reidkit.export.consumers import CONSUMERS, WrittenModel, check_clips, check_target
 from reidkit.export.graph import clean, set_ir, set_opset
 from reidkit.export.module import ExportModule, to_onnx
@@ -33,6 +33,7 @@ from reidkit.export.verification import (
     SampleCosines,
     Verification,
     Verifier,
+    check_verification,
     feed_for,
     parity_shapes,
     random_crops,
@@ -196,10 +197,10 @@ def export_onnx(
         target,
         settings,
         found.parities,
-        results,
-        configuration,
-        float16_share,
-        found.sample,
+        results=results,
+        configuration=configuration,
+        float16_share=float16_share,
+        float16_sample=found.sample,
     )
 
 
@@ -327,33 +328,3 @@ def first_accepted(
         if found[2].accepts(least):
             break
     return found
-
-
-def check_verification(
-    found: Verification, settings: ExportSettings, *, source: Path, target: Path
-) -> None:
-    """Raises ReidkitError if a cosine is below what the precision permits."""
-    least = MIN_COSINE[settings.precision]
-    if found.accepts(least):
-        return
-    worst = min(found.parities, key=lambda parity: parity.cosine)
-    sample = found.sample
-    if worst.cosine < least or sample is None:
-        reason = (
-            f"at batch {worst.batch}{f' of {worst.frames} frames' if worst.frames else ''} ONNX "
-            f"Runtime's embeddings have cosine {worst.cosine:.6f} with PyTorch's"
-        )
-    elif sample.lowest < least:
-        reason = (
-            f"on {sample.count} random inputs the lowest cosine with float32 is {sample.lowest:.6f}"
-        )
-    else:
-        reason = (
-            f"from {sample.count} random inputs, one in a thousand is estimated to have a cosine "
-            f"below {sample.rare:.6f} with float32"
-        )
-    advice = ". Write --precision fp32" if settings.precision == "fp16" else ""
-    raise ReidkitError(
-        f"the export of {source} failed its verification: {reason}, expected at least {least}. "
-        f"{target} was not written{advice}"
-    )

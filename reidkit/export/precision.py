@@ -35,20 +35,20 @@ FLOAT32_SHARES = (0.0, 0.25, 0.5, 0.75)
 
 def float16_graphs(proto: ModelProto) -> Iterator[tuple[ModelProto, float]]:
     """Copies of the graph in float16, with more and more first layers left in float32, each with
-    the share of the convolutions' work that is float16. Copies without float16, and those that
-    equal the one before, are left out.
+    the share of the convolutions' work that is float16. Further copies without float16, and those
+    that equal the one before, are left out.
 
     Attention from products of feature maps multiplies the rounding errors of all layers before it,
     and with a softmax of them it may choose another one of two that are nearly equal. Its own nodes
     in float32 do not help, only more accurate inputs do. How many layers have to be accurate
     depends on the weights: the caller takes the first copy that is accurate.
     """
-    previous = 0.0
+    previous = -1.0
     for first_float32 in FLOAT32_SHARES:
         candidate = ModelProto()
         candidate.CopyFrom(proto)
         share = to_float16(candidate, first_float32=first_float32)
-        if share not in (0.0, previous):
+        if share != previous and (share or previous < 0):  # the first one in any case
             yield candidate, share
         previous = share
 

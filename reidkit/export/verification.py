@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from reidkit.choices import ExportInput, ExportPrecision
-from reidkit.export.settings import Feed
+from reidkit.errors import ReidkitError
+from reidkit.export.settings import ExportSettings, Feed
 from reidkit.models.base import ReidModel
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.onnx_session import open_session
@@ -170,7 +171,7 @@ class Verifier:
         self.sample = batches
         for embeddings in embed_batches(path, self.feed, batches):
             self.sample_expected.append(embeddings)
-            self.on_progress("float32 embeddings", len(self.sample_expected), len(batches))
+            self.on_progress("computing in float32", len(self.sample_expected), len(batches))
 
     def verify(self, path: Path) -> Verification:
         """Compares the file in ONNX Runtime with PyTorch, then, if those cosines are accepted and
@@ -202,6 +203,36 @@ class Verifier:
                 break
         cosines = torch.cat(batches)
         return SampleCosines(len(cosines), cosines.min().item(), rare_cosine(cosines.numpy()))
+
+
+def check_verification(
+    found: Verification, settings: ExportSettings, *, source: Path, target: Path
+) -> None:
+    """Raises ReidkitError if a cosine is below what the precision permits."""
+    least = MIN_COSINE[settings.precision]
+    if found.accepts(least):
+        return
+    worst = min(found.parities, key=lambda parity: parity.cosine)
+    sample = found.sample
+    if worst.cosine < least or sample is None:
+        reason = (
+            f"at batch {worst.batch}{f' of {worst.frames} frames' if worst.frames else ''} ONNX "
+            f"Runtime's embeddings have cosine {worst.cosine:.6f} with PyTorch's"
+        )
+    elif sample.lowest < least:
+        reason = (
+            f"on {sample.count} random inputs the lowest cosine with float32 is {sample.lowest:.6f}"
+        )
+    else:
+        reason = (
+            f"from {sample.count} random inputs, one in a thousand is estimated to have a cosine "
+            f"below {sample.rare:.6f} with float32"
+        )
+    advice = ". Write --precision fp32" if settings.precision == "fp16" else ""
+    raise ReidkitError(
+        f"the export of {source} failed its verification: {reason}, expected at least {least}. "
+        f"{target} was not written{advice}"
+    )
 
 
 def rare_cosine(cosines: NDArray[np.float64]) -> float:

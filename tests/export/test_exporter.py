@@ -19,7 +19,6 @@ from reidkit.errors import ConfigError, ReidkitError
 from reidkit.export.consumers import WrittenModel, settings_for
 from reidkit.export.exporter import (
     check_replaceable,
-    check_verification,
     export_onnx,
     first_accepted,
 )
@@ -30,6 +29,7 @@ from reidkit.export.verification import (
     SampleCosines,
     Verification,
     Verifier,
+    check_verification,
     feed_for,
     parity_shapes,
     random_crops,
