@@ -245,6 +245,12 @@ def test_float16_is_tried_on_everything_first_then_on_the_last_layers() -> None:
     assert proto == gated()
 
 
+def test_a_graph_without_convolutions_has_one_float16_copy_which_is_float32() -> None:
+    node = helper.make_node("Relu", ["x"], ["y"])
+    proto = graph([node], shape=["batch", 2], result=["batch", 2], constants={})
+    assert list(float16_graphs(proto)) == [(proto, 0.0)]
+
+
 def test_layers_that_share_a_weight_get_their_own_copy() -> None:
     """ONNX Runtime's dynamic quantiser transposes each layer's weight in place."""
     proto = graph(
