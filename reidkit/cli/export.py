@@ -216,6 +216,7 @@ def report_document(report: ExportReport) -> dict[str, Any]:
         "for": report.settings.consumer,
         "precision": report.settings.precision,
         "float16_share": report.float16_share,
+        "float16_sample": dataclasses.asdict(sample) if (sample := report.float16_sample) else None,
         "parity": [dataclasses.asdict(parity) for parity in report.parities],
         "results": report.results.to_dict() if report.results else None,
         "configuration": [str(path) for path in report.configuration],
@@ -233,8 +234,12 @@ def print_report(report: ExportReport) -> None:
             f"batch {parity.batch}{clips}: cosine >= {parity.cosine:.6f}, "
             f"absolute error <= {parity.error:.1e}{fed}"
         )
-    if report.settings.precision == "fp16":
-        print(f"float16: {report.float16_share:.0%} of the convolutions' work")
+    if sample := report.float16_sample:
+        print(
+            f"float16: {report.float16_share:.0%} of the convolutions' work; cosine with float32 "
+            f">= {sample.lowest:.6f} on {sample.count} random inputs, >= {sample.rare:.6f} in 999 "
+            "of 1,000 (estimate)"
+        )
     if report.results:
         print(f"{report.results.dataset}: {report.results.summary()}")
     for path in (report.file, *report.configuration):

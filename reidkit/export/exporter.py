@@ -19,7 +19,7 @@ from onnx import ModelProto, checker, helper, load, save
 import reidkit
 from reidkit import checkpoint
 from reidkit.checkpoint import Header
-from reidkit.errors import ConfigError, ReidkitError
+from reidkit.errors import ConfigError
 from reidkit.export.consumers import CONSUMERS, WrittenModel, check_clips, check_target
 from reidkit.export.graph import clean, set_ir, set_opset
 from reidkit.export.module import ExportModule, to_onnx
@@ -30,10 +30,14 @@ from reidkit.export.verification import (
     MIN_COSINE,
     Parity,
     Progress,
-    compare,
+    SampleCosines,
+    Verification,
+    Verifier,
+    check_verification,
     feed_for,
     parity_shapes,
     random_crops,
+    sample_shapes,
 )
 from reidkit.files import atomic, check_regular, sha256
 from reidkit.preprocess import Preprocess
@@ -58,6 +62,8 @@ class ExportReport:
         results: comparison of evaluation results, if one was requested.
         configuration: files for the consumer.
         float16_share: of the convolutions' work; 0 in other precisions.
+        float16_sample: comparison of the float16 file with the float32 one; None in other
+            precisions.
     """
 
     file: Path
@@ -66,6 +72,7 @@ class ExportReport:
     results: ResultComparison | None = None
     configuration: list[Path] = field(default_factory=list)
     float16_share: float = 0.0
+    float16_sample: SampleCosines | None = None
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -159,26 +166,42 @@ def export_onnx(
                 trained_frames=header.frames,
             )
             batches = random_crops(shapes, header.preprocess.size)
+        verifier = Verifier(
+            model,
+            preprocess=header.preprocess,
+            feed=feed,
+            batches=batches,
+            least=MIN_COSINE[settings.precision],
+            on_progress=on_progress,
+        )
         if settings.precision == "fp16":
             graphs = float16_graphs(proto)
+            frames = (settings.frames or header.frames) if clips else 0
+            shapes = sample_shapes(batch=settings.batch, frames=frames)
+            write(proto, partial, metadata)
+            verifier.set_sample(partial, random_crops(shapes, header.preprocess.size))
 
-        def verify(candidate: ModelProto) -> list[Parity]:
+        def verify(candidate: ModelProto) -> Verification:
             write(candidate, partial, metadata)
-            return compare(
-                model, partial, header.preprocess, feed, batches, on_progress=on_progress
-            )
+            return verifier.verify(partial)
 
-        proto, float16_share, parities = first_accepted(
-            graphs, verify, least=MIN_COSINE[settings.precision]
-        )
-        check_parities(parities, settings, source=source, target=target)
+        proto, float16_share, found = first_accepted(graphs, verify, least=verifier.least)
+        check_verification(found, settings, source=source, target=target)
         results = None
         if dataset is not None:
             results = compare_results(source, partial, dataset, on_progress=on_progress)
             check_results(results, settings, target=target)
             write(proto, partial, metadata | {"results": results.to_dict()})
     configuration = write_configuration(written)
-    return ExportReport(target, settings, parities, results, configuration, float16_share)
+    return ExportReport(
+        target,
+        settings,
+        found.parities,
+        results=results,
+        configuration=configuration,
+        float16_share=float16_share,
+        float16_sample=found.sample,
+    )
 
 
 def takes_clips(header: Header, settings: ExportSettings, source: Path) -> bool:
@@ -294,29 +317,14 @@ def write_configuration(model: WrittenModel) -> list[Path]:
 
 def first_accepted(
     graphs: Iterable[tuple[ModelProto, float]],
-    verify: Callable[[ModelProto], list[Parity]],
+    verify: Callable[[ModelProto], Verification],
     *,
     least: float,
-) -> tuple[ModelProto, float, list[Parity]]:
-    """The first graph whose lowest cosine is at least `least`, with its number and comparisons;
-    else the last one."""
+) -> tuple[ModelProto, float, Verification]:
+    """The first graph whose cosines are at least `least`, with its number and verification; else
+    the last one."""
     for proto, share in graphs:
         found = proto, share, verify(proto)
-        if min(parity.cosine for parity in found[2]) >= least:
+        if found[2].accepts(least):
             break
     return found
-
-
-def check_parities(
-    parities: Sequence[Parity], settings: ExportSettings, *, source: Path, target: Path
-) -> None:
-    """Raises ReidkitError if a cosine is below what the precision permits."""
-    worst = min(parities, key=lambda parity: parity.cosine)
-    least = MIN_COSINE[settings.precision]
-    if worst.cosine < least:
-        raise ReidkitError(
-            f"the export of {source} failed its verification: at batch {worst.batch}"
-            f"{f' of {worst.frames} frames' if worst.frames else ''} ONNX Runtime's "
-            f"embeddings have cosine {worst.cosine:.6f} with PyTorch's, expected at least "
-            f"{least}. {target} was not written"
-        )

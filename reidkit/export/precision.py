@@ -29,30 +29,31 @@ _FOLLOWERS = frozenset(
 
 CALIBRATION_BATCH = 8
 
-FLOAT32_PARTS = ((False, 0.0), (True, 0.0), (True, 0.25), (True, 0.5), (True, 0.75))
-"""What `float16_graphs` leaves in float32: attention or not, and the share of the work of
-convolutions from the input on."""
+FLOAT32_SHARES = (0.0, 0.25, 0.5, 0.75)
+"""Of the convolutions' work, what `float16_graphs` leaves in float32, from the input on."""
 
 
 def float16_graphs(proto: ModelProto) -> Iterator[tuple[ModelProto, float]]:
-    """Copies of the graph in float16, with more and more of it left in float32, each with the share
-    of the convolutions' work that is float16.
+    """Copies of the graph in float16, with more and more first layers left in float32, each with
+    the share of the convolutions' work that is float16. Further copies without float16, and those
+    that equal the one before, are left out.
 
-    Attention from relations multiplies the rounding errors before it, so how much of a network
-    float16 may compute depends on its weights: the caller takes the first copy that is accurate.
+    Attention from products of feature maps multiplies the rounding errors of all layers before it,
+    and with a softmax of them it may choose another one of two that are nearly equal. Its own nodes
+    in float32 do not help, only more accurate inputs do. How many layers have to be accurate
+    depends on the weights: the caller takes the first copy that is accurate.
     """
-    for keeps_attention, share in FLOAT32_PARTS:
+    previous = -1.0
+    for first_float32 in FLOAT32_SHARES:
         candidate = ModelProto()
         candidate.CopyFrom(proto)
-        yield (
-            candidate,
-            to_float16(candidate, keeps_attention=keeps_attention, first_float32=share),
-        )
+        share = to_float16(candidate, first_float32=first_float32)
+        if share != previous and (share or previous < 0):  # the first one in any case
+            yield candidate, share
+        previous = share
 
 
-def to_float16(
-    proto: ModelProto, *, keeps_attention: bool = False, first_float32: float = 0.0
-) -> float:
+def to_float16(proto: ModelProto, *, first_float32: float = 0.0) -> float:
     """Makes the convolutional part of the graph float16, in place; input and outputs stay float32.
 
     Convolutions and the elementwise nodes and poolings after them. Matrix products of feature maps
@@ -60,15 +61,12 @@ def to_float16(
     part of the work.
 
     Args:
-        keeps_attention: leaves the nodes in float32 whose results reach the output only through a
-            sigmoid, a softmax or a product of feature maps.
         first_float32: share of the convolutions' work, from the input on, that stays float32.
     Returns:
         The share of the convolutions' work that is float16.
     """
     work = _convolution_work(proto)
     graph = Graph(proto.graph)
-    trunk = _trunk(graph) if keeps_attention else None
     done = 0.0  # share of the work up to this node
     share = 0.0  # of it in float16
     half: set[str] = set()  # values that exist in float16, as NAME_half
@@ -94,7 +92,7 @@ def to_float16(
         done += work.get(node.output[0], 0.0)
         starts = node.op_type == "Conv" and done > first_float32
         follows = node.op_type in _FOLLOWERS and bool(converted)
-        if (starts or follows) and (trunk is None or node.output[0] in trunk):
+        if starts or follows:
             share += work.get(node.output[0], 0.0)
             shape = node.input[1:] if node.op_type == "Reshape" else []
             node.input[:] = [as_half(name) for name in node.input if name not in shape] + shape
@@ -110,26 +108,6 @@ def to_float16(
     proto.graph.node.extend(nodes)
     graph.remove_unused()
     return share
-
-
-def _trunk(graph: Graph) -> set[str]:
-    """Values that reach an output other than through a sigmoid, a softmax or a product of feature
-    maps: all but attention."""
-    makers = {name: node for node in graph.nodes() for name in node.output}
-    found: set[str] = set()
-    waiting = [output.name for output in graph.proto.output]
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        found.add(name)
-        node = makers.get(name)
-        if node is None or node.op_type in ("Sigmoid", "Softmax"):
-            continue
-        if node.op_type == "MatMul" and not graph.constants.keys() & set(node.input):
-            continue
-        waiting.extend(node.input)
-    return found
 
 
 def _convolution_work(proto: ModelProto) -> dict[str, float]:

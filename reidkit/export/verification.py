@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from reidkit.choices import ExportInput, ExportPrecision
-from reidkit.export.settings import Feed
+from reidkit.errors import ReidkitError
+from reidkit.export.settings import ExportSettings, Feed
 from reidkit.models.base import ReidModel
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.onnx_session import open_session
@@ -28,6 +30,14 @@ BATCHES = (1, 3, 8)
 MIN_COSINE: dict[ExportPrecision, float] = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.95}
 """The lowest cosine with PyTorch that is accepted: on random images, for int8 on real ones."""
 
+SAMPLE_IMAGES = 256
+"""Random images, or frames of clips, that a float16 file is compared with the float32 one on."""
+
+SAMPLE_BATCH = 8
+
+FLOAT32_ROUNDING = 1e-7
+"""What 1 - cosine cannot be told from 0 below."""
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -38,6 +48,31 @@ class Parity:
     frames: int
     cosine: float  # the lowest over the batch
     error: float  # the largest absolute difference of L2-normalised embeddings
+
+
+@dataclass(frozen=True)
+class SampleCosines:
+    """Cosines of a float16 file's embeddings with the float32 file's, on random images or clips."""
+
+    count: int  # of images or clips
+    lowest: float
+    rare: float  # about one image in a thousand is below it
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How a file compares with the network; `sample` for float16 that passed the comparison with
+    PyTorch, else None."""
+
+    parities: list[Parity]
+    sample: SampleCosines | None = None
+
+    def accepts(self, least: float) -> bool:
+        """Whether all cosines are at least `least`."""
+        cosines = [parity.cosine for parity in self.parities]
+        if self.sample is not None:
+            cosines += [self.sample.lowest, self.sample.rare]
+        return min(cosines) >= least
 
 
 def parity_shapes(
@@ -55,6 +90,17 @@ def parity_shapes(
     if clips:
         lengths = (frames,) if frames else (trained_frames, 1, trained_frames + 3)
     return list(zip(batches, itertools.cycle(lengths), strict=False))
+
+
+def sample_shapes(*, batch: int | None, frames: int) -> list[tuple[int, int]]:
+    """Shapes (batch, frames) of `SAMPLE_IMAGES` images or frames, rounded up to full batches.
+
+    Args:
+        batch: fixed in the file; None: any.
+        frames: length of the clips; 0: images.
+    """
+    size = batch or SAMPLE_BATCH
+    return [(size, frames)] * math.ceil(SAMPLE_IMAGES / (size * (frames or 1)))
 
 
 def random_crops(
@@ -92,36 +138,126 @@ def feed_for(caller: Preprocess, pixels: ExportInput) -> Feed:
     return feed
 
 
-def compare(
-    model: ReidModel,
-    path: Path,
-    preprocess: Preprocess,
-    feed: Feed,
-    batches: Sequence[NDArray[np.uint8]],
-    *,
-    on_progress: Progress | None = None,
-) -> list[Parity]:
-    """The network in PyTorch, with its own preprocessing, and the file in ONNX Runtime, with a
-    caller's, on the same crops.
+class Verifier:
+    """Compares exported files with one network.
 
     Args:
         preprocess: of the network.
-        feed: what the caller does to the crops.
+        feed: what the caller of the file does to the crops.
         batches: RGB crops of the network's size, uint8 [B, H, W, 3] or [B, T, H, W, 3].
+        least: the lowest cosine that is accepted.
     """
+
+    def __init__(
+        self,
+        model: ReidModel,
+        *,
+        preprocess: Preprocess,
+        feed: Feed,
+        batches: Sequence[NDArray[np.uint8]],
+        least: float,
+        on_progress: Progress,
+    ) -> None:
+        self.feed = feed
+        self.batches = batches
+        self.least = least
+        self.on_progress = on_progress
+        self.expected = [reference(model, crops, preprocess) for crops in batches]
+        self.sample: Sequence[NDArray[np.uint8]] = ()
+        self.sample_expected: list[torch.Tensor] = []
+
+    def set_sample(self, path: Path, batches: Sequence[NDArray[np.uint8]]) -> None:
+        """Makes `verify` compare with the float32 file `path` too, on these batches."""
+        self.sample = batches
+        for embeddings in embed_batches(path, self.feed, batches):
+            self.sample_expected.append(embeddings)
+            self.on_progress("computing in float32", len(self.sample_expected), len(batches))
+
+    def verify(self, path: Path) -> Verification:
+        """Compares the file in ONNX Runtime with PyTorch, then, if those cosines are accepted and
+        there is a sample, with the float32 file."""
+        found = Verification(self._compare(path))
+        if self.sample and found.accepts(self.least):
+            found = Verification(found.parities, self._compare_sample(path))
+        return found
+
+    def _compare(self, path: Path) -> list[Parity]:
+        parities: list[Parity] = []
+        embedded = embed_batches(path, self.feed, self.batches)
+        for crops, expected, found in zip(self.batches, self.expected, embedded, strict=True):
+            cosine = _cosines(expected, found).min().item()
+            error = (expected - found).abs().max().item()
+            frames = crops.shape[1] if crops.ndim == 5 else 0
+            parities.append(Parity(len(crops), frames, cosine, error))
+            self.on_progress("verifying", len(parities), len(self.batches))
+        return parities
+
+    def _compare_sample(self, path: Path) -> SampleCosines:
+        """Ends at the first batch with a cosine that is not accepted."""
+        batches: list[torch.Tensor] = []
+        embedded = embed_batches(path, self.feed, self.sample)
+        for expected, found in zip(self.sample_expected, embedded, strict=True):
+            batches.append(_cosines(expected, found))
+            self.on_progress("verifying float16", len(batches), len(self.sample))
+            if batches[-1].min() < self.least:
+                break
+        cosines = torch.cat(batches)
+        return SampleCosines(len(cosines), cosines.min().item(), rare_cosine(cosines.numpy()))
+
+
+def check_verification(
+    found: Verification, settings: ExportSettings, *, source: Path, target: Path
+) -> None:
+    """Raises ReidkitError if a cosine is below what the precision permits."""
+    least = MIN_COSINE[settings.precision]
+    if found.accepts(least):
+        return
+    worst = min(found.parities, key=lambda parity: parity.cosine)
+    sample = found.sample
+    if worst.cosine < least or sample is None:
+        reason = (
+            f"at batch {worst.batch}{f' of {worst.frames} frames' if worst.frames else ''} ONNX "
+            f"Runtime's embeddings have cosine {worst.cosine:.6f} with PyTorch's"
+        )
+    elif sample.lowest < least:
+        reason = (
+            f"on {sample.count} random inputs the lowest cosine with float32 is {sample.lowest:.6f}"
+        )
+    else:
+        reason = (
+            f"from {sample.count} random inputs, one in a thousand is estimated to have a cosine "
+            f"below {sample.rare:.6f} with float32"
+        )
+    advice = ". Write --precision fp32" if settings.precision == "fp16" else ""
+    raise ReidkitError(
+        f"the export of {source} failed its verification: {reason}, expected at least {least}. "
+        f"{target} was not written{advice}"
+    )
+
+
+def rare_cosine(cosines: NDArray[np.float64]) -> float:
+    """The cosine that about one image in a thousand stays below, from a few hundred.
+
+    Where attention has nearly equal relations, rounding changes few images, but those much: the
+    tail of 1 - cosine is close to a power law. By the factor that it grows from one image in ten to
+    one in a hundred, it grows again to one in a thousand.
+    """
+    tenth, hundredth = np.maximum(1 - np.quantile(cosines, (0.1, 0.01)), FLOAT32_ROUNDING)
+    return float(1 - hundredth**2 / tenth)
+
+
+def embed_batches(
+    path: Path, feed: Feed, batches: Sequence[NDArray[np.uint8]]
+) -> Iterator[torch.Tensor]:
+    """Embeddings of the file in ONNX Runtime, float64 [B, D] of each batch."""
     session = open_session(path, "cpu")
     name = session.get_inputs()[0].name
-    parities: list[Parity] = []
     for crops in batches:
-        expected = reference(model, crops, preprocess)
-        found = torch.from_numpy(session.run(None, {name: feed(crops)})[0]).double()
-        cosine = F.cosine_similarity(expected, found).nan_to_num(-1).min().item()
-        error = (expected - found).abs().max().item()
-        frames = crops.shape[1] if crops.ndim == 5 else 0
-        parities.append(Parity(len(crops), frames, cosine, error))
-        if on_progress is not None:
-            on_progress("verifying", len(parities), len(batches))
-    return parities
+        yield torch.from_numpy(session.run(None, {name: feed(crops)})[0]).double()
+
+
+def _cosines(expected: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    return F.cosine_similarity(expected, found).nan_to_num(-1)
 
 
 @torch.inference_mode()

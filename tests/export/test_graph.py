@@ -229,24 +229,26 @@ def float16_convolutions(proto: onnx.ModelProto) -> list[str]:
     return [name.removesuffix("_half") for name in names if name.endswith("_half")]
 
 
-def test_attention_or_the_first_layers_can_stay_float32() -> None:
-    for options, halves in (
-        ({}, ["first", "second"]),
-        ({"keeps_attention": True}, ["first"]),
-        ({"first_float32": 0.5}, ["second"]),
-    ):
+def test_the_first_layers_can_stay_float32() -> None:
+    for first_float32, halves in ((0.0, ["first", "second"]), (0.5, ["second"])):
         proto = gated()
-        share = to_float16(proto, **options)
+        share = to_float16(proto, first_float32=first_float32)
         assert float16_convolutions(proto) == halves and share == len(halves) / 2
         expected = run(gated(), random(3, 1, 2, 2))
         np.testing.assert_allclose(run(proto, random(3, 1, 2, 2)), expected, atol=2e-3)
 
 
-def test_float16_is_tried_on_everything_first() -> None:
+def test_float16_is_tried_on_everything_first_then_on_the_last_layers() -> None:
     proto = gated()
     shares = [share for _, share in float16_graphs(proto)]
-    assert shares == [1.0, 0.5, 0.5, 0.0, 0.0]
+    assert shares == [1.0, 0.5]  # none twice, and none without float16
     assert proto == gated()
+
+
+def test_a_graph_without_convolutions_has_one_float16_copy_which_is_float32() -> None:
+    node = helper.make_node("Relu", ["x"], ["y"])
+    proto = graph([node], shape=["batch", 2], result=["batch", 2], constants={})
+    assert list(float16_graphs(proto)) == [(proto, 0.0)]
 
 
 def test_layers_that_share_a_weight_get_their_own_copy() -> None:
