@@ -186,7 +186,9 @@ def export_onnx(
             return verifier.verify(partial)
 
         proto, float16_share, found = first_accepted(graphs, verify, least=verifier.least)
-        check_verification(found, settings, source=source, target=target)
+        check_verification(
+            found, settings, source=source, target=target, results_decide=dataset is not None
+        )
         results = None
         if dataset is not None:
             results = compare_results(source, partial, dataset, on_progress=on_progress)

@@ -138,6 +138,18 @@ def test_float16_that_changes_a_few_images_is_refused(sample: SampleCosines, mes
         check_verification(found, settings, source=Path("a"), target=Path("b"))
 
 
+def test_results_decide_on_float16_where_they_are_compared(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    paths = {"source": Path("a"), "target": Path("b")}
+    found = Verification([Parity(1, 0, 1.0, 0.0)], SampleCosines(40, 0.99, 0.98))
+    check_verification(found, ExportSettings(precision="fp16"), **paths, results_decide=True)
+    assert "0.990000, expected at least 0.999; the results decide" in caplog.text
+    wrong = Verification([Parity(1, 0, 0.99, 0.01)])
+    with pytest.raises(ReidkitError, match="was not written"):
+        check_verification(wrong, ExportSettings(), **paths, results_decide=True)
+
+
 def model_at(path: Path) -> WrittenModel:
     return WrittenModel(path, "baseline", (64, 32), 512, False, ExportSettings())
 
