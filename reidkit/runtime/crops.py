@@ -100,8 +100,10 @@ class Runtime:
         self.frames: int = self.embedder.frames
         self.dimension: int = self.embedder.dimension
         self._pool = ThreadPoolExecutor(execution.cores)
-        # Threads that resize the crops of one batch; several batches have one each already.
-        self._resizers = execution.cores if self.embedder.concurrency == 1 else 1
+        # Threads that resize the crops of one batch; several batches have one each already. torch
+        # takes so little time that threads would only wait for the interpreter lock.
+        alone = self.embedder.concurrency == 1 and image_backend == "pillow"
+        self._resizers = execution.cores if alone else 1
 
     def __repr__(self) -> str:
         height, width = self.preprocess.size
