@@ -117,13 +117,13 @@ class Preprocess:
 def _resize(
     image: Image.Image, height: int, width: int, interpolation: Interpolation
 ) -> NDArray[np.uint8]:
-    """uint8 [height, width, 3], rows resized before columns.
+    """uint8 [height, width, 3], rows resized before columns up to `MAX_ASPECT`.
 
     Pillow before 13 and torch do it in this order. Pillow 13 resizes columns first where the height
     shrinks much more than the width; where bicubic values overshoot, between black and white, they
     then differ by up to 32 grey levels.
     """
+    rows_first = image.height <= MAX_ASPECT * image.width
+    first = (width, image.height) if rows_first else (image.width, height)
     resampling = _RESAMPLING[interpolation]
-    if image.height <= MAX_ASPECT * image.width:
-        image = image.resize((width, image.height), resampling)
-    return np.asarray(image.resize((width, height), resampling))
+    return np.asarray(image.resize(first, resampling).resize((width, height), resampling))

@@ -33,9 +33,9 @@ def image_reader(backend: ImageBackend) -> Callable[[Path], Image.Image | Tensor
     """Reads a file for `Preprocess.pixels`, with the values and errors of `read_image`.
 
     Args:
-        backend: "pillow" decodes and resizes as published numbers need it. "torchvision" is three
-            times as fast: it decodes the same pixels, and resized ones differ by at most two grey
-            levels, few of them at all.
+        backend: "pillow" decodes and resizes as published numbers need it. "torchvision" is twice
+            as fast: it decodes the same pixels, and resized ones differ by at most two grey levels,
+            few of them at all.
 
     Raises:
         ConfigError: another backend.

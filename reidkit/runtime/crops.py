@@ -62,7 +62,7 @@ class Runtime:
         provider: ONNX Runtime's execution provider; None: as the device says.
         precision: "bf16" for checkpoints on processors that have it.
         trust: run an ONNX file without a trial in a limited process (docs/reliability.md).
-        image_backend: "torchvision" decodes files and resizes crops in a third of Pillow's time,
+        image_backend: "torchvision" decodes files and resizes crops in half of Pillow's time,
             but imports torch, and its pixels differ from those of evaluation: see `image_reader`.
         inputs: of third-party ONNX files: size, interpolation, mean, std and channels, as in
             `Preprocess`, and output, the name of the embedding output.
