@@ -18,10 +18,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from reidkit.choices import ExportInput, ExportPrecision
+from reidkit.device import usable_cores
 from reidkit.errors import ReidkitError
 from reidkit.export.settings import ExportSettings, Feed
 from reidkit.models.base import ReidModel
 from reidkit.preprocess import Preprocess
+from reidkit.runtime.denormals import denormals_as_zero
+from reidkit.runtime.image_files import map_in_threads
 from reidkit.runtime.onnx_session import open_session
 
 log = logging.getLogger(__name__)
@@ -268,10 +271,14 @@ def embed_batches(
     path: Path, feed: Feed, batches: Sequence[NDArray[np.uint8]]
 ) -> Iterator[torch.Tensor]:
     """Embeddings of the file in ONNX Runtime, float64 [B, D] of each batch."""
-    session = open_session(path, "cpu")
+    session = open_session(path, "cpu", threads=1)
     name = session.get_inputs()[0].name
-    for crops in batches:
-        yield torch.from_numpy(session.run(None, {name: feed(crops)})[0]).double()
+
+    def embed(crops: NDArray[np.uint8]) -> torch.Tensor:
+        with denormals_as_zero():
+            return torch.from_numpy(session.run(None, {name: feed(crops)})[0]).double()
+
+    yield from map_in_threads(embed, batches, usable_cores())
 
 
 def _cosines(expected: torch.Tensor, found: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,8 @@ from reidkit.runtime.crops import Runtime, as_embedder
 from reidkit.runtime.embedder import Embedder
 from reidkit.runtime.onnx_runtime import OnnxEmbedder
 
-Work = TypeVar("Work")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 Progress = Callable[[int, int], None]
 """on_progress(done, total), in images or tracklets of this process."""
@@ -190,7 +191,7 @@ def _embed_batches(
             pixels = read_pixels(batch.paths, embedder.preprocess, image_backend)
             return _embed(embedder, batch.arrange(pixels), flip)
 
-        yield from _parallel(read_and_embed, batches, embedder.concurrency)
+        yield from map_in_threads(read_and_embed, batches, embedder.concurrency)
         return
     planned: deque[_Batch] = deque()
 
@@ -207,14 +208,14 @@ def _embed_batches(
     if embedder.concurrency == 1:
         yield from map(embed, arranged)
     else:
-        yield from _parallel(embed, arranged, embedder.concurrency)
+        yield from map_in_threads(embed, arranged, embedder.concurrency)
 
 
-def _parallel(
-    work: Callable[[Work], NDArray[np.float32]], items: Iterable[Work], threads: int
-) -> Iterator[NDArray[np.float32]]:
+def map_in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Iterator[Result]:
     """`work` on each item, in order, by several threads; at most two items of each are waiting."""
-    in_flight: deque[Future[NDArray[np.float32]]] = deque()
+    in_flight: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
         for item in items:
