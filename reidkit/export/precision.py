@@ -29,7 +29,7 @@ _FOLLOWERS = frozenset(
 
 CALIBRATION_BATCH = 8
 
-FLOAT32_SHARES = (0.0, 0.25, 0.5, 0.75)
+FLOAT32_SHARES = (0.0, 0.25, 0.5, 0.75, 0.95)
 """Of the convolutions' work, what `float16_graphs` leaves in float32, from the input on."""
 
 
