@@ -22,8 +22,12 @@ log = logging.getLogger(__name__)
 USE_CPU = 'use --device cpu (in Python: device="cpu")'
 """Advice at the end of messages, for the command line and for Python."""
 
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Microseconds of processor time that a container may use in each period, and the period."""
+CPU_QUOTAS = (
+    (Path("/sys/fs/cgroup/cpu.max"),),
+    (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
+)
+"""Files with the microseconds of processor time that a container may use in each period, and the
+period: of cgroups 2 and 1."""
 
 MIN_BF16_SIDE = 64
 """Pixels of an image's shorter side from which bf16 is right on CPUs with AMX."""
@@ -34,11 +38,14 @@ def usable_cores() -> int:
     container (`docker run --cpus`)."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota, period = map(int, CPU_QUOTA.read_text().split())
-    except (OSError, ValueError):  # no container of Linux, or "max"
-        return cores
-    return min(cores, max(1, quota // period))
+    for files in CPU_QUOTAS:
+        try:
+            quota, period = map(int, " ".join(file.read_text() for file in files).split())
+        except (OSError, ValueError):  # no container of Linux, or "max"
+            continue
+        if quota > 0 and period > 0:  # -1: no quota
+            cores = min(cores, max(1, quota // period))
+    return cores
 
 
 @functools.cache

@@ -7,6 +7,7 @@ print(evaluation.summary())
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ from reidkit.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from reidkit.runtime.embedder import Embedder
 from reidkit.runtime.extraction import ExtractionSettings, extract_split
 from reidkit.types import Dataset, Split
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """on_progress(stage, done, total)."""
@@ -313,12 +316,7 @@ def evaluate_features(
     """
     query_file, query = _read(query)
     gallery_file, gallery = _read(gallery)
-    models = [features.attributes.get("model_sha256") for features in (query, gallery)]
-    if all(models) and models[0] != models[1]:
-        raise DataError(
-            f"{query_file or 'query'} and {gallery_file or 'gallery'} contain features of "
-            "different models. Extract both with the same one"
-        )
+    _check_alike(query.attributes, gallery.attributes, query_file, gallery_file)
     for features, name in ((query, query_file or "query"), (gallery, gallery_file or "gallery")):
         if (features.pids == UNLABELLED).all():
             raise DataError(
@@ -402,6 +400,29 @@ def evaluate_by_task(
     return evaluate(
         embedder, dataset, settings, device=device, group=group, on_progress=on_progress
     )
+
+
+def _check_alike(
+    query: Mapping[str, Any], gallery: Mapping[str, Any], query_file: str, gallery_file: str
+) -> None:
+    """Raises DataError if the attributes say that features were extracted in different ways; other
+    data sets are a warning, since distractors may be one."""
+    names = f"{query_file or 'query'} and {gallery_file or 'gallery'}"
+    for key in ("model_sha256", "preprocess", "flip", "clips", "image_backend"):
+        first, second = query.get(key), gallery.get(key)
+        if first == second or first in (None, "") or second in (None, ""):
+            continue
+        if key == "model_sha256":
+            raise DataError(
+                f"{names} contain features of different models. Extract both with the same one"
+            )
+        raise DataError(
+            f"{names} were extracted in different ways: {key} is {first!r} and {second!r}. Extract "
+            "both in the same way"
+        )
+    datasets = query.get("dataset"), gallery.get("dataset")
+    if all(datasets) and datasets[0] != datasets[1]:
+        log.warning("%s are of different data sets, %s and %s", names, *datasets)
 
 
 def _read(features: Features | str | Path) -> tuple[str, Features]:

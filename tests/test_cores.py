@@ -17,7 +17,8 @@ from reidkit.runtime.execution import Execution
 def quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a container's system says of its processor time; the process may use eight cores."""
     monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(device, "CPU_QUOTA", tmp_path / "cpu.max")
+    earlier = (tmp_path / "cpu.cfs_quota_us", tmp_path / "cpu.cfs_period_us")
+    monkeypatch.setattr(device, "CPU_QUOTAS", ((tmp_path / "cpu.max",), earlier))
     return tmp_path / "cpu.max"
 
 
@@ -37,6 +38,7 @@ def torch_threads() -> Iterator[None]:
         ("1600000 100000\n", 8),
         ("max 100000\n", 8),
         ("", 8),
+        ("100000 0\n", 8),
     ],
 )
 def test_a_container_has_as_many_cores_as_its_quota(quota: Path, text: str, cores: int) -> None:
@@ -44,6 +46,13 @@ def test_a_container_has_as_many_cores_as_its_quota(quota: Path, text: str, core
     assert usable_cores() == cores
     assert Execution().cores == cores
     assert Execution(threads=5).cores == 5
+
+
+@pytest.mark.parametrize(("text", "cores"), [("200000\n", 2), ("-1\n", 8)])
+def test_so_it_has_with_the_first_version_of_cgroups(quota: Path, text: str, cores: int) -> None:
+    quota.with_name("cpu.cfs_quota_us").write_text(text)
+    quota.with_name("cpu.cfs_period_us").write_text("100000\n")
+    assert usable_cores() == cores
 
 
 def test_pytorch_has_no_more_threads_than_a_container_has_cores(quota: Path) -> None:

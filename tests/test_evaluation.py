@@ -61,6 +61,35 @@ def test_features_of_different_models_are_refused(data: Dataset) -> None:
         evaluate_features(query, other)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("flip", True), ("preprocess", "{}"), ("image_backend", "torchvision")]
+)
+def test_features_that_were_extracted_in_different_ways_are_refused(
+    data: Dataset, key: str, value: object
+) -> None:
+    query, gallery = (extract_split(ColourEmbedder(), data, s) for s in ("query", "gallery"))
+    other = dataclasses.replace(gallery, attributes={**gallery.attributes, key: value})
+    with pytest.raises(DataError, match=f"extracted in different ways: {key} is .* and {value!r}"):
+        evaluate_features(query, other)
+
+
+def test_clips_by_different_rules_are_refused_and_other_data_sets_are_named(
+    data: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    query, gallery = (
+        dataclasses.replace(
+            extract_split(ColourEmbedder(), data, split),
+            attributes={"clips": rule, "dataset": name},
+        )
+        for split, rule, name in (("query", "tclnet", "one"), ("gallery", "first", "other"))
+    )
+    with pytest.raises(DataError, match="clips is 'tclnet' and 'first'"):
+        evaluate_features(query, gallery)
+    gallery.attributes["clips"] = ""  # of images
+    evaluate_features(query, gallery)
+    assert "are of different data sets, one and other" in caplog.text
+
+
 def test_an_evaluation_contains_model_data_set_settings_and_metrics(
     data: Dataset, evaluation: Evaluation
 ) -> None:

@@ -98,19 +98,25 @@ def build(
 
     if is_index(index) and not is_qdrant(index):
         raise ConfigError(f"{index} exists already. Add to it: reidkit index add {index} IMAGES")
+    from reidkit.cli.runs import find_model
     from reidkit.index.opening import create_index
 
     if features is not None:
         from reidkit.features import read_features
+        from reidkit.files import sha256
         from reidkit.index.filling import feature_records, header_of
 
         stored = read_features(features)
+        header = header_of(stored)
+        if model is not None:
+            path = find_model(model)
+            header.check_model(sha256(path), model=path, where=str(features))
+            header = header_of(stored, model=str(path.resolve()))
         records = feature_records(stored, where=features)
         _check_approximate(approximate, index, len(records))
-        gallery = create_index(index, header_of(stored))
+        gallery = create_index(index, header)
         added = gallery.add(stored.features, records)
     else:
-        from reidkit.cli.runs import find_model
         from reidkit.index.filling import header_of
         from reidkit.runtime.embedder import load_embedder
         from reidkit.runtime.extraction import ExtractionSettings, extract_images

@@ -108,10 +108,11 @@ def export_onnx(
     """
     settings = settings or ExportSettings()
     check_target(settings.consumer, target)
-    if settings.precision == "int8" and len(calibration) < HELD_OUT:
+    different = len({crop.tobytes() for crop in calibration})
+    if settings.precision == "int8" and different < HELD_OUT:
         raise ConfigError(
-            f"int8 needs at least {HELD_OUT} images to measure ranges on, found "
-            f"{len(calibration)}. Pass --calibrate DATASET or --calibrate FOLDER"
+            f"int8 needs at least {HELD_OUT} different images to measure ranges on, found "
+            f"{different}. Pass --calibrate DATASET or --calibrate FOLDER"
         )
     model, header = checkpoint.load(source)
     clips = takes_clips(header, settings, source)
@@ -274,33 +275,39 @@ def write(proto: ModelProto, path: Path, metadata: Mapping[str, Any]) -> None:
 
 def check_replaceable(model: WrittenModel, source: Path, source_hash: str) -> None:
     """Raises ConfigError if a file that the export would replace is not its own: one at
-    `model.path` that was not exported from this checkpoint or, beside it, from an earlier one; or
-    an edited configuration."""
+    `model.path` that was not exported from this checkpoint or, beside it, from an earlier one, or
+    was exported for another consumer; or an edited configuration."""
     advice = "Add --overwrite to replace it, or choose another file with -o"
     check_regular(model.path, ConfigError)
     if model.path.exists():
-        exported_from = _source_of(model.path)
+        earlier = _metadata_of(model.path)
+        exported_from = earlier.get("source_sha256")
         beside = exported_from is not None and model.path.parent.samefile(source.parent)
         if exported_from != source_hash and not beside:
             raise ConfigError(
                 f"{model.path} exists and was not exported from the present {source}. {advice}"
+            )
+        if earlier.get("consumer") not in (None, model.settings.consumer):
+            raise ConfigError(
+                f"{model.path} exists and was exported for {earlier['consumer']}, which takes "
+                f"another input. {advice}"
             )
     for path, text in configuration_texts(model).items():
         if path.exists() and path.read_bytes() != text.encode():
             raise ConfigError(f"{path} exists and has other contents. {advice}")
 
 
-def _source_of(path: Path) -> object:
-    """Hash of the checkpoint that a file was exported from; None if it is no export."""
+def _metadata_of(path: Path) -> Mapping[str, Any]:
+    """What `describe` wrote into a file; empty if it is no export."""
     if path.stat().st_size > MAX_BYTES:
-        return None
+        return {}
     try:
         proto = load(path, load_external_data=False)
         (stored,) = (entry.value for entry in proto.metadata_props if entry.key == "reidkit")
         metadata = json.loads(stored)
     except (OSError, ValueError, DecodeError):
-        return None
-    return metadata.get("source_sha256") if isinstance(metadata, dict) else None
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def configuration_texts(model: WrittenModel) -> Mapping[Path, str]:

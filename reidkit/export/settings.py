@@ -70,6 +70,8 @@ class ExportSettings:
         if self.ir is not None and not MIN_IR <= self.ir <= MAX_IR:
             raise ConfigError(f"--ir: found {self.ir}, expected {MIN_IR} to {MAX_IR}")
         names = [self.input_name, *self.output_names]
+        if not all(name.strip() for name in names):
+            raise ConfigError("--input-name and --output-name must not be empty")
         if len(set(names)) < len(names):
             raise ConfigError(f"input and outputs need different names, found {', '.join(names)}")
 

@@ -84,6 +84,7 @@ class OnnxContract:
         input, input_type: name and ONNX Runtime type of the input.
         channels_last: whether the input is [B, H, W, 3].
         fixed_batch: the only batch size it takes; 0: any.
+        fixed_frames: the only length of clips it takes; 0: any, or it takes images.
         output: name of the embedding output.
         preprocess: how its images are made.
         normalisation: how pixels are normalised for the input; None: they are not.
@@ -96,6 +97,7 @@ class OnnxContract:
     input_type: str
     channels_last: bool
     fixed_batch: int
+    fixed_frames: int
     output: str
     preprocess: Preprocess
     normalisation: Preprocess | None
@@ -126,6 +128,7 @@ def read_contract(session: Any, path: Path, inputs: Mapping[str, Any]) -> OnnxCo
         input_type=image.type,
         channels_last=channels_last,
         fixed_batch=shape[0],
+        fixed_frames=shape[1] if len(shape) == 5 else 0,
     )
     stored = session.get_modelmeta().custom_metadata_map.get("reidkit")
     if stored is None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from reidkit.choices import Provider
 from reidkit.device import cuda_index
-from reidkit.errors import CheckpointError
+from reidkit.errors import CheckpointError, DataError
 from reidkit.files import sha256
 from reidkit.preprocess import Preprocess
 from reidkit.runtime.denormals import denormals_as_zero
@@ -183,12 +183,23 @@ class OnnxEmbedder:
         """uint8 [B, H, W, 3], or clips [B, T, H, W, 3] -> float32 [B, D], the file's output as it
         is; [0, D] for an empty batch.
 
+        Where the file takes clips of one length only, an image is repeated to that length.
+
         Raises:
+            DataError: if clips have another length than the file takes.
             CheckpointError: if the model fails, or its output is not one embedding per image, of
                 one length and of finite numbers.
         """
         if len(pixels) == 0:
             return np.empty((0, self.dimension), np.float32)
+        T = self.contract.fixed_frames
+        if T and pixels.shape[1] == 1:
+            pixels = np.repeat(pixels, T, axis=1)
+        elif T and pixels.shape[1] != T:
+            raise DataError(
+                f"{self.path} takes clips of {T} frames, or single images, which are repeated; "
+                f"found clips of {pixels.shape[1]}"
+            )
         step = self.contract.fixed_batch or self._step(pixels)
         parts = [self._run(pixels[start : start + step]) for start in range(0, len(pixels), step)]
         rows = parts[0] if len(parts) == 1 else np.concatenate(parts)

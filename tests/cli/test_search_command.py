@@ -130,6 +130,20 @@ def test_features_are_added_to_an_index_and_found_by_an_approximate_search(
     assert (removed["vectors"], removed["removed"]) == (11, 1)
 
 
+def test_an_index_of_features_remembers_the_model_that_is_named(
+    run: Run, refuse: Run, model: Path, photos: Path, tmp_path: Path
+) -> None:
+    run("extract", model, "--images", photos, "-o", "photos.h5", "--device", "cpu")
+    build = ("index", "build", "p.index", "--features", "photos.h5", "--model")
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"another")
+    assert "not the model that photos.h5 was built with" in refuse(*build, other)
+    run(*build, model)
+    who = sorted(photos.iterdir())[0]
+    (found,) = json.loads(run("search", "--query", who, "--gallery", "p.index", "--json"))
+    assert found["hits"][0]["path"] == str(who)
+
+
 def test_metadata_gives_person_camera_and_time_to_search_by(
     run: Run, model: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -150,6 +150,25 @@ def test_results_decide_on_float16_where_they_are_compared(
         check_verification(wrong, ExportSettings(), **paths, results_decide=True)
 
 
+def test_a_file_for_another_program_is_not_replaced_unasked(
+    network: Path, exported: Path, tmp_path: Path
+) -> None:
+    """Its configuration would stay and describe another input."""
+    target = shutil.copy(exported, tmp_path / "m.onnx")
+    settings = settings_for("ultralytics")
+    message = r"m\.onnx exists and was exported for onnxruntime, which takes another input.*--over"
+    with pytest.raises(ConfigError, match=message):
+        export_onnx(network, target, settings)
+    export_onnx(network, target, settings, overwrite=True)
+    assert metadata(target)["consumer"] == "ultralytics"
+
+
+@pytest.mark.parametrize("option", ["input_name", "output_name"])
+def test_names_of_inputs_and_outputs_are_not_empty(option: str) -> None:
+    with pytest.raises(ConfigError, match="must not be empty"):
+        ExportSettings(**{option: " "})  # type: ignore[arg-type]
+
+
 def model_at(path: Path) -> WrittenModel:
     return WrittenModel(path, "baseline", (64, 32), 512, False, ExportSettings())
 
@@ -372,8 +391,9 @@ def test_the_cosine_of_one_image_in_a_thousand_is_extrapolated() -> None:
 
 def test_int8_is_calibrated_and_verified_on_images(network: Path, tmp_path: Path) -> None:
     settings = ExportSettings(precision="int8")
-    with pytest.raises(ConfigError, match=r"int8 needs at least 8 images .* found 2"):
-        export_onnx(network, tmp_path / "m.onnx", settings, calibration=list(pixels(2)))
+    for few in (list(pixels(2)), [*pixels(2)] * 9):
+        with pytest.raises(ConfigError, match=r"int8 needs at least 8 different images .* found 2"):
+            export_onnx(network, tmp_path / "m.onnx", settings, calibration=few)
     assert list(tmp_path.iterdir()) == []
 
     crops = random_crops([(16, 0)], (64, 32))[0]

@@ -226,6 +226,17 @@ def test_images_without_pixels_closed_ones_and_memory_views_are_refused(runtime:
         runtime.embed(closed, boxes=[[0, 0, 4, 4]])
 
 
+def test_a_file_of_clips_of_one_length_repeats_images_and_refuses_other_lengths(
+    write: Callable[..., Path],
+) -> None:
+    mean = helper.make_node("ReduceMean", ["x"], ["y"], axes=[1, 3, 4], keepdims=0)
+    path = write([mean], ["n", 4, 3, *SIZE], metadata=export_metadata(frames=4))
+    runtime = Runtime(path, device="cpu")
+    assert colours(runtime, [RED]) == colours(runtime, [[RED] * 4]) == [[1, 0, 0.2]]
+    with pytest.raises(DataError, match=r"m\.onnx takes clips of 4 frames, .*; found clips of 3"):
+        runtime.embed([[RED] * 3])
+
+
 def test_torchvision_decodes_and_resizes_on_request(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
