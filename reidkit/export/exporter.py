@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,8 @@ from reidkit.export.verification import (
 from reidkit.files import atomic, check_regular, sha256
 from reidkit.preprocess import Preprocess
 from reidkit.types import Dataset
+
+log = logging.getLogger(__name__)
 
 FORMAT = 2
 """Version of the metadata in exported files."""
@@ -275,8 +278,8 @@ def write(proto: ModelProto, path: Path, metadata: Mapping[str, Any]) -> None:
 
 def check_replaceable(model: WrittenModel, source: Path, source_hash: str) -> None:
     """Raises ConfigError if a file that the export would replace is not its own: one at
-    `model.path` that was not exported from this checkpoint or, beside it, from an earlier one, or
-    was exported for another consumer; or an edited configuration."""
+    `model.path` that was not exported from this checkpoint or, beside it, from an earlier one; or
+    an edited configuration. One for another consumer is a warning."""
     advice = "Add --overwrite to replace it, or choose another file with -o"
     check_regular(model.path, ConfigError)
     if model.path.exists():
@@ -288,9 +291,10 @@ def check_replaceable(model: WrittenModel, source: Path, source_hash: str) -> No
                 f"{model.path} exists and was not exported from the present {source}. {advice}"
             )
         if earlier.get("consumer") not in (None, model.settings.consumer):
-            raise ConfigError(
-                f"{model.path} exists and was exported for {earlier['consumer']}, which takes "
-                f"another input. {advice}"
+            log.warning(
+                "%s was exported for %s and is replaced: files that were written for that no "
+                "longer fit it. Keep both with -o",
+                *(model.path, earlier["consumer"]),
             )
     for path, text in configuration_texts(model).items():
         if path.exists() and path.read_bytes() != text.encode():

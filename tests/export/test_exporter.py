@@ -150,17 +150,17 @@ def test_results_decide_on_float16_where_they_are_compared(
         check_verification(wrong, ExportSettings(), **paths, results_decide=True)
 
 
-def test_a_file_for_another_program_is_not_replaced_unasked(
-    network: Path, exported: Path, tmp_path: Path
+def test_replacing_a_file_for_another_program_is_said(
+    network: Path, exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its configuration would stay and describe another input."""
+    """A configuration that was written for it stays and describes another input."""
     target = shutil.copy(exported, tmp_path / "m.onnx")
-    settings = settings_for("ultralytics")
-    message = r"m\.onnx exists and was exported for onnxruntime, which takes another input.*--over"
-    with pytest.raises(ConfigError, match=message):
-        export_onnx(network, target, settings)
-    export_onnx(network, target, settings, overwrite=True)
-    assert metadata(target)["consumer"] == "ultralytics"
+    export_onnx(network, target, settings_for("boxmot"))
+    assert "was exported for onnxruntime and is replaced" in caplog.text
+    assert metadata(target)["consumer"] == "boxmot"
+    caplog.clear()
+    export_onnx(network, target, settings_for("boxmot"))
+    assert "replaced" not in caplog.text
 
 
 @pytest.mark.parametrize("option", ["input_name", "output_name"])
