@@ -311,8 +311,13 @@ def evaluate_features(
 ) -> Evaluation:
     """Retrieval metrics of features in memory or in features files.
 
-    Arguments and errors as in `evaluate`; without `settings.protocol`, the protocol is that of the
-    data set the features were extracted from, or "market" if they do not contain it.
+    Arguments as in `evaluate`; without `settings.protocol`, the protocol is that of the data set
+    the features were extracted from, or "market" if they do not contain it.
+
+    Raises:
+        DataError: the two were extracted by different models or in different ways, none is
+            labelled, or they cannot be ranked.
+        ConfigError: the memory budget is too small.
     """
     query_file, query = _read(query)
     gallery_file, gallery = _read(gallery)

@@ -20,7 +20,7 @@ from reidkit.runtime.crops import Runtime, as_embedder
 from reidkit.runtime.embedder import Embedder
 from reidkit.runtime.onnx_runtime import OnnxEmbedder
 
-Item = TypeVar("Item")
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 Progress = Callable[[int, int], None]
@@ -212,14 +212,14 @@ def _embed_batches(
 
 
 def map_in_threads(
-    work: Callable[[Item], Result], items: Iterable[Item], threads: int
+    work: Callable[[Task], Result], tasks: Iterable[Task], threads: int
 ) -> Iterator[Result]:
-    """`work` on each item, in order, by several threads; at most two items of each are waiting."""
+    """`work` on each task, in order, by several threads; at most two tasks of each are waiting."""
     in_flight: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
-        for item in items:
-            in_flight.append(pool.submit(work, item))
+        for task in tasks:
+            in_flight.append(pool.submit(work, task))
             if len(in_flight) > 2 * threads:
                 yield in_flight.popleft().result()
         while in_flight:
