@@ -137,17 +137,22 @@ def test_a_thread_of_its_own_computes_few_images_at_once(
     assert np.rint(rows * 255).tolist() == pixels[:, 0, 0].tolist()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("several_frames", [False, True])
 def test_features_say_what_decoded_their_images(
-    exported: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch, several_frames: bool
+    exported: Path,
+    paths: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    several_frames: bool,
+    threads: int,
 ) -> None:
     tracklets = [paths[40:43]] if several_frames else [[path] for path in paths[40:43]]
-    expected = extract_images(embedder(exported, 2), tracklets)
+    expected = extract_images(embedder(exported, threads), tracklets)
     assert expected.attributes["image_backend"] == "pillow"
     read: list[Path] = []
     monkeypatch.setattr(decode, "to_tensor", lambda image: read.append(image) or to_tensor(image))
     found = extract_images(
-        embedder(exported, 2), tracklets, ExtractionSettings(image_backend="torchvision")
+        embedder(exported, threads), tracklets, ExtractionSettings(image_backend="torchvision")
     )
     assert found.attributes["image_backend"] == "torchvision"
     assert len(read) == 3
